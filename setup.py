@@ -1,0 +1,128 @@
+"""Build of the compiled core.
+
+Every `src/infer/_core/*.pyx` becomes an extension of its own. `INFER_BUILD` chooses the kind of build:
+
+release   (default) optimised; the extensions are put beside their sources by `build_ext --inplace`
+debug     bounds checks on, INFER_DEBUG=1: live objects are counted and asserted
+sanitize  as debug, with AddressSanitizer and UndefinedBehaviorSanitizer
+
+`INFER_EXT=a,b` builds only the named modules. Generated C goes to `build/<kind>/c` and is never committed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+CORE = Path("src/infer/_core")
+KIND = os.environ.get("INFER_BUILD", "release")
+NGHTTP2_MINIMUM = (1, 52, 0)
+NGHTTP2_MODULES = {"http2_session", "http2_client"}
+# Options that came after the minimum: the protection is the library's where it has it, ours where it has not.
+NGHTTP2_OPTIONS = {"INFER_NGHTTP2_HAS_RESET_RATE": (1, 57, 0), "INFER_NGHTTP2_HAS_CONTINUATIONS": (1, 61, 0)}
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "nonecheck": False,
+    "cdivision": True,
+    "always_allow_keywords": True,
+    "emit_code_comments": False,
+}
+CFLAGS = ["-O3", "-g1", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function", "-Wno-unused-variable",
+          "-Wno-maybe-uninitialized"]
+LDFLAGS: list[str] = []
+MACROS: list[tuple[str, str | None]] = [("CYTHON_CLINE_IN_TRACEBACK", "0")]
+
+if KIND in ("debug", "sanitize"):
+    DIRECTIVES |= {"boundscheck": True, "initializedcheck": True, "nonecheck": True}
+    MACROS += [("INFER_DEBUG", "1")]
+    CFLAGS = ["-O1" if flag == "-O3" else flag for flag in CFLAGS]
+if KIND == "sanitize":
+    SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize=function,vptr,alignment", "-fno-omit-frame-pointer"]
+    CFLAGS += [flag for flag in SANITIZERS if "function" not in flag] + ["-fno-sanitize=vptr,alignment"]
+    LDFLAGS += ["-fsanitize=address,undefined"]
+
+
+def pkg_config(*arguments: str) -> str:
+    """Answer of pkg-config about libnghttp2; ends the build with what to install where it is missing."""
+    try:
+        return subprocess.run(["pkg-config", *arguments, "libnghttp2"], check=True, capture_output=True,
+                              text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit("infer: libnghttp2 (>= 1.52) and its headers are needed to build; on Debian or Ubuntu run:\n"
+                 "    apt-get install -y build-essential pkg-config libnghttp2-dev python3-dev")
+
+
+def nghttp2_settings() -> dict[str, list]:
+    """Compiler and linker settings for the modules that use libnghttp2, with the options its version has."""
+    version = tuple(int(part) for part in pkg_config("--modversion").split("."))
+    if version < NGHTTP2_MINIMUM:
+        sys.exit(f"infer: libnghttp2 {'.'.join(map(str, version))} is too old, need 1.52.0 or newer")
+    return {
+        "extra_compile_args": pkg_config("--cflags").split(),
+        "extra_link_args": pkg_config("--libs").split(),
+        "define_macros": [(name, "1") for name, since in NGHTTP2_OPTIONS.items() if version >= since],
+    }
+
+
+def extensions() -> list[Extension]:
+    """One Extension per module of the core, or those that INFER_EXT names."""
+    from Cython.Build import cythonize
+
+    chosen = {name for name in os.environ.get("INFER_EXT", "").split(",") if name}
+    modules = []
+    for source in sorted(CORE.glob("*.pyx")):
+        if chosen and source.stem not in chosen:
+            continue
+        extra = nghttp2_settings() if source.stem in NGHTTP2_MODULES else {}
+        modules.append(Extension(
+            f"infer._core.{source.stem}", [str(source)],
+            extra_compile_args=CFLAGS + extra.get("extra_compile_args", []),
+            extra_link_args=LDFLAGS + extra.get("extra_link_args", []) + ["-lpthread"],
+            define_macros=MACROS + extra.get("define_macros", []),
+        ))
+    return cythonize(modules, build_dir=f"build/{KIND}/c", include_path=["src"], compiler_directives=DIRECTIVES,
+                     nthreads=0 if len(modules) < 2 else (os.cpu_count() or 1), quiet=True)
+
+
+def build_descriptors(target: Path) -> None:
+    """Compile protos/ into the descriptor set that the cold RPCs read at run time."""
+    sources = sorted(str(path.relative_to("protos")) for path in Path("protos").rglob("*.proto"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", "--include_imports",
+                    f"--descriptor_set_out={target}", *sources], check=True)
+
+
+class BuildExt(build_ext):
+    """Extensions, compiled side by side; and, in place, the descriptor set."""
+
+    def build_extensions(self) -> None:
+        self.parallel = self.parallel or os.cpu_count() or 1
+        super().build_extensions()
+        if self.inplace and not os.environ.get("INFER_EXT"):
+            build_descriptors(Path("src/infer/proto/descriptors.binpb"))
+
+
+class BuildPy(build_py):
+    """Python files, the descriptor set and the example models that `infer demo` serves."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            package = Path(self.build_lib) / "infer"
+            build_descriptors(package / "proto" / "descriptors.binpb")
+            if Path("examples/models").is_dir():
+                shutil.copytree("examples/models", package / "examples" / "models", dirs_exist_ok=True)
+
+
+os.chdir(ROOT)
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt, "build_py": BuildPy})

@@ -1,0 +1,63 @@
+"""What a tensor is - element type, shape, where its bytes lie - with no behaviour. Shared by codec, model and batch.
+
+Element types are numbered as ONNX's TensorProto.DataType, which ONNX Runtime's C API uses unchanged.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+cdef enum DataType:
+    TYPE_NONE = 0
+    TYPE_FP32 = 1
+    TYPE_UINT8 = 2
+    TYPE_INT8 = 3
+    TYPE_UINT16 = 4
+    TYPE_INT16 = 5
+    TYPE_INT32 = 6
+    TYPE_INT64 = 7
+    TYPE_BYTES = 8
+    TYPE_BOOL = 9
+    TYPE_FP16 = 10
+    TYPE_FP64 = 11
+    TYPE_UINT32 = 12
+    TYPE_UINT64 = 13
+    TYPE_BF16 = 16
+    TYPE_COUNT = 17
+
+cdef enum:
+    MAX_RANK = 12
+
+cdef enum ViewForm:
+    FORM_RAW = 0                 # little-endian elements; BYTES as length-prefixed elements
+    FORM_TYPED = 1               # a protobuf InferTensorContents not yet decoded
+
+# One tensor of one request or of one batch.
+cdef struct TensorView:
+    uint64_t data                # arena offset of the first byte
+    uint64_t size_bytes
+    int32_t data_type
+    int16_t rank
+    int16_t form
+    int64_t shape[12]
+
+# One input or output that a model declares. Strings are owned by the VersionEntry that holds the spec.
+cdef struct TensorSpec:
+    const char *name
+    uint64_t name_bytes
+    int32_t data_type
+    int32_t rank                 # -1: the model does not say
+    int32_t served               # 0: a sequence or map, listed but not served
+    int32_t optional             # 1: a request may leave it out
+    int64_t shape[12]            # -1: any; with batching, shape[0] is the batch's and -1
+    uint64_t row_elements        # product of shape[1:] (batched) or of shape, 0 where that is not fixed
+
+cdef inline uint64_t element_bytes(int data_type) noexcept nogil:
+    """Bytes of one element; 0 for BYTES, whose elements vary, and for unknown types."""
+    if data_type == TYPE_FP32 or data_type == TYPE_INT32 or data_type == TYPE_UINT32:
+        return 4
+    if data_type == TYPE_INT64 or data_type == TYPE_UINT64 or data_type == TYPE_FP64:
+        return 8
+    if data_type == TYPE_UINT16 or data_type == TYPE_INT16 or data_type == TYPE_FP16 or data_type == TYPE_BF16:
+        return 2
+    if data_type == TYPE_UINT8 or data_type == TYPE_INT8 or data_type == TYPE_BOOL:
+        return 1
+    return 0
