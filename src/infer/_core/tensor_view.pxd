@@ -50,6 +50,30 @@ cdef struct TensorSpec:
     int64_t shape[12]            # -1: any; with batching, shape[0] is the batch's and -1
     uint64_t row_elements        # product of shape[1:] (batched) or of shape, 0 where that is not fixed
 
+# A model's inputs and outputs as codec and batch see them.
+cdef struct Signature:
+    const char *model            # NUL-terminated name, for messages
+    TensorSpec *inputs
+    TensorSpec *outputs          # all that the model declares; only those `served` are answered
+    int32_t n_inputs
+    int32_t n_outputs
+    int32_t batched              # 1: dimension 0 of every tensor is the row
+    int32_t padding
+    int64_t max_rows             # rows that one request may carry
+
+cdef enum:
+    MAX_OUTPUTS = 256            # bits of an OutputMask
+
+# Which of the model's outputs are wanted, a bit each in the model's order.
+cdef struct OutputMask:
+    uint64_t bits[4]
+
+cdef inline bint mask_has(const OutputMask *mask, int index) noexcept nogil:
+    return (mask.bits[index >> 6] >> (index & 63)) & 1
+
+cdef inline void mask_add(OutputMask *mask, int index) noexcept nogil:
+    mask.bits[index >> 6] |= <uint64_t> 1 << (index & 63)
+
 cdef inline uint64_t element_bytes(int data_type) noexcept nogil:
     """Bytes of one element; 0 for BYTES, whose elements vary, and for unknown types."""
     if data_type == TYPE_FP32 or data_type == TYPE_INT32 or data_type == TYPE_UINT32:
