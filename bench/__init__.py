@@ -1,0 +1,1 @@
+"""Load tests against a plain baseline; figures go to bench/results."""

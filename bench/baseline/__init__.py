@@ -1,0 +1,1 @@
+"""Two plain grpc.aio servers: what a competent user writes before looking for an inference server."""

@@ -1,0 +1,1 @@
+"""Load generators and the request bodies that they send."""
