@@ -1,4 +1,4 @@
-"""Counts of live objects in debug builds; nothing at all in release builds.
+"""Counts of live objects and fatal assertions in debug builds; nothing at all in release builds.
 
 Any thread may count. Every test's teardown asserts that all counts are back to zero.
 """
@@ -20,7 +20,14 @@ cdef enum LiveKind:
     LIVE_KINDS
 
 cdef void add_live(int kind, int delta) noexcept nogil
+# Ends the process, saying what was broken.
+cdef void die(const char *what) noexcept nogil
 
 cdef inline void count_live(int kind, int delta) noexcept nogil:
     if INFER_DEBUG:
         add_live(kind, delta)
+
+# An invariant that only a bug of ours can break.
+cdef inline void require(bint holds, const char *what) noexcept nogil:
+    if INFER_DEBUG and not holds:
+        die(what)

@@ -1,0 +1,11 @@
+"""Gates in front of the queue: each answers a gRPC status and, where it refuses, a text. Pure functions of their arguments."""
+
+from libc.stdint cimport int64_t
+
+from infer._core.model_version cimport Version
+from infer._core.tensor cimport ErrorText
+
+# DEADLINE_EXCEEDED for a call whose deadline is not in the future.
+cdef int admit_deadline(int64_t deadline_ns, int64_t now) noexcept nogil
+# RESOURCE_EXHAUSTED where `rows` more would pass the version's queue limit (an empty queue takes any one request).
+cdef int admit_queue(const Version *version, int64_t queued_rows, int64_t rows, ErrorText *error) noexcept nogil

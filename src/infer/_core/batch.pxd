@@ -1,0 +1,58 @@
+"""A batch: requests of one version and one shape, run as one - gather rows, run, scatter rows, a status per item.
+
+Made by an executor from what it took, carried over the completion ring by its arena offset, read and freed by the loop.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from infer._core.block cimport Block
+from infer._core.model_version cimport Version
+from infer._core.request cimport Request
+from infer._core.tensor_view cimport TensorView
+
+# Where one item's part of one output lies.
+cdef struct ItemOutput:
+    uint64_t data                # arena offset
+    uint64_t size_bytes
+
+cdef struct BatchItem:
+    Request *request
+    int32_t code
+    int32_t run                  # index of the run that answered it (several after a bisection)
+
+# One successful run: the outputs of the items that it covered.
+cdef struct BatchRun:
+    TensorView *views            # per output of the model
+    Block **blocks               # owners, one reference each; NULL: not asked for
+
+cdef struct Batch:
+    Version *version
+    uint64_t allocated_bytes
+    int32_t n_items
+    int32_t n_outputs
+    int32_t n_runs
+    int32_t executor
+    int64_t rows
+    int64_t taken_ns
+    int64_t gathered_ns          # of the first run; the rest is in run_ns and done_ns
+    int64_t ran_ns
+    int64_t done_ns
+    BatchItem *items
+    ItemOutput *outputs          # n_items x n_outputs
+    BatchRun *runs               # room for n_items
+
+# One executor's own buffers, reused from batch to batch.
+cdef struct Scratch:
+    Block **gathered             # one per input, grown on demand
+    int32_t n_gathered
+    int32_t padding
+
+cdef void scratch_init(Scratch *scratch) noexcept nogil
+cdef void scratch_free(Scratch *scratch) noexcept nogil
+
+# A Batch over requests[0:count], or NULL at the arena's limit.
+cdef Batch *batch_new(Request **requests, int count, int64_t rows) noexcept nogil
+# Gathers, runs, scatters; bisects on failure within its share of executor time. Every item has its code afterwards.
+cdef void batch_run(Batch *batch, Scratch *scratch) noexcept nogil
+# Loop thread: drops the runs' blocks and frees it.
+cdef void batch_free(Batch *batch) noexcept nogil

@@ -1,0 +1,71 @@
+"""A queue per version, in buckets of one shape each; put by the loop, taken by executors.
+
+The loop thread is the only producer. One short mutex guards everything here; executors sleep on its condition variable with a
+monotonic deadline. Versions with something to run stand in a list, so taking is O(1) however many models there are.
+Requests in a queue belong to it until taken or removed.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from infer._core.model_version cimport Version
+from infer._core.request cimport Request
+from infer._core.tensor_view cimport OutputMask
+
+cdef struct Bucket:
+    Bucket *next                 # by age of the head, oldest first; of free buckets when unused
+    Bucket *prev
+    Bucket *chain                # same hash slot
+    Request *head
+    Request *tail
+    int64_t rows
+    uint64_t shape_hash
+    VersionQueue *queue
+
+cdef struct VersionQueue:
+    Version *version
+    VersionQueue *next           # in the runnable or the delayed list
+    VersionQueue *prev
+    int32_t listed               # 0: in none, 1: runnable, 2: delayed
+    int32_t n_buckets
+    Bucket *oldest
+    Bucket *newest
+    Bucket *free_buckets
+    Bucket *slots[64]            # by shape_hash
+    int64_t rows
+    int64_t requests
+    int64_t running              # batches taken and not yet completed by their executor
+    uint64_t sequence
+
+cdef struct Batcher:
+    void *internals              # mutex and condition variable
+    VersionQueue *runnable_head
+    VersionQueue *runnable_tail
+    VersionQueue *delayed_head
+    VersionQueue *delayed_tail
+    int64_t rows                 # queued, over all versions
+    int64_t requests
+    int32_t executors
+    int32_t idle                 # executors that sleep
+    int32_t free_executors       # executors that do not run a batch
+    int32_t stopping
+    int32_t wanted               # wake-ups owed since the last kick
+
+cdef int batcher_init(Batcher *batcher, int executors) noexcept nogil      # 0, or -1: no memory
+cdef void batcher_free(Batcher *batcher) noexcept nogil                    # no executor may be inside
+cdef VersionQueue *queue_new(Version *version) noexcept nogil
+cdef void queue_free(VersionQueue *queue) noexcept nogil                   # must be empty and not running
+
+# Links a RECEIVING Request in as QUEUED; False: no memory for its bucket. Wakes nobody.
+cdef bint put(Batcher *batcher, Request *request, int64_t now) noexcept nogil
+# Unlinks it if it is still QUEUED (it is then the caller's again, DONE); False: an executor has it.
+cdef bint remove_queued(Batcher *batcher, Request *request) noexcept nogil
+# Wakes at most one idle executor per batch that could run now.
+cdef void kick(Batcher *batcher) noexcept nogil
+# An executor: sleeps until a batch can close, then unlinks its requests and marks them RUNNING. Writes up to `capacity`
+# of them, oldest first and all of one shape; returns how many, or 0 when stopping and nothing is left.
+# `block` False: 0 at once where nothing can close now.
+cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t *rows, bint block) noexcept nogil
+# The executor has published the batch that it took from `version`.
+cdef void complete_batch(Batcher *batcher, Version *version) noexcept nogil
+# Executors return 0 from take_batch once their queues are empty.
+cdef void batcher_stop(Batcher *batcher) noexcept nogil

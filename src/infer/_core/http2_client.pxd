@@ -1,0 +1,69 @@
+# Client side of HTTP/2 for unary gRPC calls: bytes in, bytes out, no I/O. See http2_client.pyx.
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from infer._core.capi.nghttp2_client cimport nghttp2_nv, nghttp2_session
+
+cdef enum:
+    NO_GRPC_STATUS = -1      # the stream ended without trailers
+    MESSAGE_PREFIX_BYTES = 5
+    DETAIL_BYTES = 160       # of grpc-message; the rest is cut
+    SEND_ROOM_BYTES = 65536  # least capacity of the buffer given to session_send: one frame always fits
+    MAX_HEADERS = 8
+
+# One unary call. Lives in its session's array; its contents are valid until on_reply returns.
+cdef struct ClientCall:
+    int32_t stream_id          # 0 = free
+    int32_t http_status        # 0 until the response headers came
+    int32_t grpc_status        # NO_GRPC_STATUS until the trailers came
+    uint32_t reset_code        # HTTP/2 error code that the stream closed with; 0 = closed in order
+    uint32_t message_bytes     # as the prefix announces
+    uint64_t body_bytes        # DATA received, prefix included
+    const uint8_t *request     # framed message, lent by the caller until on_reply
+    size_t request_bytes
+    size_t sent_bytes
+    int64_t scheduled_ns       # of the caller
+    bint keep_reply            # collect the body in `reply`
+    bint out_of_memory         # `reply` is not whole
+    uint8_t *reply             # owned; freed after on_reply unless on_reply took it and set NULL
+    size_t reply_capacity
+    size_t detail_bytes
+    char detail[DETAIL_BYTES]  # grpc-message, still percent-encoded
+    ClientCall *next_free
+
+ctypedef void (*reply_callback)(void *owner, ClientCall *call) noexcept nogil
+
+cdef struct ClientSession:
+    nghttp2_session *h2
+    nghttp2_nv headers[MAX_HEADERS]
+    size_t header_count
+    char timeout[16]
+    reply_callback on_reply
+    void *owner
+    ClientCall *calls          # array of `capacity`, owned
+    ClientCall *free_call
+    uint32_t capacity
+    uint32_t active
+    uint32_t peer_max_streams
+    int error                  # of nghttp2; the connection is to be closed
+    bint goaway
+    uint32_t goaway_code
+
+# 0, or a negative nghttp2 error. `path` and `authority` are lent for the session's life. timeout_ns 0 = no grpc-timeout.
+cdef int session_open(
+    ClientSession *session, const char *path, size_t path_bytes, const char *authority, size_t authority_bytes,
+    int64_t timeout_ns, uint32_t capacity, reply_callback on_reply, void *owner) noexcept nogil
+# Frees everything; calls under way get no on_reply. Safe on a zeroed session and when called twice.
+cdef void session_close(ClientSession *session) noexcept nogil
+cdef bint session_can_start(ClientSession *session) noexcept nogil
+# NULL when session_can_start would be false or memory is out. May be called from on_reply.
+cdef ClientCall *session_start(
+    ClientSession *session, const uint8_t *framed, size_t framed_bytes, int64_t scheduled_ns,
+    bint keep_reply) noexcept nogil
+# 0, or the negative nghttp2 error that is also left in session.error.
+cdef int session_feed(ClientSession *session, const uint8_t *data, size_t size) noexcept nogil
+# Bytes written to `out`; 0 = nothing to send, or session.error.
+cdef size_t session_send(ClientSession *session, uint8_t *out, size_t capacity) noexcept nogil
+# Ends every call under way: on_reply with what had come. For a connection that was lost.
+cdef void session_abandon(ClientSession *session) noexcept nogil
+cdef bint session_is_finished(ClientSession *session) noexcept nogil
+cdef int64_t reply_message_bytes(const ClientCall *call) noexcept nogil

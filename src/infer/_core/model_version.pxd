@@ -1,0 +1,71 @@
+"""VersionEntry: what a route points at - a model version's signature, limits, statistics and live handles.
+
+Made and dropped on the loop thread. Executors read `Version`, its plain C part, while a Request holds a handle on it.
+The slots `queue` and `session` belong to L3 (batcher, ort_session) and are opaque here.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+from infer._core.counters cimport Histogram
+from infer._core.tensor_view cimport Signature
+
+# Written by the loop thread alone; read by a scrape.
+cdef struct VersionStats:
+    int64_t calls[17]            # finished requests by gRPC code
+    int64_t rows                 # rows executed (Triton's inference_count)
+    int64_t batches              # executions (Triton's execution_count)
+    int64_t last_inference_ms    # wall clock, since the epoch
+    int64_t queue_ns             # sums over successful requests
+    int64_t request_ns
+    int64_t failed_ns
+    int64_t gather_ns            # sums over executed requests' batches, counted once per request
+    int64_t run_ns
+    int64_t scatter_ns
+    Histogram request            # ns from the call's first byte to its reply handed to the transport
+    Histogram queue              # ns from put to taken
+    Histogram compute            # ns of the batch's gather, run and scatter
+    Histogram batch_rows         # rows per executed batch
+
+cdef struct Version:
+    Signature signature
+    const char *name
+    const char *number
+    int64_t gather_rows          # rows that a batch gathers (one request may carry more, up to signature.max_rows)
+    int64_t delay_ns             # how long a batch may wait for more rows
+    int64_t queue_limit_rows
+    int32_t max_running          # batches of this version at once
+    int32_t closing              # 1: unloading, nothing new is taken in
+    int64_t handles              # Requests that hold this version; loop thread only
+    int64_t executor_ns          # executor time spent running; executors add to it
+    int64_t bisect_ns            # part of it spent on bisecting failed batches
+    void *queue                  # batcher.VersionQueue
+    void *session                # ort_session.Session
+
+# One declared input or output, for Python: metadata, tables, messages.
+cdef class TensorInfo:
+    cdef readonly str name
+    cdef readonly int data_type            # tensor_view.DataType; TYPE_NONE for what is not a tensor
+    cdef readonly str datatype             # as the protocol writes it: "FP32"; "SEQUENCE" or "MAP" for what is not served
+    cdef readonly tuple shape              # -1: any; None: the model does not say the rank
+    cdef readonly tuple symbols            # per dimension the symbolic name, "" where it has none
+    cdef readonly bint served
+    cdef readonly bint optional
+
+cdef class VersionEntry:
+    cdef Version c
+    cdef VersionStats stats
+    cdef readonly bytes name
+    cdef readonly str version
+    cdef readonly bytes prefix             # encoded model_name and model_version of every reply
+    cdef readonly list inputs              # TensorInfo of each, in the model's order
+    cdef readonly list outputs
+    cdef readonly dict properties          # platform, producer, batching in words: for metadata and the start-up table
+    cdef public object session             # keeps what c.session points to alive
+    cdef public object on_drained          # called once when closing and the last handle is gone
+    cdef object _strings                   # owners of the names that the signature points to
+
+cdef inline void take_handle(VersionEntry entry) noexcept:
+    entry.c.handles += 1
+
+# Paired with take_handle; the last one of a closing version calls on_drained.
+cdef void drop_handle(VersionEntry entry) noexcept
