@@ -4,6 +4,7 @@ A Block is a 64-byte header followed by its data. An executor may make one and h
 touched by the loop thread only.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint64_t
 
 cdef enum:
@@ -26,3 +27,16 @@ cdef void block_unref(Block *block) noexcept nogil
 # Room for at least `capacity_bytes`, keeping the data: the same Block or a new one in its place (the old is then gone), or
 # NULL at the limit (the old stays). Only while there is a single reference.
 cdef Block *block_grow(Block *block, uint64_t capacity_bytes) noexcept nogil
+
+
+@cython.final
+cdef class BlockView:
+    """Read-only buffer over part of a Block. Each buffer taken from it keeps it alive, and it keeps the Block alive by one
+    reference of its own, so the Block outlives the last buffer. Made and freed on the loop thread."""
+    cdef Block *block
+    cdef uint64_t start
+    cdef Py_ssize_t size
+
+    # Takes a reference of its own; `start + size` lies within the Block's capacity.
+    @staticmethod
+    cdef BlockView over(Block *block, uint64_t start, uint64_t size)

@@ -40,5 +40,5 @@ cdef double quantile(const Histogram *histogram, double q) noexcept nogil
 cdef void merge(Histogram *into, const Histogram *other) noexcept nogil
 # Observations <= bound (a bucket that straddles the bound is divided linearly), for an exported cumulative bucket.
 cdef int64_t count_up_to(const Histogram *histogram, int64_t bound) noexcept nogil
-# (count, sum, cumulative counts at `bounds`) as Python objects.
+# (count, sum, cumulative counts at `bounds`, a tuple) as Python objects.
 cdef tuple snapshot(const Histogram *histogram, tuple bounds)
