@@ -7,7 +7,7 @@ The slots `queue` and `session` belong to L3 (batcher, ort_session) and are opaq
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from infer._core.counters cimport Histogram
-from infer._core.tensor_view cimport Signature
+from infer._core.tensor_view cimport Signature, TensorSpec
 
 # Written by the loop thread alone; read by a scrape.
 cdef struct VersionStats:
@@ -62,7 +62,8 @@ cdef class VersionEntry:
     cdef readonly dict properties          # platform, producer, batching in words: for metadata and the start-up table
     cdef public object session             # keeps what c.session points to alive
     cdef public object on_drained          # called once when closing and the last handle is gone
-    cdef object _strings                   # owners of the names that the signature points to
+    cdef list _strings                     # owners of the names that the signature points to
+    cdef TensorSpec *specs(self, list tensors, bint batched) except? NULL
 
 cdef inline void take_handle(VersionEntry entry) noexcept:
     entry.c.handles += 1

@@ -23,5 +23,7 @@ cdef class RouteTable:
     cdef list entries            # VersionEntry, grouped by model
     cdef list unready            # (code, text as bytes) of models that are known and not servable
     cdef list names              # owners of the name bytes
+    cdef RouteSlot *find(self, const Span *name) noexcept
+    cdef void *refuse_name(self, const Span *name, int *code, ErrorText *error) noexcept
     # The version that `name` and `version` (empty: the highest) lead to, borrowed, or NULL with a gRPC code and a text.
     cdef void *route(self, const Span *name, const Span *version, int *code, ErrorText *error) noexcept

@@ -3,7 +3,7 @@
 Element types are numbered as ONNX's TensorProto.DataType, which ONNX Runtime's C API uses unchanged.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint64_t
 
 cdef enum DataType:
     TYPE_NONE = 0

@@ -1,0 +1,173 @@
+"""VersionEntry and TensorInfo: a model version as everything above the session sees it.
+
+Made, closed and dropped on the loop thread; owns the strings and specs that its Signature points to.
+"""
+
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from libc.string cimport memset
+
+from infer._core.counters cimport snapshot
+from infer._core.status cimport STATUS_CODES
+from infer._core.tensor cimport data_type_name, encode_prefix
+from infer._core.tensor_view cimport MAX_OUTPUTS, MAX_RANK, TYPE_NONE, TensorSpec
+
+
+cdef class TensorInfo:
+    """One declared input or output: name, element type (ONNX number and protocol name), shape with -1 for any."""
+
+    def __cinit__(self, str name not None, int data_type, shape, symbols=(), *, served=True, optional=False,
+                  datatype=None):
+        self.name = name
+        self.data_type = data_type
+        self.datatype = datatype if datatype is not None else data_type_name(data_type).decode()
+        self.shape = None if shape is None else tuple(shape)
+        self.symbols = tuple(symbols) or ("",) * (0 if shape is None else len(shape))
+        self.served = served and data_type != TYPE_NONE
+        self.optional = optional
+
+    def __repr__(self):
+        dims = "?" if self.shape is None else ",".join(
+            symbol or str(size) for symbol, size in zip(self.symbols, self.shape, strict=True))
+        return f"{self.name} {self.datatype} [{dims}]"
+
+
+cdef uint64_t product(tuple dims):
+    """Elements of a shape whose dimensions are all known, else 0."""
+    cdef uint64_t elements = 1
+    for size in dims:
+        if size < 0:
+            return 0
+        elements *= <uint64_t> size
+    return elements
+
+
+cdef class VersionEntry:
+    """A served model version. `closing` and the handle count decide when `on_drained` is called."""
+
+    def __cinit__(self):
+        memset(&self.c, 0, sizeof(self.c))
+        memset(&self.stats, 0, sizeof(self.stats))
+
+    def __init__(self, str name not None, str version not None, session, list inputs not None, list outputs not None, *,
+                 bint batched, int64_t max_rows, int64_t gather_rows, int64_t delay_ns, int64_t queue_limit_rows,
+                 int max_running, dict properties not None):
+        if len(outputs) > MAX_OUTPUTS:
+            raise ValueError(f"model {name!r} has {len(outputs)} outputs, at most {MAX_OUTPUTS} can be served")
+        self.name = name.encode()
+        self.version = version
+        self.prefix = encode_prefix(self.name, version.encode())
+        self.inputs = inputs
+        self.outputs = outputs
+        self.properties = properties
+        self.session = session
+        self.on_drained = None
+        number = version.encode()
+        self._strings = [self.name, number]
+        self.c.name = self.name
+        self.c.number = number
+        self.c.signature.model = self.name
+        self.c.signature.batched = batched
+        self.c.signature.max_rows = max_rows
+        self.c.signature.inputs = self.specs(inputs, batched)
+        self.c.signature.n_inputs = <int32_t> len(inputs)
+        self.c.signature.outputs = self.specs(outputs, batched)
+        self.c.signature.n_outputs = <int32_t> len(outputs)
+        self.c.gather_rows = gather_rows if batched else 1
+        self.c.delay_ns = delay_ns if batched else 0
+        self.c.queue_limit_rows = queue_limit_rows
+        self.c.max_running = max_running
+
+    cdef TensorSpec *specs(self, list tensors, bint batched) except? NULL:
+        """Specs of the tensors, their names kept alive by this entry."""
+        cdef TensorSpec *specs = <TensorSpec *> PyMem_Calloc(max(1, len(tensors)), sizeof(TensorSpec))
+        cdef TensorInfo info
+        cdef bytes name
+        cdef int i, k
+        if specs == NULL:
+            raise MemoryError("no memory for the model's signature")
+        for i in range(len(tensors)):
+            info = tensors[i]
+            name = info.name.encode()
+            self._strings.append(name)
+            specs[i].name = name
+            specs[i].name_bytes = <uint64_t> len(name)
+            specs[i].data_type = info.data_type
+            specs[i].served = info.served
+            specs[i].optional = info.optional
+            specs[i].rank = -1 if info.shape is None or len(info.shape) > MAX_RANK else <int32_t> len(info.shape)
+            if specs[i].rank < 0:
+                continue
+            for k in range(specs[i].rank):
+                specs[i].shape[k] = info.shape[k]
+            if batched and specs[i].rank > 0:
+                specs[i].shape[0] = -1
+            specs[i].row_elements = product(info.shape[1:] if batched else info.shape)
+        return specs
+
+    def __dealloc__(self):
+        PyMem_Free(self.c.signature.inputs)
+        PyMem_Free(self.c.signature.outputs)
+
+    @property
+    def batched(self):
+        return bool(self.c.signature.batched)
+
+    @property
+    def max_rows(self):
+        return self.c.signature.max_rows
+
+    @property
+    def gather_rows(self):
+        return self.c.gather_rows
+
+    @property
+    def max_running(self):
+        return self.c.max_running
+
+    @property
+    def handles(self):
+        return self.c.handles
+
+    def close(self, on_drained):
+        """Takes no new requests; `on_drained()` is called once the last handle is gone, at once if there is none."""
+        self.c.closing = 1
+        self.on_drained = on_drained
+        if self.c.handles == 0:
+            call_drained(self)
+
+    def stats_snapshot(self, tuple second_bounds_ns not None, tuple row_bounds not None):
+        """Counters as Python objects: calls (by gRPC code), rows, batches, and (count, sum, cumulative) per histogram."""
+        cdef int code
+        return {
+            "calls": [self.stats.calls[code] for code in range(STATUS_CODES)],
+            "rows": self.stats.rows,
+            "batches": self.stats.batches,
+            "last_inference_ms": self.stats.last_inference_ms,
+            "request_ns": self.stats.request_ns,
+            "failed_ns": self.stats.failed_ns,
+            "queue_ns": self.stats.queue_ns,
+            "gather_ns": self.stats.gather_ns,
+            "run_ns": self.stats.run_ns,
+            "scatter_ns": self.stats.scatter_ns,
+            "executor_ns": self.c.executor_ns,
+            "request": snapshot(&self.stats.request, second_bounds_ns),
+            "queue": snapshot(&self.stats.queue, second_bounds_ns),
+            "compute": snapshot(&self.stats.compute, second_bounds_ns),
+            "batch_rows": snapshot(&self.stats.batch_rows, row_bounds),
+        }
+
+    def __repr__(self):
+        return f"<VersionEntry {self.name.decode()} version {self.version}>"
+
+
+cdef void call_drained(VersionEntry entry) noexcept:
+    callback = entry.on_drained
+    entry.on_drained = None
+    if callback is not None:
+        callback()
+
+
+cdef void drop_handle(VersionEntry entry) noexcept:
+    entry.c.handles -= 1
+    if entry.c.handles == 0 and entry.c.closing:
+        call_drained(entry)
