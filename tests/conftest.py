@@ -1,0 +1,26 @@
+"""What all tests share: the process's arena and, in debug builds, the proof that a test left nothing alive."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from infer._core import arena, debug
+
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci")
+
+arena.open(reserved_bytes=1 << 40, limit_bytes=1 << 30)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_alive() -> Iterator[None]:
+    """Blocks, requests, streams, sessions and batches alive after a test are those alive before it."""
+    if not debug.ENABLED:
+        yield
+        return
+    before = debug.live()
+    yield
+    gc.collect()
+    assert debug.live() == before
