@@ -1,6 +1,7 @@
 """The four models of the bench, made from fixed seeds: tiny, trees, mid, image. One FP32 input `x`, one output `y`."""
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def _save(path: Path, nodes: list[Any], shape: tuple[int, ...], outputs: int, we
 def _mlp(path: Path, widths: list[int]) -> None:
     random = np.random.default_rng(7)
     nodes, weights, last = [], [], "x"
-    for layer, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
         matrix = random.standard_normal((fan_in, fan_out), dtype=np.float32) / np.float32(np.sqrt(fan_in))
         weights.append(numpy_helper.from_array(matrix, f"w{layer}"))
         weights.append(numpy_helper.from_array(np.zeros(fan_out, np.float32), f"b{layer}"))

@@ -36,7 +36,8 @@ class Model:
         self.executions = 0
 
     def run(self, rows: np.ndarray) -> list[np.ndarray]:
-        return self.session.run(self.outputs, {self.input: rows})
+        outputs: list[np.ndarray] = self.session.run(self.outputs, {self.input: rows})
+        return outputs
 
 
 class Service(pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[name-defined,misc]
@@ -69,7 +70,7 @@ class Service(pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[name-defin
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         model = self.models.get(request.model_name)
         if model is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.model_name!r}")
+            return await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model {request.model_name!r}")
         if len(request.inputs) != 1 or len(request.raw_input_contents) != 1:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "one raw input is expected")
         tensor = request.inputs[0]
@@ -99,7 +100,10 @@ def load_models(root: Path) -> dict[str, Model]:
 
 
 async def _serve(service: Service, port: int) -> None:
-    limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+    limits = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ]
     server = grpc.aio.server(options=limits)
     pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
     bound = server.add_insecure_port(f"127.0.0.1:{port}")

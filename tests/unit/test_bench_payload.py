@@ -36,7 +36,8 @@ def test_row_request_is_what_protobuf_writes(request_class: Any) -> None:
     assert request.model_name == "tiny"
     assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in request.inputs] == [("x", "FP32", [1, 16])]
     values = np.frombuffer(request.raw_input_contents[0], "<f4")
-    assert values.shape == (16,) and np.all(np.abs(values) <= 1)
+    assert values.shape == (16,)
+    assert np.all(np.abs(values) <= 1)
     assert request.SerializeToString(deterministic=True) == data
 
 
@@ -46,15 +47,14 @@ def test_row_request_is_the_same_every_time() -> None:
 
 
 @given(
-    model=st.text(max_size=40),
-    version=st.text(max_size=4),
-    request_id=st.text(max_size=200),
+    texts=st.tuples(st.text(max_size=40), st.text(max_size=4), st.text(max_size=200)),
     raw=st.binary(max_size=400),
     shape=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
 )
 def test_any_request_is_what_protobuf_writes(
-    request_class: Any, model: str, version: str, request_id: str, raw: bytes, shape: list[int]
+    request_class: Any, texts: tuple[str, str, str], raw: bytes, shape: list[int]
 ) -> None:
+    model, version, request_id = texts
     expected = request_class(model_name=model, model_version=version, id=request_id, raw_input_contents=[raw])
     expected.inputs.add(name="x", datatype="FP32", shape=shape)
     written = payload.infer_request(model, raw, shape, version=version, request_id=request_id)

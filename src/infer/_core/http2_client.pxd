@@ -16,6 +16,7 @@ cdef struct ClientCall:
     int32_t http_status        # 0 until the response headers came
     int32_t grpc_status        # NO_GRPC_STATUS until the trailers came
     uint32_t reset_code        # HTTP/2 error code that the stream closed with; 0 = closed in order
+    bint abandoned             # the connection ended first
     uint32_t message_bytes     # as the prefix announces
     uint64_t body_bytes        # DATA received, prefix included
     const uint8_t *request     # framed message, lent by the caller until on_reply
@@ -39,7 +40,7 @@ cdef struct ClientSession:
     char timeout[16]
     reply_callback on_reply
     void *owner
-    ClientCall *calls          # array of `capacity`, owned
+    ClientCall *calls          # array of capacity + 1, owned: the spare lets on_reply start while its own call is read
     ClientCall *free_call
     uint32_t capacity
     uint32_t active
@@ -63,7 +64,11 @@ cdef ClientCall *session_start(
 cdef int session_feed(ClientSession *session, const uint8_t *data, size_t size) noexcept nogil
 # Bytes written to `out`; 0 = nothing to send, or session.error.
 cdef size_t session_send(ClientSession *session, uint8_t *out, size_t capacity) noexcept nogil
-# Ends every call under way: on_reply with what had come. For a connection that was lost.
+# Ends every call under way: on_reply with what had come. For a connection that was lost; nothing can be started after.
 cdef void session_abandon(ClientSession *session) noexcept nogil
+# Why the session ended or is ending; static text.
+cdef const char *session_reason(const ClientSession *session) noexcept nogil
+cdef const char *reset_text(uint32_t code) noexcept nogil
 cdef bint session_is_finished(ClientSession *session) noexcept nogil
+# -1 when the body is not exactly one message.
 cdef int64_t reply_message_bytes(const ClientCall *call) noexcept nogil

@@ -1,0 +1,455 @@
+"""Client side of HTTP/2 for unary gRPC calls, without I/O.
+
+What it is: a session over libnghttp2 that turns framed request messages into bytes to send, and bytes received into one
+`on_reply` per call. The C functions are for the load generator, which drives many sessions without the GIL;
+`ClientConnection` is the same session for Python.
+
+Memory: a session owns its array of calls and nghttp2's state. Request bytes, path and authority are lent by the caller.
+A call is free again as soon as on_reply has returned.
+
+Threads: a session belongs to one thread at a time. on_reply runs inside session_feed, session_send or session_abandon and
+may start further calls; it must not feed, send or close.
+"""
+
+from typing import NamedTuple
+from urllib.parse import unquote
+
+cimport cython
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from infer._core.capi.nghttp2_client cimport *
+
+cdef enum:
+    STREAM_WINDOW_BYTES = 1048576
+    CONNECTION_WINDOW_BYTES = 16777216
+    SEND_CHUNK_BYTES = 262144
+
+
+cdef inline bint name_is(const uint8_t *name, size_t size, const char *expected, size_t expected_bytes) noexcept nogil:
+    return size == expected_bytes and memcmp(name, expected, size) == 0
+
+
+cdef int32_t parse_status(const uint8_t *text, size_t size) noexcept nogil:
+    """Up to three digits, as both :status and grpc-status have them; -1 for anything else."""
+    cdef int32_t value = 0
+    cdef size_t i
+    if size == 0 or size > 3:
+        return -1
+    for i in range(size):
+        if text[i] < 48 or text[i] > 57:
+            return -1
+        value = value * 10 + text[i] - 48
+    return value
+
+
+cdef inline ClientCall *peek_call(nghttp2_session *h2, int32_t stream_id) noexcept nogil:
+    return <ClientCall *>nghttp2_session_get_stream_user_data(h2, stream_id)
+
+
+cdef void finish_call(ClientSession *session, ClientCall *call, uint32_t reset_code) noexcept nogil:
+    """Report the call, then free its place: what on_reply starts gets another."""
+    call.reset_code = reset_code
+    session.active -= 1
+    session.on_reply(session.owner, call)
+    free(call.reply)
+    call.reply = NULL
+    call.stream_id = 0
+    call.next_free = session.free_call
+    session.free_call = call
+
+
+cdef void append_reply(ClientCall *call, const uint8_t *data, size_t size) noexcept nogil:
+    cdef size_t needed = call.body_bytes + size
+    cdef size_t capacity = call.reply_capacity
+    cdef uint8_t *grown
+    if needed > capacity:
+        capacity = max(needed, 2 * capacity)
+        grown = <uint8_t *>realloc(call.reply, capacity)
+        if grown == NULL:
+            call.out_of_memory = True
+            call.keep_reply = False
+            return
+        call.reply = grown
+        call.reply_capacity = capacity
+    memcpy(call.reply + call.body_bytes, data, size)
+
+
+cdef int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *context) noexcept nogil:
+    cdef ClientSession *session = <ClientSession *>context
+    if frame.hd.type == NGHTTP2_SETTINGS and not frame.hd.flags & NGHTTP2_FLAG_ACK:
+        session.peer_max_streams = nghttp2_session_get_remote_settings(
+            h2, <nghttp2_settings_id>NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
+    elif frame.hd.type == NGHTTP2_GOAWAY:
+        session.goaway = True
+        session.goaway_code = frame.goaway.error_code
+    return 0
+
+
+cdef int on_header(
+        nghttp2_session *h2, const nghttp2_frame *frame, const uint8_t *name, size_t name_bytes, const uint8_t *value,
+        size_t value_bytes, uint8_t flags, void *context) noexcept nogil:
+    cdef ClientCall *call = peek_call(h2, frame.hd.stream_id)
+    if call == NULL:
+        return 0
+    if name_is(name, name_bytes, b":status", 7):
+        call.http_status = parse_status(value, value_bytes)
+    elif name_is(name, name_bytes, b"grpc-status", 11):
+        call.grpc_status = parse_status(value, value_bytes)
+    elif name_is(name, name_bytes, b"grpc-message", 12):
+        call.detail_bytes = min(value_bytes, <size_t>DETAIL_BYTES)
+        memcpy(call.detail, value, call.detail_bytes)
+    return 0
+
+
+cdef int on_data(
+        nghttp2_session *h2, uint8_t flags, int32_t stream_id, const uint8_t *data, size_t size,
+        void *context) noexcept nogil:
+    cdef ClientCall *call = peek_call(h2, stream_id)
+    cdef size_t i
+    if call == NULL:
+        return 0
+    # The length is the last four bytes of the prefix, which DATA frames may split.
+    if call.body_bytes < MESSAGE_PREFIX_BYTES:
+        for i in range(min(size, <size_t>(MESSAGE_PREFIX_BYTES - call.body_bytes))):
+            call.message_bytes = call.message_bytes << 8 | data[i]
+    if call.keep_reply:
+        append_reply(call, data, size)
+    call.body_bytes += size
+    return 0
+
+
+cdef int on_stream_close(
+        nghttp2_session *h2, int32_t stream_id, uint32_t error_code, void *context) noexcept nogil:
+    cdef ClientCall *call = peek_call(h2, stream_id)
+    if call != NULL:
+        finish_call(<ClientSession *>context, call, error_code)
+    return 0
+
+
+cdef int on_frame_not_sent(
+        nghttp2_session *h2, const nghttp2_frame *frame, int error, void *context) noexcept nogil:
+    """A request that the session refused to open, after a GOAWAY for one, never gets a stream_close."""
+    cdef ClientSession *session = <ClientSession *>context
+    cdef uint32_t i
+    if frame.hd.type == NGHTTP2_HEADERS and peek_call(h2, frame.hd.stream_id) == NULL:
+        for i in range(session.capacity + 1):
+            if session.calls[i].stream_id == frame.hd.stream_id:
+                finish_call(session, &session.calls[i], NGHTTP2_REFUSED_STREAM)
+                break
+    return 0
+
+
+cdef ssize_t read_request(
+        nghttp2_session *h2, int32_t stream_id, uint8_t *out, size_t capacity, uint32_t *flags,
+        nghttp2_data_source *source, void *context) noexcept nogil:
+    cdef ClientCall *call = <ClientCall *>source.ptr
+    cdef size_t size = min(capacity, call.request_bytes - call.sent_bytes)
+    memcpy(out, call.request + call.sent_bytes, size)
+    call.sent_bytes += size
+    if call.sent_bytes == call.request_bytes:
+        flags[0] |= NGHTTP2_DATA_FLAG_EOF
+    return <ssize_t>size
+
+
+cdef void put_header(
+        ClientSession *session, const char *name, size_t name_bytes, const char *value,
+        size_t value_bytes) noexcept nogil:
+    cdef nghttp2_nv *header = &session.headers[session.header_count]
+    header.name = <uint8_t *>name
+    header.namelen = name_bytes
+    header.value = <uint8_t *>value
+    header.valuelen = value_bytes
+    header.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE
+    session.header_count += 1
+
+
+cdef size_t write_timeout(char *out, size_t capacity, int64_t timeout_ns) noexcept nogil:
+    """grpc-timeout allows eight digits, so a coarser unit is taken where they do not suffice; rounded up."""
+    cdef int64_t unit_ns = 1
+    cdef const char *units = b"numS"
+    cdef int unit = 0
+    while unit < 3 and timeout_ns > 99999999 * unit_ns:
+        unit_ns *= 1000
+        unit += 1
+    cdef int64_t value = min((timeout_ns + unit_ns - 1) // unit_ns, <int64_t>99999999)
+    return <size_t>snprintf(out, capacity, b"%lld%c", <long long>value, <int>units[unit])
+
+
+cdef int open_h2(ClientSession *session) noexcept nogil:
+    cdef nghttp2_session_callbacks *callbacks = NULL
+    cdef nghttp2_settings_entry[2] settings
+    cdef int code = nghttp2_session_callbacks_new(&callbacks)
+    if code != 0:
+        return code
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame)
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_sent)
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data)
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
+    code = nghttp2_session_client_new(&session.h2, callbacks, session)
+    nghttp2_session_callbacks_del(callbacks)
+    if code != 0:
+        return code
+    settings[0].settings_id = NGHTTP2_SETTINGS_ENABLE_PUSH
+    settings[0].value = 0
+    settings[1].settings_id = NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
+    settings[1].value = STREAM_WINDOW_BYTES
+    code = nghttp2_submit_settings(session.h2, NGHTTP2_FLAG_NONE, settings, 2)
+    if code == 0:
+        code = nghttp2_session_set_local_window_size(session.h2, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW_BYTES)
+    return code
+
+
+cdef int session_open(
+        ClientSession *session, const char *path, size_t path_bytes, const char *authority, size_t authority_bytes,
+        int64_t timeout_ns, uint32_t capacity, reply_callback on_reply, void *owner) noexcept nogil:
+    cdef uint32_t i
+    cdef int code
+    memset(session, 0, sizeof(ClientSession))
+    session.on_reply = on_reply
+    session.owner = owner
+    session.peer_max_streams = capacity
+    session.calls = <ClientCall *>calloc(<size_t>capacity + 1, sizeof(ClientCall))
+    if session.calls == NULL:
+        return NGHTTP2_ERR_NOMEM
+    session.capacity = capacity
+    for i in range(capacity + 1):
+        session.calls[i].next_free = session.free_call
+        session.free_call = &session.calls[i]
+    put_header(session, b":method", 7, b"POST", 4)
+    put_header(session, b":scheme", 7, b"http", 4)
+    put_header(session, b":path", 5, path, path_bytes)
+    put_header(session, b":authority", 10, authority, authority_bytes)
+    put_header(session, b"te", 2, b"trailers", 8)
+    put_header(session, b"content-type", 12, b"application/grpc", 16)
+    if timeout_ns > 0:
+        put_header(session, b"grpc-timeout", 12, session.timeout,
+                   write_timeout(session.timeout, sizeof(session.timeout), timeout_ns))
+    code = open_h2(session)
+    if code != 0:
+        session_close(session)
+    return code
+
+
+cdef void session_close(ClientSession *session) noexcept nogil:
+    cdef uint32_t i
+    nghttp2_session_del(session.h2)
+    if session.calls != NULL:
+        for i in range(session.capacity + 1):
+            free(session.calls[i].reply)
+    free(session.calls)
+    session.h2 = NULL
+    session.calls = NULL
+    session.free_call = NULL
+    session.capacity = 0
+    session.active = 0
+
+
+cdef bint session_can_start(ClientSession *session) noexcept nogil:
+    return (session.active < session.capacity and session.active < session.peer_max_streams
+            and session.error == 0 and not session.goaway and nghttp2_session_check_request_allowed(session.h2) != 0)
+
+
+cdef ClientCall *session_start(
+        ClientSession *session, const uint8_t *framed, size_t framed_bytes, int64_t scheduled_ns,
+        bint keep_reply) noexcept nogil:
+    cdef nghttp2_data_provider provider
+    cdef ClientCall *call = session.free_call
+    cdef ClientCall *next_free
+    cdef int32_t stream_id
+    if not session_can_start(session):
+        return NULL
+    next_free = call.next_free
+    memset(call, 0, sizeof(ClientCall))
+    call.grpc_status = NO_GRPC_STATUS
+    call.request = framed
+    call.request_bytes = framed_bytes
+    call.scheduled_ns = scheduled_ns
+    call.keep_reply = keep_reply
+    provider.source.ptr = call
+    provider.read_callback = read_request
+    stream_id = nghttp2_submit_request(session.h2, NULL, session.headers, session.header_count, &provider, call)
+    if stream_id < 0:
+        call.next_free = next_free
+        return NULL
+    call.stream_id = stream_id
+    session.free_call = next_free
+    session.active += 1
+    return call
+
+
+cdef int session_feed(ClientSession *session, const uint8_t *data, size_t size) noexcept nogil:
+    cdef ssize_t taken
+    if session.error == 0:
+        taken = nghttp2_session_mem_recv(session.h2, data, size)
+        if taken < 0:
+            session.error = <int>taken
+    return session.error
+
+
+cdef size_t session_send(ClientSession *session, uint8_t *out, size_t capacity) noexcept nogil:
+    cdef const uint8_t *chunk = NULL
+    cdef size_t used = 0
+    cdef ssize_t size
+    # nghttp2 hands out one frame at a time and must not be asked for one that would not fit.
+    while session.error == 0 and capacity - used >= SEND_ROOM_BYTES:
+        size = nghttp2_session_mem_send(session.h2, &chunk)
+        if size < 0:
+            session.error = <int>size
+        if size <= 0:
+            break
+        memcpy(out + used, chunk, <size_t>size)
+        used += <size_t>size
+    return used
+
+
+cdef void session_abandon(ClientSession *session) noexcept nogil:
+    cdef uint32_t i
+    if session.calls == NULL:
+        return
+    if session.error == 0:
+        session.error = NGHTTP2_ERR_EOF
+    for i in range(session.capacity + 1):
+        if session.calls[i].stream_id != 0:
+            session.calls[i].abandoned = True
+            finish_call(session, &session.calls[i], 0)
+
+
+cdef bint session_is_finished(ClientSession *session) noexcept nogil:
+    """True once nothing more can come: the socket is to be closed."""
+    return session.error != 0 or (
+        nghttp2_session_want_read(session.h2) == 0 and nghttp2_session_want_write(session.h2) == 0)
+
+
+cdef const char *session_reason(const ClientSession *session) noexcept nogil:
+    return nghttp2_strerror(session.error) if session.error != 0 else nghttp2_http2_strerror(session.goaway_code)
+
+
+cdef const char *reset_text(uint32_t code) noexcept nogil:
+    return nghttp2_http2_strerror(code)
+
+
+cdef int64_t reply_message_bytes(const ClientCall *call) noexcept nogil:
+    if call.body_bytes != <uint64_t>call.message_bytes + MESSAGE_PREFIX_BYTES:
+        return -1
+    return call.message_bytes
+
+
+cdef void collect_reply(void *owner, ClientCall *call) noexcept nogil:
+    with gil:
+        (<ClientConnection>owner).collect(call)
+
+
+class Reply(NamedTuple):
+    call_id: int
+    http_status: int
+    grpc_status: int
+    message: bytes | None
+    detail: str
+    failure: str | None
+
+
+@cython.final
+cdef class ClientConnection:
+    cdef ClientSession session
+    cdef bytes path
+    cdef bytes authority
+    cdef dict requests          # call id -> framed bytes, lent to the session
+    cdef list replies
+    cdef object failure         # stashed by collect, raised by the entry point
+    cdef int64_t next_id
+
+    def __cinit__(self):
+        memset(&self.session, 0, sizeof(ClientSession))
+
+    def __dealloc__(self):
+        session_close(&self.session)
+
+    def __init__(self, str path, str authority, *, timeout_s=None, uint32_t max_calls=100):
+        cdef int64_t timeout_ns = 0 if timeout_s is None else max(1, round(timeout_s * 1e9))
+        cdef int code
+        if self.session.h2 != NULL:
+            raise RuntimeError("the connection is already open")
+        self.path = path.encode()
+        self.authority = authority.encode()
+        self.requests = {}
+        self.replies = []
+        code = session_open(
+            &self.session, self.path, len(self.path), self.authority, len(self.authority), timeout_ns, max_calls,
+            collect_reply, <void *>self)
+        if code != 0:
+            raise MemoryError(nghttp2_strerror(code).decode())
+
+    cdef void collect(self, ClientCall *call) noexcept:
+        cdef int64_t size = reply_message_bytes(call)
+        cdef object message = None
+        cdef object failure = None
+        try:
+            self.requests.pop(call.scheduled_ns)
+            if call.abandoned:
+                failure = "connection lost"
+            elif call.reset_code != 0:
+                failure = nghttp2_http2_strerror(call.reset_code).decode()
+            elif call.out_of_memory:
+                failure = "out of memory"
+            if size >= 0 and call.keep_reply:
+                message = call.reply[MESSAGE_PREFIX_BYTES:MESSAGE_PREFIX_BYTES + size]
+            self.replies.append(Reply(
+                call.scheduled_ns, call.http_status, call.grpc_status, message,
+                unquote(call.detail[:call.detail_bytes].decode("ascii", "replace")), failure))
+        except BaseException as error:
+            self.failure = error
+
+    cdef list take_replies(self):
+        cdef list replies = self.replies
+        self.replies = []
+        if self.failure is not None:
+            error, self.failure = self.failure, None
+            raise error
+        return replies
+
+    @property
+    def active(self):
+        return self.session.active
+
+    @property
+    def can_start(self):
+        return session_can_start(&self.session)
+
+    @property
+    def is_finished(self):
+        return session_is_finished(&self.session)
+
+    def start(self, bytes message):
+        cdef bytes framed = b"\0" + len(message).to_bytes(4, "big") + message
+        cdef int64_t call_id = self.next_id
+        if session_start(&self.session, framed, len(framed), call_id, True) == NULL:
+            raise ConnectionError("no call can be started: the connection is closing or at its limit of calls")
+        self.next_id += 1
+        self.requests[call_id] = framed
+        return call_id
+
+    def feed(self, const uint8_t[::1] data):
+        cdef int code = 0 if data.shape[0] == 0 else session_feed(&self.session, &data[0], data.shape[0])
+        cdef list replies = self.take_replies()
+        if code != 0:
+            self.replies = replies
+            raise ConnectionError(f"HTTP/2: {nghttp2_strerror(code).decode()}")
+        return replies
+
+    def take_output(self):
+        cdef bytearray out = bytearray()
+        cdef bytearray chunk = bytearray(SEND_CHUNK_BYTES)
+        cdef uint8_t *room = chunk
+        cdef size_t size = session_send(&self.session, room, SEND_CHUNK_BYTES)
+        while size != 0:
+            out += chunk[:size]
+            size = session_send(&self.session, room, SEND_CHUNK_BYTES)
+        return bytes(out)
+
+    def abandon(self):
+        session_abandon(&self.session)
+        return self.take_replies()

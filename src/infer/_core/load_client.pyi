@@ -1,0 +1,70 @@
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class LoadResult:
+    """Outcome of a run. Totals include the warm-up; rate and latencies leave it out and cover OK replies alone."""
+
+    sent: int
+    ok: int
+    """Replies with :status 200, grpc-status 0 and the expected length."""
+    statuses: dict[str, int]
+    """Replies by gRPC status name, as the trailers say; OTHER for a number that gRPC does not have."""
+    failures: dict[str, int]
+    """http_status, no_grpc_status, wrong_length, stream_reset, stream_refused, connection_lost, unanswered; and
+    not_started: scheduled, never sent."""
+    reason: str
+    """First thing that went wrong, in words; empty when nothing did."""
+    measured: int
+    """OK replies to requests scheduled after the warm-up."""
+    duration_s: float
+    """From the end of the warm-up to the last measured reply."""
+    rate: float
+    """Measured replies per second."""
+    min_us: float
+    mean_us: float
+    p50_us: float
+    """Quantiles are within 0.4%; min, mean and max are exact."""
+    p90_us: float
+    p99_us: float
+    p999_us: float
+    max_us: float
+    reply_bytes: int
+    """Message length that every reply was held to; -1 when there was none to learn it from."""
+    first_reply: bytes | None
+    """Message of the first OK reply."""
+    peak_in_flight: int
+    """Below connections x streams when the server allowed fewer streams."""
+    cpu_share: float
+    """CPU time of the generator's thread by wall time."""
+    bottleneck: bool
+    """cpu_share above 0.8: the figures say more about the generator than about the server."""
+
+def run(
+    address: str,
+    path: str,
+    payload: bytes,
+    connections: int = 1,
+    streams: int = 1,
+    *,
+    duration_s: float | None = None,
+    requests: int | None = None,
+    rate: float | None = None,
+    warmup_s: float = 0.0,
+    timeout_s: float | None = None,
+    expected_bytes: int | None = None,
+    stall_s: float = 10.0,
+    capture_first_reply: bool = True,
+) -> LoadResult:
+    """Call `path` with `payload` over `connections` connections with up to `streams` calls under way on each.
+
+    Without `rate` the loop is closed. With it (calls per second over all connections) calls are scheduled at start + k /
+    rate whatever the server does, and a call that finds no free stream waits with its latency running.
+
+    The run ends after `warmup_s` + `duration_s` or `requests` calls (warm-up included), whichever comes first, and when the
+    last reply is there. It is given up when nothing comes for `stall_s`, or `stall_s` after its end.
+
+    `address` is host:port, [v6]:port or unix:path. `timeout_s` is sent as grpc-timeout. `expected_bytes` is the length that
+    every reply must have; None learns it from the first.
+
+    ConnectionError when no connection can be made or no reply came at all; otherwise what goes wrong is counted.
+    """
