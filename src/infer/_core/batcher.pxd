@@ -21,11 +21,18 @@ cdef struct Bucket:
     uint64_t shape_hash
     VersionQueue *queue
 
+cdef enum ListKind:
+    UNLISTED = -1
+    LIST_FRESH = 0               # has rows, runs nowhere: first in line, so no version holds the last free executor
+    LIST_BUSY = 1                # has rows, runs somewhere and may run once more
+    LIST_DELAYED = 2             # has rows that may wait for more
+    LISTS = 3
+
 cdef struct VersionQueue:
     Version *version
-    VersionQueue *next           # in the runnable or the delayed list
+    VersionQueue *next           # in the list that it stands in
     VersionQueue *prev
-    int32_t listed               # 0: in none, 1: runnable, 2: delayed
+    int32_t listed               # ListKind
     int32_t n_buckets
     Bucket *oldest
     Bucket *newest
@@ -36,19 +43,20 @@ cdef struct VersionQueue:
     int64_t running              # batches taken and not yet completed by their executor
     uint64_t sequence
 
+cdef struct QueueList:
+    VersionQueue *head
+    VersionQueue *tail
+
 cdef struct Batcher:
     void *internals              # mutex and condition variable
-    VersionQueue *runnable_head
-    VersionQueue *runnable_tail
-    VersionQueue *delayed_head
-    VersionQueue *delayed_tail
+    QueueList lists[3]
     int64_t rows                 # queued, over all versions
     int64_t requests
+    int64_t wait_until_ns        # the earliest time that a sleeping executor wakes by itself
     int32_t executors
-    int32_t idle                 # executors that sleep
-    int32_t free_executors       # executors that do not run a batch
+    int32_t idle                 # executors that sleep and have no wake-up on its way
+    int32_t signals              # wake-ups on their way
     int32_t stopping
-    int32_t wanted               # wake-ups owed since the last kick
 
 cdef int batcher_init(Batcher *batcher, int executors) noexcept nogil      # 0, or -1: no memory
 cdef void batcher_free(Batcher *batcher) noexcept nogil                    # no executor may be inside
@@ -56,7 +64,7 @@ cdef VersionQueue *queue_new(Version *version) noexcept nogil
 cdef void queue_free(VersionQueue *queue) noexcept nogil                   # must be empty and not running
 
 # Links a RECEIVING Request in as QUEUED; False: no memory for its bucket. Wakes nobody.
-cdef bint put(Batcher *batcher, Request *request, int64_t now) noexcept nogil
+cdef bint put(Batcher *batcher, Request *request, VersionQueue *queue, int64_t now) noexcept nogil
 # Unlinks it if it is still QUEUED (it is then the caller's again, DONE); False: an executor has it.
 cdef bint remove_queued(Batcher *batcher, Request *request) noexcept nogil
 # Wakes at most one idle executor per batch that could run now.

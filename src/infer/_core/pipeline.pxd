@@ -3,14 +3,21 @@
 Loop thread only. Transports call it through RequestSink; it answers through ResponseSink.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from infer._core.batch cimport Batch
+from infer._core.batcher cimport VersionQueue
+from infer._core.block cimport Block
 from infer._core.executor cimport ExecutorPool
-from infer._core.request cimport Request, RequestSink
+from infer._core.model_version cimport VersionEntry
+from infer._core.request cimport Reply, Request, RequestSink, Segment
 from infer._core.router cimport RouteTable
-from infer._core.tensor cimport ErrorText, InferMessage
+from infer._core.tensor cimport Binding, ErrorText, InferMessage
 from infer._core.timer_wheel cimport TimerWheel
+
+cdef enum:
+    COPIED_REPLY_BYTES = 4096    # an output no larger is copied beside the head; a larger one is sent from its Block
+    MAX_SEGMENTS = 514           # two per output and the head
 
 cdef class Pipeline(RequestSink):
     cdef RouteTable routes
@@ -18,11 +25,22 @@ cdef class Pipeline(RequestSink):
     cdef TimerWheel wheel
     cdef InferMessage message
     cdef ErrorText error
+    cdef Segment segments[514]
     cdef object loop
     cdef object timer                      # the loop's handle for the wheel's next tick, or None
     cdef int64_t timer_ns
     cdef readonly int64_t in_flight        # Requests opened and not yet freed
     cdef int64_t unrouted[17]              # calls that ended before a version was found, by code
-    cdef bint kick_owed
     cdef public object after_turn          # called once after completions or expiries: transports flush there
+    cdef void say_late(self, Request *request) noexcept
+    cdef void arm(self, int64_t deadline_ns)
+    cdef void expired(self, Request *request) noexcept
+    cdef int admit(self, Request *request, VersionEntry entry, uint64_t queued_rows) noexcept
+    cdef int decode_typed(self, Request *request, VersionEntry entry, Binding *binding) noexcept
+    cdef int64_t time_to_drain_ms(self, VersionEntry entry, VersionQueue *queue) noexcept
+    cdef void count(self, Request *request, int code) noexcept
+    cdef void answer(self, Request *request, int code, int64_t pushback_ms) noexcept
+    cdef void retire(self, Request *request) noexcept
     cdef void complete(self, Batch *batch) noexcept
+    cdef bint reply(self, Request *request, Batch *batch, int index) noexcept
+    cdef int segment(self, int n, Block *block, const uint8_t *data, uint64_t size_bytes) noexcept

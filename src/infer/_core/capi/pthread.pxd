@@ -1,9 +1,29 @@
-"""POSIX mutexes, as far as they are used."""
+"""POSIX threads, mutexes and condition variables, as far as they are used."""
+
+from posix.time cimport timespec
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
         pass
+    ctypedef struct pthread_cond_t:
+        pass
+    ctypedef struct pthread_condattr_t:
+        pass
+    ctypedef unsigned long pthread_t
 
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes) noexcept
+    int pthread_mutex_destroy(pthread_mutex_t *mutex) noexcept
     int pthread_mutex_lock(pthread_mutex_t *mutex) noexcept
     int pthread_mutex_unlock(pthread_mutex_t *mutex) noexcept
+    int pthread_condattr_init(pthread_condattr_t *attributes) noexcept
+    int pthread_condattr_setclock(pthread_condattr_t *attributes, int clock) noexcept
+    int pthread_condattr_destroy(pthread_condattr_t *attributes) noexcept
+    int pthread_cond_init(pthread_cond_t *condition, const pthread_condattr_t *attributes) noexcept
+    int pthread_cond_destroy(pthread_cond_t *condition) noexcept
+    int pthread_cond_signal(pthread_cond_t *condition) noexcept
+    int pthread_cond_broadcast(pthread_cond_t *condition) noexcept
+    int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex) noexcept
+    int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const timespec *until) noexcept
+    int pthread_create(pthread_t *thread, const void *attributes, void *(*run)(void *) noexcept nogil,
+                       void *argument) noexcept
+    int pthread_join(pthread_t thread, void **result) noexcept

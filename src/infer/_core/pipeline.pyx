@@ -1,0 +1,472 @@
+"""The stages of a request in their order.
+
+open: the call's headers are here; its deadline starts. submit: decode, route, deadline, bind, queue bound, put. An executor
+runs it. complete: its own status and its own rows, encoded and handed to the transport. A refusal at any stage ends the
+call there. Owns the deadline wheel and every Request from `open` until it is freed. Loop thread only.
+"""
+
+from libc.stdint cimport INT64_MAX, uint8_t, uint32_t
+from libc.string cimport memcpy, memset
+
+from infer._core.admission cimport admit_deadline, admit_queue
+from infer._core.arena cimport at, offset_of
+from infer._core.batch cimport BatchItem, ItemOutput, batch_free
+from infer._core.batcher cimport VersionQueue, kick, put, queue_free, queue_new, remove_queued
+from infer._core.block cimport Block, block_data, block_new, block_ref, block_unref
+from infer._core.clock cimport now_ns
+from infer._core.counters cimport observe
+from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
+from infer._core.model_version cimport Version, drop_handle, take_handle
+from infer._core.request cimport (
+    ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
+    request_reserve_views, try_transition)
+from infer._core.ring cimport waker_acknowledge, waker_arm
+from infer._core.span cimport Span, span_left
+from infer._core.status cimport (
+    STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
+    STATUS_UNAVAILABLE)
+from infer._core.tensor cimport (
+    DEFERRED_BYTES, OutputSlice, bind_inputs, decode_contents, decode_request, encode_raw_tag, encode_response_head,
+    message_free, message_init, raw_tag_bytes, response_head_bytes, say)
+from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, MAX_OUTPUTS, TensorView, mask_has
+from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
+
+cdef extern from "<time.h>" nogil:
+    ctypedef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now) noexcept
+    enum:
+        CLOCK_REALTIME_COARSE
+
+cdef enum:
+    ALIGNMENT = 64
+
+
+cdef int64_t wall_clock_ms() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME_COARSE, &now)
+    return <int64_t> now.tv_sec * 1000 + now.tv_nsec // 1000000
+
+
+cdef inline uint64_t mix(uint64_t value) noexcept nogil:
+    """splitmix64's finaliser (Steele, Lea, Flood 2014)."""
+    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ULL
+    value = (value ^ (value >> 27)) * 0x94d049bb133111ebULL
+    return value ^ (value >> 31)
+
+
+cdef void expire(TimerNode *node, void *context) noexcept:
+    (<Pipeline> context).expired(request_of(node))
+
+
+cdef class Pipeline(RequestSink):
+    """The one instance that transports submit to.
+
+    `loop` is the event loop, `pool` the executors, `routes` the first RouteTable. `on_wake` is to be called when
+    `pool.eventfd` becomes readable.
+    """
+
+    def __cinit__(self):
+        message_init(&self.message)
+        memset(self.unrouted, 0, sizeof(self.unrouted))
+        wheel_init(&self.wheel, now_ns())
+        self.timer = None
+        self.timer_ns = INT64_MAX
+        self.in_flight = 0
+
+    def __init__(self, loop, ExecutorPool pool not None, RouteTable routes not None):
+        self.loop = loop
+        self.pool = pool
+        self.routes = routes
+        self.after_turn = None
+
+    def __dealloc__(self):
+        message_free(&self.message)
+
+    # Versions.
+
+    def attach(self, VersionEntry entry not None):
+        """Gives the version its queue; before a RouteTable that leads to it is set."""
+        entry.c.queue = queue_new(&entry.c)
+        if entry.c.queue == NULL:
+            raise MemoryError("no memory for the version's queue")
+
+    def detach(self, VersionEntry entry not None):
+        """Takes the queue back; after the version has drained."""
+        queue_free(<VersionQueue *> entry.c.queue)
+        entry.c.queue = NULL
+
+    def set_routes(self, RouteTable routes not None):
+        """Swaps the route table: calls submitted from now on see the new one."""
+        self.routes = routes
+
+    # Statistics.
+
+    @property
+    def queued_rows(self):
+        return self.pool.batcher.rows
+
+    @property
+    def queued_requests(self):
+        return self.pool.batcher.requests
+
+    def unrouted_calls(self):
+        """Calls that ended before a model was found, by gRPC code."""
+        cdef int code
+        return [self.unrouted[code] for code in range(STATUS_CODES)]
+
+    # open
+
+    cdef Request *open(self, ResponseSink sink, void *call, int64_t received_ns, int64_t deadline_ns) noexcept:
+        cdef Request *request = request_new()
+        cdef Reply reply
+        if request == NULL:
+            memset(&reply, 0, sizeof(reply))
+            reply.code = STATUS_RESOURCE_EXHAUSTED
+            reply.message = "the server's memory for requests is used up; retry later or send to another replica"
+            reply.message_bytes = 79
+            reply.pushback_ms = -1
+            self.unrouted[<int> STATUS_RESOURCE_EXHAUSTED] += 1
+            sink.finish(call, &reply)
+            return NULL
+        request.sink = <void *> sink
+        request.call = call
+        request.received_ns = received_ns
+        request.deadline_ns = deadline_ns
+        self.in_flight += 1
+        if deadline_ns != 0:
+            if admit_deadline(deadline_ns, now_ns()) != STATUS_OK:
+                self.say_late(request)
+                self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
+                return NULL
+            wheel_add(&self.wheel, &request.timer, deadline_ns)
+            if deadline_ns < self.timer_ns:
+                self.arm(deadline_ns)
+        return request
+
+    cdef void say_late(self, Request *request) noexcept:
+        self.error.size_bytes = 0
+        if request.state == RECEIVING:
+            say(&self.error, "the deadline passed before the request was whole")
+        elif request.state == QUEUED:
+            say(&self.error, "the deadline passed while the request waited in its queue; it was not run")
+        else:
+            say(&self.error, "the deadline passed while the model ran")
+
+    cdef void arm(self, int64_t deadline_ns):
+        cdef int64_t wait_ns = deadline_ns - now_ns()
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer_ns = deadline_ns
+        # uvloop's timers count whole milliseconds.
+        self.timer = self.loop.call_later(max(1, wait_ns // 1000000 + 1) / 1000.0, self.on_timer)
+
+    def on_timer(self):
+        """Ends the calls whose deadline has come."""
+        cdef int64_t following
+        self.timer = None
+        self.timer_ns = INT64_MAX
+        wheel_expire(&self.wheel, now_ns(), expire, <void *> self)
+        following = wheel_next_ns(&self.wheel)
+        if following >= 0:
+            self.arm(following)
+        if self.after_turn is not None:
+            self.after_turn()
+
+    cdef void expired(self, Request *request) noexcept:
+        self.say_late(request)
+        if request.state == QUEUED and remove_queued(&self.pool.batcher, request):
+            self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
+        elif request.state == RUNNING or request.state == QUEUED:
+            # An executor has it, or took it this moment: the caller has its answer, the run goes on.
+            if try_transition(request, RUNNING, ANSWERED):
+                self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
+        elif request.state == RECEIVING:
+            self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
+
+    # submit
+
+    cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
+        cdef int code
+        cdef void *found
+        cdef VersionEntry entry
+        cdef VersionQueue *queue
+        cdef int64_t pushback_ms = -1
+        request.body = body
+        self.error.size_bytes = 0
+        code = decode_request(block_data(body) + start, size_bytes, &self.message, &self.error)
+        if code != STATUS_OK:
+            self.answer(request, code, -1)
+            return
+        found = self.routes.route(&self.message.model_name, &self.message.model_version, &code, &self.error)
+        if found == NULL:
+            self.answer(request, code, -1)
+            return
+        entry = <VersionEntry> found
+        queue = <VersionQueue *> entry.c.queue
+        request.version = found
+        take_handle(entry)
+        code = self.admit(request, entry, queue.rows)
+        if code == STATUS_OK:
+            if put(&self.pool.batcher, request, queue, now_ns()):
+                return
+            say(&self.error, "the server's memory for its queues is used up; retry later or send to another replica")
+            code = STATUS_RESOURCE_EXHAUSTED
+        elif code == STATUS_RESOURCE_EXHAUSTED and queue.rows > 0:
+            pushback_ms = self.time_to_drain_ms(entry, queue)
+        self.answer(request, code, pushback_ms)
+
+    cdef int admit(self, Request *request, VersionEntry entry, uint64_t queued_rows) noexcept:
+        """Everything between the route and the queue; a gRPC status, with its text in `error`."""
+        cdef Binding binding
+        cdef int code
+        if not request_reserve_views(request, entry.c.signature.n_inputs):
+            say(&self.error, "the server's memory for requests is used up; retry later or send to another replica")
+            return STATUS_RESOURCE_EXHAUSTED
+        code = bind_inputs(&self.message, &entry.c.signature, request.views, &binding, &self.error)
+        if code != STATUS_OK:
+            return code
+        request.rows = binding.rows
+        request.outputs = binding.outputs
+        request.id_offset = offset_of(self.message.id.at)
+        request.id_bytes = <uint32_t> span_left(&self.message.id)
+        if entry.c.signature.batched:
+            request.shape_hash = mix(binding.shape_hash ^ mix(
+                binding.outputs.bits[0] ^ binding.outputs.bits[1] ^ binding.outputs.bits[2] ^ binding.outputs.bits[3]))
+        code = admit_queue(&entry.c, queued_rows, request.rows, &self.error)
+        if code != STATUS_OK:
+            return code
+        if binding.typed_bytes == 0:
+            return STATUS_OK
+        if binding.typed_bytes > DEFERRED_BYTES:
+            request.deferred = 1
+            return STATUS_OK
+        return self.decode_typed(request, entry, &binding)
+
+    cdef int decode_typed(self, Request *request, VersionEntry entry, Binding *binding) noexcept:
+        """Small typed contents become raw ones here, in a Block of the Request's own."""
+        cdef uint64_t room = 0
+        cdef uint64_t used = 0
+        cdef TensorView *view
+        cdef int i, code
+        for i in range(request.n_views):
+            if request.views[i].form == FORM_TYPED:
+                room += (request.views[i].size_bytes + ALIGNMENT - 1) & ~(<uint64_t> ALIGNMENT - 1)
+        request.decoded = block_new(room)
+        if request.decoded == NULL:
+            say(&self.error, "the server's memory for requests is used up; retry later or send to another replica")
+            return STATUS_RESOURCE_EXHAUSTED
+        for i in range(request.n_views):
+            view = &request.views[i]
+            if view.form != FORM_TYPED:
+                continue
+            code = decode_contents(view, &entry.c.signature, i, block_data(request.decoded) + used, &self.error)
+            if code != STATUS_OK:
+                return code
+            view.form = FORM_RAW
+            view.data = offset_of(block_data(request.decoded) + used)
+            used += (view.size_bytes + ALIGNMENT - 1) & ~(<uint64_t> ALIGNMENT - 1)
+        return STATUS_OK
+
+    cdef int64_t time_to_drain_ms(self, VersionEntry entry, VersionQueue *queue) noexcept:
+        """How long the queue will take at the pace seen so far, 1 ms to 10 s: when a retry may find room."""
+        cdef int64_t wait_ms = 1
+        if entry.stats.rows > 0:
+            wait_ms = (entry.c.executor_ns // entry.stats.rows) * queue.rows // entry.c.max_running // 1000000
+        return min(max(wait_ms, 1), 10000)
+
+    cdef void kick(self) noexcept:
+        kick(&self.pool.batcher)
+
+    cdef void cancel(self, Request *request) noexcept:
+        request.sink = NULL
+        self.count(request, STATUS_CANCELLED)
+        if request.state == QUEUED and remove_queued(&self.pool.batcher, request):
+            self.retire(request)
+        elif request.state == RECEIVING:
+            self.retire(request)
+        else:
+            wheel_remove(&self.wheel, &request.timer)
+            try_transition(request, RUNNING, ANSWERED)
+
+    # Answers.
+
+    cdef void count(self, Request *request, int code) noexcept:
+        cdef VersionEntry entry
+        cdef int64_t duration_ns = now_ns() - request.received_ns
+        if request.version == NULL:
+            self.unrouted[code] += 1
+            return
+        entry = <VersionEntry> request.version
+        entry.stats.calls[code] += 1
+        observe(&entry.stats.request, duration_ns)
+        if code == STATUS_OK:
+            entry.stats.request_ns += duration_ns
+        else:
+            entry.stats.failed_ns += duration_ns
+
+    cdef void answer(self, Request *request, int code, int64_t pushback_ms) noexcept:
+        """Ends the call with `code` and the text in `error`; frees the Request unless its batch still runs."""
+        cdef Reply reply
+        self.count(request, code)
+        memset(&reply, 0, sizeof(reply))
+        reply.code = code
+        reply.message = self.error.text
+        reply.message_bytes = self.error.size_bytes
+        reply.pushback_ms = pushback_ms
+        if request.sink != NULL:
+            (<ResponseSink> request.sink).finish(request.call, &reply)
+            request.sink = NULL
+        if request.state == ANSWERED:
+            wheel_remove(&self.wheel, &request.timer)
+        else:
+            self.retire(request)
+
+    cdef void retire(self, Request *request) noexcept:
+        cdef VersionEntry entry
+        wheel_remove(&self.wheel, &request.timer)
+        if request.version != NULL:
+            entry = <VersionEntry> request.version
+            request.version = NULL
+            drop_handle(entry)
+        request_free(request)
+        self.in_flight -= 1
+
+    # complete
+
+    def on_wake(self):
+        """Hands out what the executors have finished; called when the pool's eventfd is readable."""
+        cdef Batch *batch
+        cdef bint armed = False
+        waker_acknowledge(&self.pool.waker)
+        while True:
+            batch = self.pool.take_finished()
+            if batch != NULL:
+                self.complete(batch)
+            elif armed:
+                break
+            else:
+                waker_arm(&self.pool.waker)
+                armed = True
+        if self.after_turn is not None:
+            self.after_turn()
+
+    cdef void complete(self, Batch *batch) noexcept:
+        cdef VersionEntry entry
+        cdef BatchItem *item
+        cdef Request *request
+        cdef Block *text
+        cdef int i
+        cdef int64_t compute_ns = batch.done_ns - batch.taken_ns
+        # The version cannot go while this batch's requests hold it.
+        entry = <VersionEntry> batch.items[0].request.version
+        entry.stats.batches += batch.n_runs
+        entry.stats.last_inference_ms = wall_clock_ms()
+        observe(&entry.stats.batch_rows, batch.rows)
+        for i in range(batch.n_items):
+            item = &batch.items[i]
+            request = item.request
+            if item.code == STATUS_OK:
+                entry.stats.rows += request.rows
+            observe(&entry.stats.queue, batch.taken_ns - request.queued_ns)
+            observe(&entry.stats.compute, compute_ns)
+            if request.state == ANSWERED:
+                self.retire(request)
+                continue
+            try_transition(request, RUNNING, DONE)
+            if item.code == STATUS_OK and self.reply(request, batch, i):
+                entry.stats.queue_ns += batch.taken_ns - request.queued_ns
+                entry.stats.gather_ns += batch.gathered_ns - batch.taken_ns
+                entry.stats.run_ns += batch.ran_ns - batch.gathered_ns
+                entry.stats.scatter_ns += batch.done_ns - batch.ran_ns
+                continue
+            self.error.size_bytes = 0
+            if item.code == STATUS_OK:
+                say(&self.error, "the server's memory for replies is used up; retry later or send to another replica")
+                item.code = STATUS_RESOURCE_EXHAUSTED
+            elif request.error != 0:
+                text = <Block *> at(request.error)
+                memcpy(self.error.text, block_data(text), text.size_bytes)
+                self.error.size_bytes = <uint32_t> text.size_bytes
+            self.answer(request, item.code, -1)
+        batch_free(batch)
+
+    cdef bint reply(self, Request *request, Batch *batch, int index) noexcept:
+        """Encodes the item's rows and hands them over; False: no memory. Small outputs are copied beside the head, larger
+        ones sent from the batch's own Blocks."""
+        cdef VersionEntry entry = <VersionEntry> request.version
+        cdef const ItemOutput *outputs = &batch.outputs[index * batch.n_outputs]
+        cdef OutputSlice slices[256]
+        cdef Block *head
+        cdef Block *owner
+        cdef uint8_t *to
+        cdef uint8_t *begin
+        cdef uint64_t room, head_bytes, message_bytes
+        cdef uint64_t copied = 0
+        cdef int64_t rows = request.rows
+        cdef int run = batch.items[index].run
+        cdef int i
+        cdef int n = 0
+        cdef Span identity
+        cdef Reply reply
+        identity.at = <const uint8_t *> at(request.id_offset)
+        identity.end = identity.at + request.id_bytes
+        for i in range(batch.n_outputs):
+            if not mask_has(&request.outputs, i):
+                continue
+            slices[i].tensor = &batch.runs[run].views[i]
+            slices[i].data = <const uint8_t *> at(outputs[i].data)
+            slices[i].size_bytes = outputs[i].size_bytes
+            copied += raw_tag_bytes(outputs[i].size_bytes)
+            if outputs[i].size_bytes <= COPIED_REPLY_BYTES:
+                copied += outputs[i].size_bytes
+        head_bytes = response_head_bytes(&entry.c.signature, &request.outputs, slices, rows, <uint64_t> len(entry.prefix),
+                                         &identity)
+        room = PREFIX_BYTES + head_bytes + copied
+        head = block_new(room)
+        if head == NULL:
+            return False
+        to = block_data(head)
+        begin = to
+        to = encode_response_head(to + PREFIX_BYTES, &entry.c.signature, &request.outputs, slices, rows,
+                                  <const uint8_t *> <const char *> entry.prefix, <uint64_t> len(entry.prefix), &identity)
+        message_bytes = head_bytes + copied
+        for i in range(batch.n_outputs):
+            if not mask_has(&request.outputs, i):
+                continue
+            to = encode_raw_tag(to, slices[i].size_bytes)
+            if slices[i].size_bytes <= COPIED_REPLY_BYTES:
+                memcpy(to, slices[i].data, slices[i].size_bytes)
+                to += slices[i].size_bytes
+                continue
+            message_bytes += slices[i].size_bytes
+            n = self.segment(n, head, begin, <uint64_t> (to - begin))
+            begin = to
+            owner = batch.runs[run].blocks[i]
+            block_ref(owner)
+            n = self.segment(n, owner, slices[i].data, slices[i].size_bytes)
+        if to != begin:
+            n = self.segment(n, head, begin, <uint64_t> (to - begin))
+        head.size_bytes = <uint64_t> (to - block_data(head))
+        write_prefix(block_data(head), <uint32_t> message_bytes)
+        # block_new's reference is the first head segment's; later ones took their own.
+        for i in range(1, n):
+            if self.segments[i].block == head:
+                block_ref(head)
+        self.count(request, STATUS_OK)
+        memset(&reply, 0, sizeof(reply))
+        reply.code = STATUS_OK
+        reply.n_segments = n
+        reply.segments = self.segments
+        reply.pushback_ms = -1
+        (<ResponseSink> request.sink).finish(request.call, &reply)
+        request.sink = NULL
+        self.retire(request)
+        return True
+
+    cdef int segment(self, int n, Block *block, const uint8_t *data, uint64_t size_bytes) noexcept:
+        self.segments[n].block = block
+        self.segments[n].data = data
+        self.segments[n].size_bytes = size_bytes
+        return n + 1
