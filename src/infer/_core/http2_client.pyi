@@ -35,6 +35,6 @@ class ClientConnection:
     def feed(self, data: bytes | bytearray | memoryview) -> list[Reply]:
         """Calls that ended by these bytes. ConnectionError when the peer broke the protocol."""
     def take_output(self) -> bytes:
-        """Bytes for the socket, b"" when there are none. Calls that it ends are returned by the next feed or abandon."""
+        """Bytes for the socket, b"" when there are none. What ends by it is returned by the next feed or abandon."""
     def abandon(self) -> list[Reply]:
         """End every call under way, for a connection that was lost."""

@@ -1,7 +1,7 @@
 """Client side of HTTP/2 for unary gRPC calls, without I/O.
 
-What it is: a session over libnghttp2 that turns framed request messages into bytes to send, and bytes received into one
-`on_reply` per call. The C functions are for the load generator, which drives many sessions without the GIL;
+What it is: a session over libnghttp2 that turns framed request messages into bytes to send, and bytes received into
+one `on_reply` per call. The C functions are for the load generator, which drives many sessions without the GIL;
 `ClientConnection` is the same session for Python.
 
 Memory: a session owns its array of calls and nghttp2's state. Request bytes, path and authority are lent by the caller.

@@ -57,14 +57,14 @@ def run(
 ) -> LoadResult:
     """Call `path` with `payload` over `connections` connections with up to `streams` calls under way on each.
 
-    Without `rate` the loop is closed. With it (calls per second over all connections) calls are scheduled at start + k /
-    rate whatever the server does, and a call that finds no free stream waits with its latency running.
+    Without `rate` the loop is closed. With it (calls per second over all connections) call k is scheduled at
+    start + k / rate whatever the server does, and one that finds no free stream waits with its latency running.
 
-    The run ends after `warmup_s` + `duration_s` or `requests` calls (warm-up included), whichever comes first, and when the
-    last reply is there. It is given up when nothing comes for `stall_s`, or `stall_s` after its end.
+    The run ends after `warmup_s` + `duration_s` or `requests` calls (warm-up included), whichever comes first, and once
+    the last reply is there. It is given up when nothing comes for `stall_s`, or `stall_s` after its end.
 
-    `address` is host:port, [v6]:port or unix:path. `timeout_s` is sent as grpc-timeout. `expected_bytes` is the length that
-    every reply must have; None learns it from the first.
+    `address` is host:port, [v6]:port or unix:path. `timeout_s` is sent as grpc-timeout. `expected_bytes` is the length
+    that every reply must have; None learns it from the first.
 
     ConnectionError when no connection can be made or no reply came at all; otherwise what goes wrong is counted.
     """

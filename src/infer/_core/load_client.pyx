@@ -106,7 +106,7 @@ cdef class LoopOwner:
         """Middle of the bucket that holds the quantile, within the exact bounds."""
         cdef uint64_t rank = max(<uint64_t>1, <uint64_t>(share * self.loop.stats.measured + 0.999999))
         cdef uint64_t seen = 0
-        cdef uint32_t i
+        cdef int i
         for i in range(BUCKETS):
             seen += self.loop.stats.buckets[i]
             if seen >= rank:
@@ -115,7 +115,7 @@ cdef class LoopOwner:
 
     cdef object result(self, double cpu_share):
         cdef LoadStats *stats = &self.loop.stats
-        cdef double seconds = max(stats.last_reply_ns - self.loop.warm_ns, 0) / 1e9
+        cdef double seconds = max(<double>(stats.last_reply_ns - self.loop.warm_ns), 0.0) / 1e9
         statuses = {CODE_NAMES[i]: stats.codes[i] for i in range(GRPC_CODES) if stats.codes[i]}
         if stats.other_code:
             statuses["OTHER"] = stats.other_code

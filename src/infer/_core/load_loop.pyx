@@ -4,8 +4,8 @@ Closed loop: every connection keeps a fixed number of calls under way. Open loop
 start + k / rate, and its latency counts from there, whether or not a stream was free: a slow server cannot slow the
 questions down (no coordinated omission). Each reply is held to :status 200, grpc-status 0 and one length.
 
-Memory: the Loop owns its connections, sessions, buffers and two descriptors; loop_close frees them. Sockets and payload are
-the caller's. Threads: one at a time.
+Memory: the Loop owns its connections, sessions, buffers and two descriptors; loop_close frees them. Sockets and payload
+are the caller's. Threads: one at a time.
 
 A lost connection is not opened again: its calls count as lost, and the run goes on with the others.
 """
