@@ -40,7 +40,7 @@ cdef int data_type_of(const Span *name) noexcept nogil:
     cdef uint64_t size_bytes = span_left(name)
     if size_bytes < 2:
         return TYPE_NONE
-    for data_type in range(1, TYPE_COUNT):
+    for data_type in range(1, <int> TYPE_COUNT):
         if strlen(NAMES[data_type]) == size_bytes and memcmp(NAMES[data_type], name.at, size_bytes) == 0:
             return data_type
     return TYPE_NONE
