@@ -1,0 +1,54 @@
+"""The command line: one module per verb, imported when that verb runs, so that `infer --help` is immediate."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+VERBS = {
+    "serve": "Serve ONNX models over gRPC.",
+    "call": "Call a model once and print its outputs.",
+    "demo": "Serve the bundled models, call them with real data, show the results.",
+    "bench": "Load a served model and report rate and latency.",
+}
+
+
+class LazyGroup(click.Group):
+    """Verbs by name; a verb's module holds its `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"infer.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    import platform
+
+    from infer import __version__, versions
+
+    nghttp2 = versions.nghttp2_version()
+    missing = versions.missing_protections(nghttp2)
+    click.echo(f"infer {__version__}")
+    click.echo(f"libnghttp2 {nghttp2}" + (f" (ours instead of its own: {', '.join(missing)})" if missing else ""))
+    click.echo(f"onnxruntime {versions.onnxruntime_version()}")
+    click.echo(f"python {platform.python_version()}")
+    ctx.exit()
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+              help="Print the versions of this program and its libraries.")
+def main() -> None:
+    """A high-throughput gRPC inference server for ONNX models."""

@@ -1,0 +1,68 @@
+"""`infer serve`: settings from flags, variables and a file, then the server until it is told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from infer.config import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings, flag_of, load_settings
+from infer.errors import ConfigError, InferError
+
+USAGE_ERROR = 2
+START_ERROR = 1
+
+
+def _options() -> list[click.Parameter]:
+    """An option for each setting, as text: config.py parses all of them and reports all problems at once."""
+    options: list[click.Parameter] = [click.Argument(["paths"], nargs=-1, type=click.Path())]
+    for name, field in Settings.model_fields.items():
+        if name == "paths":
+            continue
+        extra: Any = field.json_schema_extra
+        text = field.description or ""
+        if extra["shown"]:
+            text = f"{text.removesuffix('.')} [{extra['shown']}]."
+        options.append(click.Option([flag_of(name), name], metavar=extra["metavar"], help=text))
+    options.append(click.Option(
+        ["--config"], metavar="FILE", envvar=ENVIRONMENT_PREFIX + "CONFIG", type=click.Path(),
+        help=f"Settings as TOML [./{DEFAULT_FILE} where it exists]."))
+    return options
+
+
+def _serve(paths: tuple[str, ...], config: str | None, **flags: str | None) -> None:
+    import os
+
+    given: dict[str, object] = {name: value for name, value in flags.items() if value is not None}
+    if paths:
+        given["paths"] = paths
+    file = Path(config) if config else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    try:
+        settings, origins = load_settings(given, os.environ, file)
+    except ConfigError as error:
+        _fail(error.message, USAGE_ERROR)
+
+    from infer.server import run
+
+    try:
+        code = run(settings, origins)
+    except InferError as error:
+        _fail(error.message, START_ERROR)
+    except OSError as error:
+        _fail(str(error), START_ERROR)
+    raise SystemExit(code)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"infer serve: {message}", err=True)
+    raise SystemExit(code)
+
+
+command = click.Command(
+    "serve", params=_options(), callback=_serve, short_help="Serve ONNX models over gRPC.",
+    help="""Serve ONNX models over gRPC.
+
+    PATH is a model.onnx, a directory with one, <version>/model.onnx, or a repository <name>/<version>/model.onnx.
+    A setting comes from its flag, else from INFER_<FLAG>, else from the TOML file, else it is the default in brackets.
+    """)

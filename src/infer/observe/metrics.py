@@ -1,0 +1,153 @@
+"""Metrics: a prometheus_client collector that reads the core's counters when it is scraped, on the HTTP thread.
+
+Nothing is counted here. The counters have one writer each and are read as they stand, one family at a time.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from infer import __version__
+
+CODES = ("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+         "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+         "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED")
+SECONDS = (.00005, .0001, .00025, .0005, .001, .002, .003, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1., 2.5, 5.,
+           10.)
+TIME_BOUNDS_NS = tuple(round(second * 1e9) for second in SECONDS)
+ROW_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+# (count, sum, cumulative counts at the bounds); times in nanoseconds.
+HistogramSnapshot = tuple[int, int, Sequence[int]]
+
+
+class VersionSource(Protocol):
+    """A version's counters."""
+
+    @property
+    def name(self) -> bytes: ...
+
+    @property
+    def version(self) -> str: ...
+
+    def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
+        """`calls` by gRPC code, `rows`, `batches`, and of `request`, `queue`, `compute` (ns) and `batch_rows` a
+        HistogramSnapshot each."""
+
+
+class Source(Protocol):
+    """The server, read from the HTTP thread."""
+
+    def versions(self) -> Iterable[VersionSource]: ...
+
+    def gauges(self) -> Mapping[str, Any]:
+        """A number, or for a labelled one a mapping, per key of SERVER_METRICS; what is absent is not exported.
+        `unrouted`: calls by gRPC code that ended before a version was found."""
+
+
+class _ServerMetric(NamedTuple):
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+# By key of Source.gauges; a labelled one maps its label, or the tuple of them, to a number.
+SERVER_METRICS = {
+    "ready": _ServerMetric(GaugeMetricFamily, "infer_ready", "1 while the server is ready."),
+    "in_flight": _ServerMetric(GaugeMetricFamily, "infer_requests_in_flight", "Inference calls not yet answered."),
+    "queue_rows": _ServerMetric(GaugeMetricFamily, "infer_queue_rows", "Rows that wait.", ("model", "version")),
+    "executors": _ServerMetric(GaugeMetricFamily, "infer_executors", "Threads that run batches."),
+    "executors_busy": _ServerMetric(GaugeMetricFamily, "infer_executors_busy", "Threads that run a batch now."),
+    "connections": _ServerMetric(GaugeMetricFamily, "infer_connections", "Open connections."),
+    "connections_accepted": _ServerMetric(CounterMetricFamily, "infer_connections_accepted", "Connections accepted."),
+    "streams": _ServerMetric(GaugeMetricFamily, "infer_streams", "Open HTTP/2 streams."),
+    "refused": _ServerMetric(CounterMetricFamily, "infer_refused", "Calls or connections ended by a limit.",
+                             ("limit",)),
+    "buffered_bytes": _ServerMetric(GaugeMetricFamily, "infer_buffered_bytes", "Request bytes held."),
+    "outbound_bytes": _ServerMetric(GaugeMetricFamily, "infer_outbound_bytes", "Reply bytes held."),
+    "arena_bytes": _ServerMetric(GaugeMetricFamily, "infer_arena_bytes", "Bytes of the arena.", ("state",)),
+    "log_lines_dropped": _ServerMetric(CounterMetricFamily, "infer_log_lines_dropped", "Log lines that were lost."),
+}
+_HISTOGRAMS = (
+    ("request", "infer_request_seconds", "From a call's first byte to its reply.", SECONDS, 1e9),
+    ("queue", "infer_queue_seconds", "From a request's queueing to its batch.", SECONDS, 1e9),
+    ("compute", "infer_compute_seconds", "Gathering, running and scattering a batch.", SECONDS, 1e9),
+    ("batch_rows", "infer_batch_rows", "Rows per executed batch.", ROW_BOUNDS, 1),
+)
+
+
+class Collector:
+    """Families of everything that the core counts."""
+
+    def __init__(self, source: Source, build: Mapping[str, str]) -> None:
+        self._source = source
+        self._build = {"version": __version__, "python": platform.python_version(), **build}
+
+    def collect(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily("infer_build_info", "Versions that this server runs with.", labels=list(self._build))
+        info.add_metric(list(self._build.values()), 1)
+        yield info
+        gauges = self._source.gauges()
+        for key, metric in SERVER_METRICS.items():
+            if key in gauges:
+                yield _server_family(metric, gauges[key])
+        snapshots = [((version.name.decode(), version.version), version.stats_snapshot(TIME_BOUNDS_NS, ROW_BOUNDS))
+                     for version in self._source.versions()]
+        yield from _request_families(snapshots, gauges.get("unrouted", ()))
+        for key, name, text, bounds, scale in _HISTOGRAMS:
+            histogram = HistogramMetricFamily(name, text, labels=["model", "version"])
+            edges = [str(float(bound)) for bound in bounds]
+            for labels, stats in snapshots:
+                count, total, cumulative = cast(HistogramSnapshot, stats[key])
+                # An observation may fall between the reads of its counter and of its bucket.
+                count = max(count, cumulative[-1])
+                buckets = [*zip(edges, cumulative, strict=True), ("+Inf", count)]
+                histogram.add_metric(labels, buckets, total / scale)
+            yield histogram
+
+
+def _server_family(metric: _ServerMetric, value: Any) -> Metric:
+    family = metric.kind(metric.name, metric.text, labels=list(metric.labels))
+    for labels, number in value.items() if metric.labels else [((), value)]:
+        family.add_metric([labels] if isinstance(labels, str) else labels, number)
+    return family
+
+
+def _request_families(snapshots: list[tuple[tuple[str, str], Mapping[str, Any]]], unrouted: Sequence[int]
+                      ) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "infer_requests", "Finished inference calls; without a model where none was found.",
+        labels=["model", "version", "code"])
+    rows = CounterMetricFamily("infer_rows", "Rows executed.", labels=["model", "version"])
+    batches = CounterMetricFamily("infer_batches", "Batches executed.", labels=["model", "version"])
+    for labels, stats in snapshots:
+        for code, count in zip(CODES, stats["calls"], strict=True):
+            if count or code == "OK":
+                requests.add_metric([*labels, code], count)
+        rows.add_metric(labels, stats["rows"])
+        batches.add_metric(labels, stats["batches"])
+    for code, count in zip(CODES, unrouted, strict=False):
+        if count:
+            requests.add_metric(["", "", code], count)
+    yield from (requests, rows, batches)
+
+
+def renderer(source: Source, build: Mapping[str, str]) -> Callable[[str], tuple[bytes, str]]:
+    """From an Accept header to the exposition and its content type: Prometheus' text format or OpenMetrics."""
+    from prometheus_client.exposition import choose_encoder
+
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    registry.register(Collector(source, build))
+
+    def render(accept: str) -> tuple[bytes, str]:
+        encode, content_type = choose_encoder(accept)
+        return encode(registry), content_type
+
+    return render

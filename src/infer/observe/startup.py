@@ -1,0 +1,220 @@
+"""What `infer serve` prints when it is ready: the models, the ports, the time each step took, and lines to paste.
+
+Pure: from a Start to text. On a terminal the table is drawn with rich, else it is aligned plain text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TextIO
+
+METHOD = "inference.GRPCInferenceService/ModelInfer"
+# Elements of all inputs together that still make a readable command line.
+INLINE_ELEMENTS = 128
+_CONTENTS = {"BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+             "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+             "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
+_NUMPY = {"BOOL": "bool_", "FP16": "float16", "FP32": "float32", "FP64": "float64", "BYTES": "object_"}
+
+
+class TensorLine(Protocol):
+    """A declared input or output."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def datatype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...] | None: ...
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Per dimension its name, "" without one."""
+
+    @property
+    def served(self) -> bool: ...
+
+    @property
+    def optional(self) -> bool: ...
+
+
+class ModelLine(Protocol):
+    """A served version."""
+
+    @property
+    def name(self) -> bytes: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def inputs(self) -> Sequence[TensorLine]: ...
+
+    @property
+    def outputs(self) -> Sequence[TensorLine]: ...
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """`batching`: how it batches, or why it does not."""
+
+
+class Step(NamedTuple):
+    name: str
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """A server that has just become ready."""
+
+    models: Sequence[ModelLine]
+    executors: int
+    intra_op: int
+    grpc: Sequence[str]         # addresses as bound: host:port, [v6]:port or unix:path; TCP first
+    http: str
+    steps: Sequence[Step]
+    protoset: str               # path of the descriptor set, for clients that want one
+
+
+class _Table(NamedTuple):
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def address_text(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def client_address(bound: str) -> str:
+    """An address that a client on this machine can use: a wildcard becomes localhost."""
+    for wildcard in ("0.0.0.0:", "[::]:"):
+        if bound.startswith(wildcard):
+            return "localhost:" + bound.removeprefix(wildcard)
+    return bound
+
+
+def print_start(start: Start, stream: TextIO) -> None:
+    if stream.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        header, rows = _models(start)
+        table = Table(*header, show_edge=False)
+        for row in rows:
+            table.add_row(*(cell.replace("[", "\\[") for cell in row))
+        Console(file=stream, highlight=False).print(table)
+        stream.write(_footer(start))
+    else:
+        stream.write(render(start))
+    stream.flush()
+
+
+def render(start: Start) -> str:
+    """The whole text, for anything but a terminal."""
+    header, rows = _models(start)
+    cells = [[cell.split("\n") for cell in row] for row in [header, *rows]]
+    widths = [max(len(line) for row in cells for line in row[column]) for column in range(len(header))]
+    lines = []
+    for row in cells:
+        for depth in range(max(map(len, row))):
+            parts = [cell[depth] if depth < len(cell) else "" for cell in row]
+            lines.append("  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join(lines) + "\n" + _footer(start)
+
+
+def _models(start: Start) -> _Table:
+    header = ("MODEL", "VERSION", "INPUTS", "OUTPUTS", "BATCHING")
+    return _Table(header, [
+        (model.name.decode(), model.version, "\n".join(map(_tensor, model.inputs)),
+         "\n".join(map(_tensor, model.outputs)), model.properties.get("batching", ""))
+        for model in start.models])
+
+
+def _tensor(tensor: TensorLine) -> str:
+    if not tensor.served:
+        return f"{tensor.name} {tensor.datatype} (not served)"
+    if tensor.shape is None:
+        return f"{tensor.name} {tensor.datatype} [...]"
+    symbols = tensor.symbols or ("",) * len(tensor.shape)
+    dimensions = (str(size) if size >= 0 else symbol or "?"
+                  for size, symbol in zip(tensor.shape, symbols, strict=True))
+    return f"{tensor.name} {tensor.datatype} [{','.join(dimensions)}]{' optional' if tensor.optional else ''}"
+
+
+def _footer(start: Start) -> str:
+    steps = ", ".join(f"{name} {milliseconds:.0f} ms" for name, milliseconds in start.steps)
+    total = sum(milliseconds for _, milliseconds in start.steps)
+    lines = [
+        "",
+        f"executors  {start.executors} x {start.intra_op} thread{'s' if start.intra_op > 1 else ''}",
+        f"gRPC       {', '.join(start.grpc)}",
+        f"HTTP       {start.http}  /metrics  /v2/health/live  /v2/health/ready",
+        f"ready in   {total:.0f} ms: {steps}",
+        "",
+    ]
+    if start.models:
+        lines += paste_lines(start.models[0], client_address(start.grpc[0]), start.protoset)
+    return "\n".join(lines) + "\n"
+
+
+def paste_lines(model: ModelLine, address: str, protoset: str) -> list[str]:
+    """Ways to call `model`, each ready to be pasted into a shell or a Python prompt."""
+    name = model.name.decode()
+    inputs = [tensor for tensor in model.inputs if not tensor.optional]
+    outputs = [tensor for tensor in model.outputs if tensor.served]
+    lines = ["infer call:", f"  infer call {name} --address {address}", "Python (pip install tritonclient[grpc]):",
+             "  import numpy as np, tritonclient.grpc as triton"]
+    for tensor in inputs:
+        shape, kind = _shape(tensor), _NUMPY.get(tensor.datatype, tensor.datatype.lower())
+        kind = "float32" if tensor.datatype == "BF16" else kind
+        filled = f'np.full({shape}, b"", np.object_)' if kind == "object_" else f"np.zeros({shape}, np.{kind})"
+        lines.append(f"  {_identifier(tensor.name)} = triton.InferInput({json.dumps(tensor.name)}, {shape}, "
+                     f'"{tensor.datatype}").set_data_from_numpy({filled})')
+    given = ", ".join(_identifier(tensor.name) for tensor in inputs)
+    lines.append(f'  reply = triton.InferenceServerClient("{address}").infer("{name}", [{given}])')
+    if outputs:
+        lines.append(f"  print(reply.as_numpy({json.dumps(outputs[0].name)}))")
+
+    data = _request(name, inputs)
+    if data is None:
+        lines += ["grpcurl and ghz, with a request from a file:",
+                  f"  infer call {name} --address {address} --print-request > request.json"]
+        grpcurl, ghz = "-d @", "-D request.json"
+        end = " < request.json"
+    else:
+        lines.append("grpcurl and ghz:")
+        grpcurl, ghz, end = f"-d '{data}'", f"-d '{data}'", ""
+    lines.append(f"  grpcurl -plaintext -protoset {protoset} {grpcurl} {address} {METHOD}{end}")
+    lines.append(f"  ghz --insecure --protoset {protoset} --call {METHOD} {ghz} -c 64 -z 10s {address}")
+    return lines
+
+
+def _shape(tensor: TensorLine) -> list[int]:
+    return [max(size, 1) if size < 0 else size for size in tensor.shape or ()]
+
+
+def _identifier(name: str) -> str:
+    """The tensor's name as a Python variable."""
+    cleaned = "".join(character if character.isalnum() and character.isascii() else "_" for character in name)
+    return cleaned if cleaned[:1].isalpha() else f"x_{cleaned}"
+
+
+def _request(name: str, inputs: Sequence[TensorLine]) -> str | None:
+    """A request of zeros as protobuf's JSON; None where it has too many elements or a type that only travels raw."""
+    total, tensors = 0, []
+    for tensor in inputs:
+        count = 1
+        for size in _shape(tensor):
+            count *= size
+        total += count
+        if total > INLINE_ELEMENTS or tensor.datatype not in _CONTENTS:
+            return None
+        zero: Any = {"BOOL": False, "BYTES": ""}.get(tensor.datatype, 0)
+        tensors.append({"name": tensor.name, "datatype": tensor.datatype, "shape": _shape(tensor),
+                        "contents": {_CONTENTS[tensor.datatype]: [zero] * count}})
+    text = json.dumps({"model_name": name, "inputs": tensors}, separators=(",", ":"))
+    return None if "'" in text else text

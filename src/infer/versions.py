@@ -1,0 +1,52 @@
+"""Versions of the libraries that this process runs with, found without importing or loading more than it must."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+from pathlib import Path
+
+# Protections of libnghttp2 by the version that brought them; older ones are made up for in our own code.
+_PROTECTIONS = {(1, 57, 0): "limit on stream resets", (1, 61, 0): "limit on CONTINUATION frames"}
+
+
+class _Info(ctypes.Structure):
+    """The first fields of nghttp2_info."""
+
+    _fields_ = [("age", ctypes.c_int), ("version_num", ctypes.c_int), ("version_str", ctypes.c_char_p)]
+
+
+def nghttp2_version() -> str:
+    """Of the library that the core is linked with, which a wheel may bring under a name of its own."""
+    import infer._core.http2_client  # noqa: F401 (loads the library)
+
+    maps = Path("/proc/self/maps").read_text()
+    loaded = re.search(r"(/\S*libnghttp2\S*\.so\S*)", maps)
+    if loaded is None:
+        return "unknown"
+    library = ctypes.CDLL(loaded[1])
+    library.nghttp2_version.restype = ctypes.POINTER(_Info)
+    version: bytes = library.nghttp2_version(0).contents.version_str
+    return version.decode()
+
+
+def missing_protections(version: str) -> list[str]:
+    """What this version of libnghttp2 does not do by itself."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    return [text for since, text in _PROTECTIONS.items() if numbers and numbers < since]
+
+
+def onnxruntime_libraries() -> list[Path]:
+    """Every libonnxruntime that the installed package carries; the package itself is not imported."""
+    spec = importlib.util.find_spec("onnxruntime")
+    places = spec.submodule_search_locations if spec else None
+    return sorted(file for place in places or () for file in Path(place, "capi").glob("libonnxruntime.so.*"))
+
+
+def onnxruntime_version() -> str:
+    """From the library's file name; the way to find it or what is wrong where it is not exactly one."""
+    libraries = onnxruntime_libraries()
+    if not libraries:
+        return "not installed"
+    return ", ".join(file.name.removeprefix("libonnxruntime.so.") for file in libraries)

@@ -1,0 +1,196 @@
+"""Settings: precedence, units, and every problem at once with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infer.config import (
+    MODEL_NAME,
+    MODEL_VERSION,
+    Settings,
+    flag_of,
+    load_settings,
+    parse_count,
+    parse_providers,
+    parse_seconds,
+    parse_size,
+)
+from infer.errors import ConfigError
+
+PATHS: dict[str, object] = {"paths": ("model.onnx",)}
+
+
+def problems(flags: dict[str, object], environ: dict[str, str] | None = None, file: Path | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(flags, environ or {}, file)
+    return [line.strip() for line in caught.value.message.splitlines()[1:]]
+
+
+def test_defaults_are_those_of_the_flag_table() -> None:
+    settings, origins = load_settings(PATHS, {}, None)
+    assert settings.model_dump() == {
+        "paths": (Path("model.onnx"),), "name": None, "host": "0.0.0.0", "port": 8001, "http_port": 8002, "uds": None,
+        "provider": (), "executors": None, "intra_op": None, "onnxruntime_library": None, "max_batch_size": 1024,
+        "gather_rows": 64, "max_queue_delay_us": 0, "max_queue_rows": 4096, "max_message_bytes": 64 << 20,
+        "max_buffered_bytes": 128 << 20, "max_buffered_bytes_total": None, "outbound_bytes": 4 << 20,
+        "header_bytes": 16384, "max_connections": None, "max_streams": 1024, "preface_timeout": 10.0,
+        "settings_timeout": 10.0, "write_stall_timeout": 30.0, "drain_timeout": 30.0, "drain_delay": 5.0,
+        "log_level": "info", "log_format": None,
+    }
+    assert [name for name, origin in origins.items() if not origin.is_default] == ["paths"]
+
+
+def test_flag_beats_variable_beats_file_beats_default(tmp_path: Path) -> None:
+    file = tmp_path / "infer.toml"
+    file.write_text('\nport = 1\nhttp_port = 2\nmax_streams = "2k"\n')
+    settings, origins = load_settings(
+        {**PATHS, "port": "3"}, {"INFER_PORT": "4", "INFER_HTTP_PORT": "5", "INFER_UDS": ""}, file)
+    assert (settings.port, settings.http_port, settings.max_streams, settings.gather_rows) == (3, 5, 2000, 64)
+    assert origins["port"] == ("3", "--port")
+    assert origins["http_port"] == ("5", "INFER_HTTP_PORT")
+    assert origins["max_streams"] == ("2k", f"{file}:4: max_streams")
+    assert origins["gather_rows"].is_default
+    assert origins["uds"].is_default
+
+
+def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> None:
+    file = tmp_path / "infer.toml"
+    file.write_text("# comment\nport = 'x'\nprot = 3\nmax-streams = 3\n\n[server]\nhost = 'h'\n")
+    found = problems({"http_port": "99999", "log_level": "loud", "name": "a/b"}, {"INFER_DRAIN_DELAY": "soon"}, file)
+    assert found == [
+        f"{file}:3: unknown setting 'prot' (did you mean 'port'?)",
+        f"{file}:4: unknown setting 'max-streams' (did you mean 'max_streams'?)",
+        f"{file}:6: unknown setting 'server'",
+        "--name: got 'a/b': should match pattern '^[A-Za-z0-9_.-]{1,128}$'",
+        f"{file}:2: port: got 'x': expected a whole number such as 64 or 1k",
+        "--http-port: got '99999': should be less than or equal to 65535",
+        "INFER_DRAIN_DELAY: got 'soon': expected a time such as 30, 1.5s, 500ms or 2m",
+        "--log-level: got 'loud': expected 'debug', 'info', 'warning' or 'error'",
+        "PATH: no model to serve; name a .onnx file, its directory or a model repository",
+    ]
+
+
+@pytest.mark.parametrize(("flags", "text"), [
+    ({"paths": ("a", "b"), "name": "m"}, "--name: names one model, but 2 paths are to be served"),
+    ({"port": "8002"}, "--port, --http-port (default): both are 8002; gRPC and HTTP need a port each"),
+    ({"uds": "/" + "x" * 107}, "--uds: a Unix socket's path has at most 107 bytes"),
+    ({"max_message_bytes": "256MiB"}, 
+     "--max-message-bytes, --max-buffered-bytes (default): a message of 268435456 bytes does not fit into "
+     "134217728 buffered bytes"),
+])
+def test_settings_that_conflict(flags: dict[str, object], text: str) -> None:
+    assert problems({**PATHS, **flags}) == [text]
+
+
+def test_any_port_twice_is_no_conflict() -> None:
+    settings, _ = load_settings({**PATHS, "port": "0", "http_port": "0"}, {}, None)
+    assert settings.port == settings.http_port == 0
+
+
+def test_service_link_of_kubernetes_is_not_a_port() -> None:
+    settings, origins = load_settings(PATHS, {"INFER_PORT": "tcp://10.0.0.7:8001"}, None)
+    assert settings.port == 8001
+    assert origins["port"].is_default
+
+
+def test_file_that_is_not_toml_names_line_and_column(tmp_path: Path) -> None:
+    file = tmp_path / "infer.toml"
+    file.write_text("port = 1\nhost = \n")
+    assert problems(PATHS, {}, file) == [f"{file}:2:8: is not TOML: Invalid value"]
+
+
+@pytest.mark.parametrize(("content", "text"), [(None, "cannot be read: No such file or directory"),
+                                               (b"\xff\xfe", "is not UTF-8 text")])
+def test_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, text: str) -> None:
+    file = tmp_path / "infer.toml"
+    if content is not None:
+        file.write_bytes(content)
+    assert problems(PATHS, {}, file) == [f"{file}: {text}"]
+
+
+def test_paths_in_the_file_are_relative_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "infer.toml"
+    file.write_text('paths = ["models", "/abs"]\nuds = "run/infer.sock"\n')
+    settings, _ = load_settings({}, {}, file)
+    assert settings.paths == (tmp_path / "models", Path("/abs"))
+    assert settings.uds == tmp_path / "run/infer.sock"
+
+
+def test_paths_from_a_variable() -> None:
+    settings, _ = load_settings({}, {"INFER_PATHS": "a:b/c"}, None)
+    assert settings.paths == (Path("a"), Path("b/c"))
+
+
+@pytest.mark.parametrize("value", [True, 1.5, None, "x", "1.5", "-", "1e3", "1kb", ""])
+def test_count_refuses(value: Any) -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        parse_count(value)
+
+
+@pytest.mark.parametrize(("value", "count"), [(7, 7), ("7", 7), ("1k", 1000), ("1.5K", 1500), ("2Ki", 2048),
+                                              ("-3", -3)])
+def test_count(value: Any, count: int) -> None:
+    assert parse_count(value) == count
+
+
+@pytest.mark.parametrize(("value", "size"), [
+    (65536, 65536), ("65536", 65536), ("64MiB", 64 << 20), ("1k", 1000), ("1KB", 1000), ("1KiB", 1024),
+    ("0.5 GiB", 1 << 29), ("100b", 100), ("9007199254740993k", 9007199254740993000)])
+def test_size(value: Any, size: int) -> None:
+    assert parse_size(value) == size
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(3, 3.0), (0.5, 0.5), ("30", 30.0), ("1.5s", 1.5), ("500ms", 0.5),
+                                                ("2m", 120.0), ("250us", 0.00025), ("1h", 3600.0)])
+def test_seconds(value: Any, seconds: float) -> None:
+    assert parse_seconds(value) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("value", [True, "nan", "inf", "-1", "1d", None])
+def test_seconds_refuses(value: Any) -> None:
+    with pytest.raises(ValueError, match="expected a time"):
+        parse_seconds(value)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_seconds_of_a_file_are_finite(seconds: float, tmp_path: Path) -> None:
+    file = tmp_path / "infer.toml"
+    file.write_text(f"drain_timeout = {seconds}\n")
+    assert problems(PATHS, {}, file)
+
+
+@pytest.mark.parametrize(("text", "providers"), [
+    ("auto", ()), ("cpu", (("cpu", {}),)),
+    ("cuda:device_id=0,arena_extend_strategy=kSameAsRequested", (
+        ("cuda", {"device_id": "0", "arena_extend_strategy": "kSameAsRequested"}),)),
+    ("cuda:device_id=1;cpu", (("cuda", {"device_id": "1"}), ("cpu", {}))),
+    (["tensorrt:a=b=c", "cpu"], (("tensorrt", {"a": "b=c"}), ("cpu", {}))),
+])
+def test_providers(text: Any, providers: Any) -> None:
+    assert parse_providers(text) == providers
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("cudo", "did you mean 'cuda'"), ("cpu;auto", "auto only by itself"), ("cuda:device", "is not key=value"),
+    ("cuda:a=1,a=2", "given twice"), ("cpu;cpu", "named twice"), ("", "unknown execution provider"),
+    (3, "expected auto"),
+])
+def test_providers_refuse(text: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_providers(text)
+
+
+def test_names_and_versions() -> None:
+    assert all(map(MODEL_NAME.fullmatch, ("a.B-9_", "x" * 128)))
+    assert not any(map(MODEL_NAME.fullmatch, ("", "a/b", "x" * 129, "a\n", "\u00e9", "a\0")))
+    assert all(map(MODEL_VERSION.fullmatch, ("1", "9" * 18)))
+    assert not any(map(MODEL_VERSION.fullmatch, ("", "0", "01", "-1", "v1", "9" * 19, "\u0661")))
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert flag_of(name) in {"PATH", "--" + name.replace("_", "-")}
