@@ -6,7 +6,9 @@ executors at once (`OrtSession::Run` is thread-safe) without the GIL.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
-from infer._core.tensor cimport ErrorText
+from infer._core.model_version cimport VersionEntry
+from infer._core.ort_runtime cimport Runtime
+from infer._core.tensor_text cimport ErrorText
 from infer._core.tensor_view cimport OutputMask, Signature, TensorView
 from infer._core.block cimport Block
 
@@ -18,6 +20,7 @@ cdef struct Session:
     int32_t n_inputs
     int32_t n_outputs
     const Signature *signature
+    uint8_t *bindable            # per output: may be given memory before the run; its declared shape is what it makes
 
 # One run's output: bound memory that came back filled, or a runtime-owned value copied out once.
 cdef struct RunOutput:
@@ -32,12 +35,6 @@ cdef struct RunOutput:
 cdef int session_run(const Session *session, const TensorView *inputs, const OutputMask *mask, int64_t rows,
                      RunOutput *outputs, ErrorText *detail) noexcept nogil
 
-cdef class Runtime:
-    cdef readonly str library_path
-    cdef readonly str version
-    cdef readonly list providers           # compiled into the library, as it names them
-    cdef void *environment
-
 cdef class OrtSession:
     cdef Session c
     cdef Signature signature
@@ -46,4 +43,12 @@ cdef class OrtSession:
     cdef readonly list outputs
     cdef readonly dict metadata            # producer, graph name, domain, description, version, custom map
     cdef readonly list providers           # in use, in order, with options
-    cdef object _owned
+    cdef readonly list messages            # what the runtime warned of while it loaded
+    cdef list _names                       # owners of the names that c and signature point to
+    cdef load(self, bytes path, providers, intra_op)
+    cdef describe(self)
+    cdef const char *keep(self, str name) except NULL
+    cdef list take_results(self, RunOutput *outputs)
+
+# The entry's batches run on this session, which must be its alone: points each at the other.
+cpdef void attach(VersionEntry entry, OrtSession session)

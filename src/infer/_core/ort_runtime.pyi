@@ -1,0 +1,12 @@
+from os import PathLike
+
+MINIMUM_VERSION: tuple[int, int]
+
+def find_library() -> str: ...
+
+class Runtime:
+    library_path: str
+    version: str
+    providers: list[str]
+    intra_op: int
+    def __init__(self, intra_op: int = 1, library: str | PathLike[str] | None = None) -> None: ...

@@ -1,0 +1,27 @@
+from os import PathLike
+from typing import Any, Literal
+
+from infer._core.model_version import TensorInfo, VersionEntry
+from infer._core.ort_runtime import Runtime
+
+Tensor = tuple[str, tuple[int, ...], bytes]
+Providers = Literal["auto"] | list[tuple[str, dict[str, str]]]
+
+class OrtSession:
+    runtime: Runtime
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    metadata: dict[str, Any]
+    providers: list[tuple[str, dict[str, str]]]
+    messages: list[str]
+    def __init__(
+        self,
+        runtime: Runtime,
+        path: str | PathLike[str],
+        *,
+        providers: Providers = "auto",
+        intra_op: int | None = None,
+    ) -> None: ...
+    def run(self, inputs: list[Tensor | None]) -> list[Tensor]: ...
+
+def attach(entry: VersionEntry, session: OrtSession) -> None: ...
