@@ -1,5 +1,5 @@
-"""The codec as tests and the micro-benchmark call it. A Codec owns one signature and one InferMessage, used again and again
-as the server does; requests lie in Python's memory, which arena offsets reach as well as the arena's own.
+"""The codec as tests and the micro-benchmark call it. A Codec owns one signature and one InferMessage, used again and
+again as the server does; requests lie in Python's memory, which arena offsets reach as well as the arena's own.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -8,9 +8,10 @@ from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from infer._core cimport grpc_message, tensor_text, wire
-from infer._core.arena cimport at, offset_of
+from infer._core.arena cimport at
 from infer._core.span cimport Span, span_left, span_over
-from infer._core.tensor cimport Binding, ErrorText, InferMessage, OutputSlice, bind_inputs, data_type_name as name_of_type
+from infer._core.tensor cimport Binding, ErrorText, InferMessage, OutputSlice, bind_inputs
+from infer._core.tensor cimport data_type_name as name_of_type
 from infer._core.tensor cimport decode_contents, decode_request, encode_prefix, encode_raw_tag, encode_response_head
 from infer._core.tensor cimport message_free, message_init, raw_tag_bytes, response_head_bytes
 from infer._core.tensor_view cimport FORM_TYPED, MAX_OUTPUTS, MAX_RANK, TYPE_COUNT, TYPE_NONE, OutputMask, Signature
@@ -18,10 +19,10 @@ from infer._core.tensor_view cimport TensorSpec, TensorView, mask_add, mask_has
 from infer._core.wire cimport Field
 
 
-cdef double now_ns():
+cdef int64_t now_ns() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
-    return now.tv_sec * 1e9 + now.tv_nsec
+    return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
 
 
 cdef bytes taken(const Span *span):
@@ -91,7 +92,8 @@ cdef class Codec:
         return 0
 
     def decode(self, bytes request):
-        cdef int status = decode_request(<const uint8_t *> <const char *> request, len(request), &self.message, &self.error)
+        cdef const uint8_t *data = <const uint8_t *> <const char *> request
+        cdef int status = decode_request(data, len(request), &self.message, &self.error)
         cdef InferMessage *message = &self.message
         if status:
             return refusal(status, &self.error)
@@ -118,7 +120,8 @@ cdef class Codec:
         cdef TensorView *view
         cdef bytearray room
         cdef int i
-        cdef int status = decode_request(<const uint8_t *> <const char *> request, len(request), &self.message, &self.error)
+        cdef const uint8_t *data = <const uint8_t *> <const char *> request
+        cdef int status = decode_request(data, len(request), &self.message, &self.error)
         status = status or bind_inputs(&self.message, &self.signature, self.views, &binding, &self.error)
         if status:
             return refusal(status, &self.error)
@@ -129,7 +132,7 @@ cdef class Codec:
             if view.data_type == TYPE_NONE:
                 tensors.append(None)
                 continue
-            data = bytearray(view.size_bytes)
+            raw = bytearray(view.size_bytes)
             if view.form == FORM_TYPED:
                 # One byte more on either side shows a write outside the room.
                 room = bytearray(b"\x5a" * (view.size_bytes + 2))
@@ -137,12 +140,12 @@ cdef class Codec:
                 assert room[0] == room[view.size_bytes + 1] == 0x5A
                 if status:
                     return refusal(status, &self.error)
-                data = room[1:view.size_bytes + 1]
+                raw = room[1:view.size_bytes + 1]
                 typed_bytes += view.size_bytes
             elif view.size_bytes:
-                memcpy(<char *> data, at(view.data), view.size_bytes)
+                memcpy(<char *> raw, at(view.data), view.size_bytes)
             tensors.append((name_of_type(view.data_type).decode(), tuple(view.shape[d] for d in range(view.rank)),
-                            bytes(data)))
+                            bytes(raw)))
         assert typed_bytes == binding.typed_bytes
         return {
             "tensors": tensors,
@@ -194,40 +197,40 @@ cdef class Codec:
         return bytes(response)
 
     def time_bind(self, bytes request, int64_t rounds):
-        """Nanoseconds that reading and binding `request` takes."""
+        """Nanoseconds of `rounds` readings and bindings of `request`."""
         cdef Binding binding
         cdef const uint8_t *data = <const uint8_t *> <const char *> request
         cdef uint64_t size_bytes = len(request)
-        cdef int64_t i
+        cdef int64_t _round
         cdef int status = 0
-        cdef double start = now_ns()
+        cdef int64_t start = now_ns()
         with nogil:
-            for i in range(rounds):
+            for _round in range(rounds):
                 status |= decode_request(data, size_bytes, &self.message, &self.error)
                 status |= bind_inputs(&self.message, &self.signature, self.views, &binding, &self.error)
         assert status == 0
-        return (now_ns() - start) / rounds
+        return now_ns() - start
 
     def time_contents(self, bytes request, int64_t rounds):
-        """Nanoseconds that decoding the typed contents of the first input takes."""
+        """Nanoseconds of `rounds` decodings of the first input's typed contents."""
         cdef bytearray room
         cdef uint8_t *to
-        cdef int64_t i
+        cdef int64_t _round
         cdef int status = 0
-        cdef double start
+        cdef int64_t start
         self.time_bind(request, 1)
         assert self.views[0].form == FORM_TYPED
         room = bytearray(self.views[0].size_bytes)
         to = <uint8_t *> <char *> room
         start = now_ns()
         with nogil:
-            for i in range(rounds):
+            for _round in range(rounds):
                 status |= decode_contents(&self.views[0], &self.signature, 0, to, &self.error)
         assert status == 0
-        return (now_ns() - start) / rounds
+        return now_ns() - start
 
     def time_encode(self, bytes request_id, dict outputs, int64_t rounds):
-        """Nanoseconds that sizing and writing a reply's head and the outputs' tags takes."""
+        """Nanoseconds of `rounds` sizings and writings of a reply's head and the outputs' tags."""
         cdef OutputSlice[MAX_OUTPUTS] slices
         cdef TensorView[MAX_OUTPUTS] tensors
         cdef OutputMask mask
@@ -235,20 +238,20 @@ cdef class Codec:
         cdef const uint8_t *prefix_data = <const uint8_t *> <const char *> prefix
         cdef uint64_t prefix_bytes = len(prefix)
         cdef Span id = span_over(<const uint8_t *> <const char *> request_id, len(request_id))
-        cdef int64_t round_
+        cdef int64_t _round
         cdef int i
         cdef uint64_t head_bytes = 0
         cdef uint64_t written = 0
         cdef bytearray room
         cdef uint8_t *start
         cdef uint8_t *to
-        cdef double started
+        cdef int64_t started
         self.fill_slices(outputs, slices, tensors, &mask)
         room = bytearray(response_head_bytes(&self.signature, &mask, slices, 1, prefix_bytes, &id) + 16 * len(outputs))
         start = <uint8_t *> <char *> room
         started = now_ns()
         with nogil:
-            for round_ in range(rounds):
+            for _round in range(rounds):
                 head_bytes += response_head_bytes(&self.signature, &mask, slices, 1, prefix_bytes, &id)
                 to = encode_response_head(start, &self.signature, &mask, slices, 1, prefix_data, prefix_bytes, &id)
                 written += <uint64_t> (to - start)
@@ -256,7 +259,7 @@ cdef class Codec:
                     if mask_has(&mask, i):
                         to = encode_raw_tag(to, slices[i].size_bytes)
         assert head_bytes == written
-        return (now_ns() - started) / rounds
+        return now_ns() - started
 
 
 def read_fields(bytes message, int depth=wire.WIRE_DEPTH):
@@ -335,7 +338,8 @@ def parse_timeout(bytes text):
 
 def percent_encode(bytes text):
     cdef bytearray room = bytearray(3 * len(text) + 1)
-    size_bytes = grpc_message.percent_encode(<const uint8_t *> <const char *> text, len(text), <uint8_t *> <char *> room)
+    cdef uint8_t *to = <uint8_t *> <char *> room
+    cdef uint64_t size_bytes = grpc_message.percent_encode(<const uint8_t *> <const char *> text, len(text), to)
     return bytes(room[:size_bytes])
 
 

@@ -1,8 +1,9 @@
 """Codec of ModelInferRequest and ModelInferResponse, one cimport for its callers.
 
-`decode_request` reads the message without knowing the model; `bind_inputs` then holds it against the model's signature;
-`decode_contents` turns typed contents into raw; `encode_response_head` and `encode_raw_tag` write the reply. All of it is
-nogil, may run on any thread, and answers a gRPC status with a text in ErrorText. Rules and codes: WIRE 4.2-4.4.
+`decode_request` reads the message without knowing the model; `bind_inputs` then holds it against the model's
+signature; `decode_contents` turns typed contents into raw; `encode_response_head` and `encode_raw_tag` write the reply.
+All of it is nogil, may run on any thread, and answers a gRPC status with a text in ErrorText. Rules and codes: WIRE
+4.2-4.4.
 """
 
 from infer._core.tensor_bind cimport DEFERRED_BYTES, Binding, bind_inputs

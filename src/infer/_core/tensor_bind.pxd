@@ -20,9 +20,9 @@ cdef struct Binding:
     uint64_t typed_bytes         # room that the FORM_TYPED views decode to; 0: every view is raw
     int32_t deferred             # 1: so much is typed that an executor decodes it, not the loop
 
-# Holds the message against the signature and fills one view per model input, in the model's order (data_type TYPE_NONE: an
-# optional input left out). Raw views point into the message. Typed contents become FORM_TYPED views whose `data` is the
-# delimited InferInputTensor and whose size_bytes is the *decoded* size (BYTES: the length-prefixed size); `decode_contents`
-# decodes them into the caller's memory. A typed tensor without elements is a raw view of size 0.
+# Holds the message against the signature and fills one view per model input, in the model's order (data_type TYPE_NONE:
+# an optional input left out). Raw views point into the message. Typed contents become FORM_TYPED views whose `data` is
+# the delimited InferInputTensor and whose size_bytes is the *decoded* size (BYTES: the length-prefixed size);
+# `decode_contents` decodes them into the caller's memory. A typed tensor without elements is a raw view of size 0.
 cdef int bind_inputs(const InferMessage *message, const Signature *signature, TensorView *views, Binding *binding,
                      ErrorText *error) noexcept nogil

@@ -54,7 +54,8 @@ cdef void say_specs(ErrorText *error, const TensorSpec *specs, int n_specs, int 
         say(error, "none")
 
 
-cdef void say_expected(ErrorText *error, const Signature *signature, int input, const InputFields *fields) noexcept nogil:
+cdef void say_expected(ErrorText *error, const Signature *signature, int input,
+                       const InputFields *fields) noexcept nogil:
     """`input 'x' of model 'm': expected FP32 [-1,4], got FP64 [1,4]; `"""
     cdef const TensorSpec *spec = &signature.inputs[input]
     cdef int data_type = data_type_of(&fields.data_type)
@@ -118,7 +119,8 @@ cdef int refuse_size(const Signature *signature, int input, const InputFields *f
     return STATUS_INVALID_ARGUMENT
 
 
-cdef int refuse_untyped(const Signature *signature, int input, const InputFields *fields, ErrorText *error) noexcept nogil:
+cdef int refuse_untyped(const Signature *signature, int input, const InputFields *fields,
+                        ErrorText *error) noexcept nogil:
     """No data where there should be some, or typed data of a type that travels raw only."""
     say_input(error, signature, input)
     if contents_field(signature.inputs[input].data_type) == 0:
@@ -182,8 +184,8 @@ cdef inline int bind_shape(const InputFields *fields, const Signature *signature
     return STATUS_OK
 
 
-cdef int bind_typed(const InputFields *fields, const Signature *signature, int input, int64_t elements, TensorView *view,
-                    Binding *binding, ErrorText *error) noexcept nogil:
+cdef int bind_typed(const InputFields *fields, const Signature *signature, int input, int64_t elements,
+                    TensorView *view, Binding *binding, ErrorText *error) noexcept nogil:
     cdef int status = STATUS_OK
     view.form = FORM_RAW
     view.data = offset_of(fields.delimited)
@@ -230,8 +232,8 @@ cdef inline int bind_input(const InferMessage *message, int position, const Sign
 cdef inline int index_of(const TensorSpec *specs, int n_specs, int guess, const Span *name) noexcept nogil:
     """Where `name` is among the specs, looked for from `guess` on and around; -1: nowhere."""
     cdef uint64_t size_bytes = span_left(name)
-    cdef int tried
-    for tried in range(n_specs):
+    cdef int _tried
+    for _tried in range(n_specs):
         if guess >= n_specs:
             guess = 0
         if specs[guess].name_bytes == size_bytes and memcmp(specs[guess].name, name.at, size_bytes) == 0:

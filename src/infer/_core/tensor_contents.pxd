@@ -1,6 +1,7 @@
 """Elements of a tensor: typed contents decoded to raw, and raw elements that need more than their size checked.
 
-nogil, any thread, owns nothing. What protobuf would refuse inside `contents` is refused here, when the tensor is decoded.
+nogil, any thread, owns nothing. What protobuf would refuse inside `contents` is refused here, when the tensor is
+decoded.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t

@@ -7,14 +7,14 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from infer._core.arena cimport at as address_of
-from infer._core.span cimport Span, span_left, span_over, try_take
+from infer._core.span cimport Span, span_left, span_over
 from infer._core.status cimport STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_OK
 from infer._core.tensor_text cimport ErrorText, data_type_name, say, say_input, say_int
 from infer._core.tensor_view cimport TYPE_BOOL, TYPE_BYTES, TYPE_FP32, TYPE_FP64, TYPE_INT8, TYPE_INT16, TYPE_INT32
 from infer._core.tensor_view cimport TYPE_INT64, TYPE_UINT8, TYPE_UINT16, TYPE_UINT32, TYPE_UINT64, Signature
 from infer._core.tensor_view cimport TensorView, element_bytes
 from infer._core.wire cimport WIRE_BAD, WIRE_BYTES, WIRE_DEPTH, WIRE_END, WIRE_FIELD, WIRE_FIXED32, WIRE_FIXED64
-from infer._core.wire cimport WIRE_VARINT, Field, is_ascii, try_field, try_short_varint, try_varint
+from infer._core.wire cimport WIRE_VARINT, Field, try_field, try_short_varint, try_varint
 
 cdef enum:
     BOOL_CONTENTS = 1
@@ -264,7 +264,8 @@ cdef int refuse_bytes(const Signature *signature, int input, uint64_t element, u
     return STATUS_INVALID_ARGUMENT
 
 
-cdef int check_bytes(Span raw, const Signature *signature, int input, uint64_t elements, ErrorText *error) noexcept nogil:
+cdef int check_bytes(Span raw, const Signature *signature, int input, uint64_t elements,
+                     ErrorText *error) noexcept nogil:
     cdef uint64_t element
     cdef uint32_t size_bytes
     for element in range(elements):

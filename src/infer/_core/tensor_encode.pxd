@@ -1,4 +1,4 @@
-"""ModelInferResponse, written around outputs that lie elsewhere: a head, then a tag and a length before each output's bytes.
+"""ModelInferResponse around outputs that lie elsewhere: a head, then a tag and a length before each output's bytes.
 
 nogil, any thread, owns nothing. Outputs go in the model's order, each answered in raw_output_contents.
 """
@@ -10,18 +10,18 @@ from infer._core.tensor_view cimport OutputMask, Signature, TensorView
 
 # One output of one reply.
 cdef struct OutputSlice:
-    const TensorView *tensor     # type and shape of the whole batch's tensor; dimension 0 is replaced by `rows` if batched
+    const TensorView *tensor     # type and shape of the whole batch's tensor; if batched, `rows` replaces dimension 0
     const uint8_t *data
     uint64_t size_bytes
 
-# `slices` has one entry for each output of the model, in its order; those outside the mask are not read. `prefix` is the
-# encoded model_name and model_version fields (`encode_prefix`). The head is everything before the raw contents; each raw
-# entry, empty ones included, is a tag and its length (`encode_raw_tag`), then the bytes.
+# `slices` has one entry for each output of the model, in its order; those outside the mask are not read. `prefix` is
+# the encoded model_name and model_version fields (`encode_prefix`). The head is everything before the raw contents;
+# each raw entry, empty ones included, is a tag and its length (`encode_raw_tag`), then the bytes.
 cdef uint64_t response_head_bytes(const Signature *signature, const OutputMask *mask, const OutputSlice *slices,
                                   int64_t rows, uint64_t prefix_bytes, const Span *id) noexcept nogil
 cdef uint8_t *encode_response_head(uint8_t *to, const Signature *signature, const OutputMask *mask,
-                                   const OutputSlice *slices, int64_t rows, const uint8_t *prefix, uint64_t prefix_bytes,
-                                   const Span *id) noexcept nogil
+                                   const OutputSlice *slices, int64_t rows, const uint8_t *prefix,
+                                   uint64_t prefix_bytes, const Span *id) noexcept nogil
 cdef uint64_t raw_tag_bytes(uint64_t size_bytes) noexcept nogil
 cdef uint8_t *encode_raw_tag(uint8_t *to, uint64_t size_bytes) noexcept nogil
 cdef bytes encode_prefix(bytes model_name, bytes model_version)

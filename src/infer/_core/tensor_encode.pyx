@@ -48,8 +48,8 @@ cdef uint64_t response_head_bytes(const Signature *signature, const OutputMask *
 
 
 cdef uint8_t *encode_response_head(uint8_t *to, const Signature *signature, const OutputMask *mask,
-                                   const OutputSlice *slices, int64_t rows, const uint8_t *prefix, uint64_t prefix_bytes,
-                                   const Span *id) noexcept nogil:
+                                   const OutputSlice *slices, int64_t rows, const uint8_t *prefix,
+                                   uint64_t prefix_bytes, const Span *id) noexcept nogil:
     cdef const TensorSpec *spec
     cdef const TensorView *tensor
     cdef const char *data_type

@@ -43,7 +43,8 @@ cdef struct InferMessage:
 cdef void message_init(InferMessage *message) noexcept nogil
 cdef void message_free(InferMessage *message) noexcept nogil
 
-# Reads the message. STATUS_OK, STATUS_INTERNAL (malformed protobuf), STATUS_INVALID_ARGUMENT (a rule that needs no model:
-# id too long, raw and typed mixed, raw count, parameter types), STATUS_UNIMPLEMENTED (shared memory, classification) or
-# STATUS_RESOURCE_EXHAUSTED. The names are set as far as they were read whatever the status.
-cdef int decode_request(const uint8_t *data, uint64_t size_bytes, InferMessage *message, ErrorText *error) noexcept nogil
+# Reads the message. STATUS_OK, STATUS_INTERNAL (malformed protobuf), STATUS_INVALID_ARGUMENT (a rule that needs no
+# model: id too long, raw and typed mixed, raw count, parameter types), STATUS_UNIMPLEMENTED (shared memory,
+# classification) or STATUS_RESOURCE_EXHAUSTED. The names are set as far as they were read whatever the status.
+cdef int decode_request(const uint8_t *data, uint64_t size_bytes, InferMessage *message,
+                        ErrorText *error) noexcept nogil

@@ -1,7 +1,7 @@
 """Reading keeps spans, never copies: an InferMessage is valid as long as the message's bytes are.
 
-The likely request has one-byte tags and ASCII names. Rules are judged only once all has been read, since a field may come
-again and the last counts, and since malformed bytes weigh more than a rule that is broken before them.
+The likely request has one-byte tags and ASCII names. Rules are judged only once all has been read, since a field may
+come again and the last counts, and since malformed bytes weigh more than a rule that is broken before them.
 """
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
@@ -59,7 +59,7 @@ cdef struct Parameter:
     uint64_t number
     int32_t choice
 
-# What is noted while a message is read, to be judged once all of it has been: a field may come again, and the last counts.
+# What is noted while a message is read, to be judged once all of it has been.
 cdef struct Reading:
     const char *not_utf8         # the string field that is not; NULL: none
     const char *too_many         # what there is more of than MAX_TENSORS; NULL: nothing
@@ -299,7 +299,8 @@ cdef int read_request(Span body, InferMessage *message, Reading *reading) noexce
             return status
 
 
-cdef void say_tensor_name(ErrorText *error, const InferMessage *message, const char *kind, const Span *name) noexcept nogil:
+cdef void say_tensor_name(ErrorText *error, const InferMessage *message, const char *kind,
+                          const Span *name) noexcept nogil:
     """`input 'x' of model 'm': ` from the message alone."""
     say(error, kind)
     say_name(error, name.at, span_left(name))
@@ -385,7 +386,8 @@ cdef int refuse_unread(int status, const Reading *reading, ErrorText *error) noe
     return status
 
 
-cdef int decode_request(const uint8_t *data, uint64_t size_bytes, InferMessage *message, ErrorText *error) noexcept nogil:
+cdef int decode_request(const uint8_t *data, uint64_t size_bytes, InferMessage *message,
+                        ErrorText *error) noexcept nogil:
     cdef Reading reading
     cdef int status
     clear_error(error)
