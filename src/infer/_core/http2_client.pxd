@@ -40,7 +40,7 @@ cdef struct ClientSession:
     char timeout[16]
     reply_callback on_reply
     void *owner
-    ClientCall *calls          # array of capacity + 1, owned: with the spare on_reply can start while its call is read
+    ClientCall *calls          # array of capacity + 1, owned: on_reply can start a call beside its own
     ClientCall *free_call
     uint32_t capacity
     uint32_t active

@@ -7,8 +7,8 @@ one `on_reply` per call. The C functions are for the load generator, which drive
 Memory: a session owns its array of calls and nghttp2's state. Request bytes, path and authority are lent by the caller.
 A call is free again as soon as on_reply has returned.
 
-Threads: a session belongs to one thread at a time. on_reply runs inside session_feed, session_send or session_abandon and
-may start further calls; it must not feed, send or close.
+Threads: a session belongs to one thread at a time. on_reply runs inside session_feed, session_send or session_abandon;
+it may start further calls and must not feed, send or close.
 """
 
 from typing import NamedTuple
