@@ -81,7 +81,7 @@ cdef int64_t churn_chunks(Held *held, int slots, uint64_t rounds, uint64_t seed,
 
 
 def churn(rounds: int, tag: int, slots: int = 64, largest_log2: int = 20) -> bool:
-    """Allocate and release at random without the GIL; False when a chunk did not keep what this caller wrote into it."""
+    """Allocate and release at random without the GIL; False when a chunk lost what was written into it."""
     cdef Held *held = <Held *> calloc(slots, sizeof(Held))
     cdef uint64_t c_rounds = rounds
     cdef uint64_t seed = tag

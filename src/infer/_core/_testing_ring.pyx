@@ -76,8 +76,10 @@ cdef class WakerBox:
 
 
 def produce(RingBox box, WakerBox waker_box, first: int, count: int, burst: int) -> int:
-    """Push `count` values from `first` on, without the GIL; after each burst wait until the consumer took all, so that the
-    next push meets it on its way to sleep. Returns how often the ring was full."""
+    """Push `count` values from `first` on, without the GIL, and return how often the ring was full.
+
+    After each burst it waits until the consumer took all, so that the next push meets it on its way to sleep.
+    """
     cdef Ring *ring = &box.ring
     cdef Waker *waker = &waker_box.waker
     cdef uint64_t value = first

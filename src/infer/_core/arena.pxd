@@ -19,14 +19,14 @@ cdef struct ArenaState:
     int64_t cached_bytes         # free large allocations that still hold their pages
     int64_t failures             # allocations refused, at the limit or for want of address space
 
-# The process's arena: `arena_open` makes it once, before the first allocation. Opening it again with the same sizes does
-# nothing; with others it raises RuntimeError.
+# The process's arena: `arena_open` makes it once, before the first allocation. Opening it again with the same sizes
+# does nothing; with others it raises RuntimeError.
 cdef ArenaState *shared_arena() noexcept nogil
 cdef int arena_open(uint64_t reserved_bytes, uint64_t limit_bytes) except -1
 
-# Size classes are powers of two from ARENA_SMALLEST_BYTES. `allocate` returns an offset aligned to 64 bytes (to 4096 from
-# that size up), or 0 at the limit; what it holds is undefined. `release` takes the size that was asked for, or another of
-# its class; offset 0 is let pass.
+# Size classes are powers of two from ARENA_SMALLEST_BYTES. `allocate` returns an offset aligned to 64 bytes (to 4096
+# from that size up), or 0 at the limit; what it holds is undefined. `release` takes the size that was asked for, or
+# another of its class; offset 0 is let pass.
 cdef uint64_t allocate(uint64_t size_bytes) noexcept nogil
 cdef void release(uint64_t offset, uint64_t size_bytes) noexcept nogil
 # What an allocation of `size_bytes` takes and may use; 0 for sizes past the largest class.

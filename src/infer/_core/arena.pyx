@@ -1,14 +1,15 @@
 """One shared mapping from which the core's buffers are carved by size class.
 
-The mapping belongs to the process and lives until it ends. A chunk belongs to whoever allocated it. Any thread may call,
-without the GIL; one mutex guards everything below and is never held across a system call that gives pages back.
+The mapping belongs to the process and lives until it ends. A chunk belongs to whoever allocated it. Any thread may
+call, without the GIL; one mutex guards everything below and is never held across a system call that gives pages back.
 
-Design. The mapping is a sparse memfd: address space costs nothing and a page exists from its first touch. A chunk keeps its
-class for ever, so sum over classes of the most ever live in each must fit the reserved address space. Small chunks are bumped
-off slabs and, once freed, hold the free list's links in themselves. A large chunk may lose its pages while it is free, so
-its links are kept outside, in a stack per class that has room for every chunk of the class (release cannot fail). Free lists
-are last in, first out: a steady load keeps touching the same pages. Free large chunks that still hold pages are bounded; past
-the bound, the class that was not allocated from for longest gives up its oldest one.
+Design. The mapping is a sparse memfd: address space costs nothing and a page exists from its first touch. A chunk
+keeps its class for ever, so sum over classes of the most ever live in each must fit the reserved address space. Small
+chunks are bumped off slabs and, once freed, hold the free list's links in themselves. A large chunk may lose its
+pages while it is free, so its links are kept outside, in a stack per class that has room for every chunk of the class
+(release cannot fail). Free lists are last in, first out: a steady load keeps touching the same pages. Free large
+chunks that still hold pages are bounded; past the bound, the class that was not allocated from for longest gives up
+its oldest one.
 """
 
 from libc.errno cimport errno
@@ -276,8 +277,11 @@ cdef int coldest_class() noexcept nogil:
 
 
 cdef void give_back(int64_t bound_bytes) noexcept nogil:
-    """Frees the pages of large chunks until at most `bound_bytes` are cached. Entered and left with the lock held, which
-    is let go for each system call: a chunk that loses its pages is on no list meanwhile."""
+    """Frees the pages of large chunks until at most `bound_bytes` are cached.
+
+    Entered and left with the lock held, which is let go for each system call: a chunk that loses its pages is on no
+    list meanwhile.
+    """
     cdef LargeClass *cls
     cdef uint64_t offset, chunk_bytes
     cdef int index

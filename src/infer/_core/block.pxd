@@ -24,15 +24,18 @@ cdef Block *block_new(uint64_t capacity_bytes) noexcept nogil
 cdef void block_ref(Block *block) noexcept nogil
 # Frees at zero; NULL is let pass.
 cdef void block_unref(Block *block) noexcept nogil
-# Room for at least `capacity_bytes`, keeping the data: the same Block or a new one in its place (the old is then gone), or
-# NULL at the limit (the old stays). Only while there is a single reference.
+# Room for at least `capacity_bytes`, keeping the data: the same Block or a new one in its place (the old is then
+# gone), or NULL at the limit (the old stays). Only while there is a single reference.
 cdef Block *block_grow(Block *block, uint64_t capacity_bytes) noexcept nogil
 
 
 @cython.final
 cdef class BlockView:
-    """Read-only buffer over part of a Block. Each buffer taken from it keeps it alive, and it keeps the Block alive by one
-    reference of its own, so the Block outlives the last buffer. Made and freed on the loop thread."""
+    """Read-only buffer over part of a Block; made and freed on the loop thread.
+
+    Each buffer taken from it keeps it alive, and it keeps the Block alive by one reference of its own: the Block
+    outlives the last buffer.
+    """
     cdef Block *block
     cdef uint64_t start
     cdef Py_ssize_t size

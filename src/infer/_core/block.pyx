@@ -6,7 +6,7 @@ handed to the loop thread, only that thread touches its count.
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from infer._core.arena cimport allocate, at, class_bytes, offset_of, release

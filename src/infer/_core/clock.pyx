@@ -1,7 +1,7 @@
 """Monotonic time in nanoseconds: CLOCK_MONOTONIC, or a clock that a test steps.
 
-`now_ns` may be called by any thread, with or without the GIL. Tests replace it while no other thread calls it; a stepped
-time is seen by all threads.
+`now_ns` may be called by any thread, with or without the GIL. Tests replace it while no other thread calls it; a
+stepped time is seen by all threads.
 """
 
 from libc.stdint cimport int64_t

@@ -1,8 +1,8 @@
 """Counters and log-bucket histograms with a single writer, read at any time by a scrape.
 
 Each has one writing thread (the loop); readers on other threads see whole 64-bit values and may see a sum one update
-ahead of its count. Histograms have 8 buckets per doubling (relative width <= 12.5%), are mergeable by addition and are folded
-into the exported bounds at scrape time, so that an observation costs a shift and two adds.
+ahead of its count. Histograms have 8 buckets per doubling (relative width <= 12.5%), are mergeable by addition and
+are folded into the exported bounds at scrape time, so that an observation costs a shift and two adds.
 """
 
 from libc.stdint cimport int64_t, uint64_t

@@ -1,9 +1,10 @@
 """Bounded single-producer single-consumer ring of 64-bit arena offsets, lock-free, and the wake-up that goes with it.
 
-An executor pushes a finished Batch and wakes the loop through an eventfd only when the loop said it was about to sleep:
-producer: push (release), then `exchange(armed, 0) == 1` -> write the eventfd. Consumer: drain, armed = 1, full fence, look
-once more. Capacity is a power of two and at least the bound on work in flight, so a push to a well-sized ring cannot fail.
-Source: Lamport, "Specifying concurrent program modules" (1983), with cached indices as in folly's ProducerConsumerQueue.
+An executor pushes a finished Batch and wakes the loop through an eventfd only when the loop said it was about to
+sleep: producer: push (release), then `exchange(armed, 0) == 1` -> write the eventfd. Consumer: drain, armed = 1, full
+fence, look once more. Capacity is a power of two and at least the bound on work in flight, so a push to a well-sized
+ring cannot fail. Source: Lamport, "Specifying concurrent program modules" (1983), with cached indices as in folly's
+ProducerConsumerQueue.
 """
 
 from libc.stdint cimport int32_t, uint64_t

@@ -1,11 +1,12 @@
 """Bounded single-producer single-consumer ring of 64-bit values, lock-free, and the wake-up of its consumer.
 
-A Ring and a Waker belong to the consumer, which opens and closes them while no producer runs. One thread pushes, one thread
-takes; `waker_notify` may be called by any number of producers.
+A Ring and a Waker belong to the consumer, which opens and closes them while no producer runs. One thread pushes, one
+thread takes; `waker_notify` may be called by any number of producers.
 
-Why no wake-up is lost. Both sides touch `armed` by read-modify-write only. If a producer's exchange comes before the consumer's
-in the order of changes to `armed`, the consumer's reads from it (at the end of an unbroken chain of exchanges), so it sees the push made
-before it and its second look finds the value. If it comes after, it reads the 1 and writes the eventfd.
+Why no wake-up is lost. Both sides touch `armed` by read-modify-write only. If a producer's exchange comes before the
+consumer's in the order of changes to `armed`, the consumer's reads from it (at the end of an unbroken chain of
+exchanges), so it sees the push made before it and its second look finds the value. If it comes after, it reads the 1
+and writes the eventfd.
 """
 
 from libc.stdint cimport uint64_t

@@ -2,9 +2,9 @@
 
 The wheel owns its slots, never its nodes: whoever embeds a node removes it before freeing it. Loop thread only.
 
-Design. A deadline is rounded up to a tick, so a slot of level 0 expires as a whole. A node sits in the level whose slots are just
-fine enough to tell its tick from the present one; entering a slot of a higher level spreads its nodes over the levels below. The
-bitmap of occupied slots lets a long jump pass over empty ones.
+Design. A deadline is rounded up to a tick, so a slot of level 0 expires as a whole. A node sits in the level whose
+slots are just fine enough to tell its tick from the present one; entering a slot of a higher level spreads its nodes
+over the levels below. The bitmap of occupied slots lets a long jump pass over empty ones.
 """
 
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t

@@ -66,7 +66,8 @@ def test_release_from_the_middle_ends_the_process():
 
 @in_debug_builds
 def test_write_after_free_ends_the_process():
-    said = death_of("at = memory.allocate(200); memory.release(at, 200); memory.fill(at + 32, 1, 7); memory.allocate(200)")
+    said = death_of("at = memory.allocate(200); memory.release(at, 200); memory.fill(at + 32, 1, 7)\n"
+                    "memory.allocate(200)")
     assert "written to" in said or "AddressSanitizer" in said
 
 
