@@ -1,0 +1,324 @@
+"""One call on one HTTP/2 stream. See grpc_stream.pxd.
+
+Sources: gRPC `doc/PROTOCOL-HTTP2.md`; RFC 9113.
+"""
+
+from base64 import b64decode
+
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memcpy, memset
+
+from infer._core.block cimport block_data, block_grow, block_new, block_unref
+from infer._core.clock cimport now_ns
+from infer._core.debug cimport LIVE_STREAM, count_live
+from infer._core.grpc_message cimport PREFIX_BYTES, TIMEOUT_MALFORMED, parse_timeout, prefix_length
+from infer._core.status cimport (
+    STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNIMPLEMENTED)
+from infer._core.tensor cimport say, say_int
+
+from infer import errors
+
+cdef enum:
+    FIELD_OVERHEAD_BYTES = 32
+    FIRST_BODY_BYTES = 512
+    FIRST_MESSAGE_BYTES = 16384  # a Block starts no larger than this, whatever the prefix announces
+    FREE_STREAMS = 4096
+
+cdef int[STREAM_STATES][STREAM_EVENTS] followers = [
+    # HEADERS_END       MESSAGE_END      REPLY              CLOSE
+    [STREAM_MESSAGE,    -1,              STREAM_REPLYING,   STREAM_CLOSED],     # HEADERS
+    [-1,                STREAM_CALLED,   STREAM_REPLYING,   STREAM_CLOSED],     # MESSAGE
+    [-1,                -1,              STREAM_REPLYING,   STREAM_CLOSED],     # CALLED
+    [-1,                -1,              -1,                STREAM_CLOSED],     # REPLYING
+    [-1,                -1,              -1,                -1],                # CLOSED
+]
+
+cdef Stream *spare = NULL
+cdef int n_spare = 0
+
+
+cdef Stream *stream_new(int32_t id, int64_t received_ns) noexcept:
+    global spare, n_spare
+    cdef Stream *stream = spare
+    if stream != NULL:
+        spare = stream.next
+        n_spare -= 1
+    else:
+        stream = <Stream *> malloc(sizeof(Stream))
+        if stream == NULL:
+            return NULL
+    memset(stream, 0, sizeof(Stream))
+    stream.id = id
+    stream.received_ns = received_ns
+    stream.segments = stream.inline_segments
+    count_live(LIVE_STREAM, 1)
+    return stream
+
+
+cdef void stream_free(Stream *stream) noexcept:
+    global spare, n_spare
+    cdef int i
+    for i in range(stream.segment, stream.n_segments):
+        block_unref(stream.segments[i].block)
+    if stream.segments != stream.inline_segments:
+        free(stream.segments)
+    block_unref(stream.body)
+    count_live(LIVE_STREAM, -1)
+    if n_spare >= FREE_STREAMS:
+        free(stream)
+        return
+    stream.next = spare
+    spare = stream
+    n_spare += 1
+
+
+cdef int next_state(int state, int event) noexcept nogil:
+    if state < 0 or state >= STREAM_STATES or event < 0 or event >= STREAM_EVENTS:
+        return -1
+    return followers[state][event]
+
+
+cdef bint advance(Stream *stream, int event) noexcept:
+    cdef int following = next_state(stream.state, event)
+    if following < 0:
+        return False
+    stream.state = <uint8_t> following
+    return True
+
+
+cdef inline bint same(const uint8_t *text, uint64_t size_bytes, const char *literal, uint64_t literal_bytes) noexcept:
+    return size_bytes == literal_bytes and memcmp(text, literal, literal_bytes) == 0
+
+
+cdef bint is_grpc(const uint8_t *value, uint64_t size_bytes) noexcept:
+    """application/grpc, application/grpc+proto, either with parameters; no other subtype."""
+    if size_bytes < 16 or memcmp(value, b"application/grpc", 16) != 0:
+        return False
+    if size_bytes == 16 or value[16] == c';':
+        return True
+    return size_bytes >= 22 and memcmp(value + 16, b"+proto", 6) == 0 and (size_bytes == 22 or value[22] == c';')
+
+
+cdef bint is_base64(const uint8_t *value, uint64_t size_bytes) noexcept:
+    """Standard alphabet, padded or not; several values may be joined by commas."""
+    cdef uint64_t i
+    cdef uint64_t digits = 0
+    cdef uint64_t padding = 0
+    cdef uint8_t c
+    for i in range(size_bytes + 1):
+        c = value[i] if i < size_bytes else <uint8_t> c','
+        if c == c',':
+            if digits % 4 == 1 or padding > 2 or (padding > 0 and (digits + padding) % 4 != 0):
+                return False
+            digits = padding = 0
+        elif c == c'=':
+            padding += 1
+        elif padding == 0 and (c'A' <= c <= c'Z' or c'a' <= c <= c'z' or c'0' <= c <= c'9' or c == c'+' or c == c'/'):
+            digits += 1
+        else:
+            return False
+    return True
+
+
+cdef int on_field(Stream *stream, const uint8_t *name, uint64_t name_bytes, const uint8_t *value, uint64_t value_bytes,
+                  int32_t limit_bytes, ErrorText *error) noexcept:
+    cdef int64_t timeout_ns
+    stream.header_bytes += <int32_t> (name_bytes + value_bytes) + FIELD_OVERHEAD_BYTES
+    if stream.header_bytes > limit_bytes:
+        say(error, "the request's headers are larger than ")
+        say_int(error, limit_bytes)
+        say(error, " bytes (names and values and 32 each); send less metadata")
+        return STATUS_RESOURCE_EXHAUSTED
+    if same(name, name_bytes, b":method", 7):
+        if same(value, value_bytes, b"POST", 4):
+            stream.seen |= SEEN_POST
+    elif same(name, name_bytes, b"content-type", 12):
+        if is_grpc(value, value_bytes):
+            stream.seen |= SEEN_GRPC
+    elif same(name, name_bytes, b"te", 2):
+        stream.seen |= SEEN_TE
+    elif same(name, name_bytes, b"grpc-timeout", 12):
+        timeout_ns = parse_timeout(value, value_bytes)
+        if timeout_ns == TIMEOUT_MALFORMED or stream.seen & SEEN_TIMEOUT:
+            stream.seen |= SEEN_BAD_TIMEOUT
+        stream.seen |= SEEN_TIMEOUT
+        stream.timeout_ns = timeout_ns
+    elif same(name, name_bytes, b"grpc-encoding", 13):
+        if not same(value, value_bytes, b"identity", 8):
+            stream.seen |= SEEN_ENCODING
+    elif name_bytes > 4 and memcmp(name + name_bytes - 4, b"-bin", 4) == 0:
+        if not is_base64(value, value_bytes):
+            stream.seen |= SEEN_BAD_METADATA
+    return STATUS_OK
+
+
+cdef int check_headers(const Stream *stream, int *http_status, ErrorText *error) noexcept:
+    http_status[0] = 200
+    if not stream.seen & SEEN_POST:
+        http_status[0] = 405
+        say(error, "expected the method POST")
+        return STATUS_INTERNAL
+    if not stream.seen & SEEN_GRPC:
+        http_status[0] = 415
+        say(error, "expected the content-type application/grpc or application/grpc+proto")
+        return STATUS_INTERNAL
+    if stream.seen & SEEN_BAD_TIMEOUT:
+        say(error, "malformed grpc-timeout: expected once 1 to 8 digits and one of H M S m u n")
+        return STATUS_INTERNAL
+    if stream.seen & SEEN_BAD_METADATA:
+        say(error, "malformed metadata: the value of a -bin key must be base64")
+        return STATUS_INTERNAL
+    if stream.seen & SEEN_ENCODING:
+        say(error, "message compression is not supported: send grpc-encoding identity or leave it out")
+        return STATUS_UNIMPLEMENTED
+    return STATUS_OK
+
+
+cdef int refuse_prefix(Stream *stream, uint64_t limit_bytes, bint refuse_new, ErrorText *error) noexcept:
+    """Judges the 5-byte prefix."""
+    cdef uint8_t flag
+    cdef uint64_t announced = prefix_length(block_data(stream.body), &flag)
+    if flag != 0:
+        say(error, "the message's compressed flag is ")
+        say_int(error, flag)
+        say(error, ", and no grpc-encoding came with it: expected 0")
+        return STATUS_INTERNAL
+    if announced > limit_bytes:
+        say(error, "the message has ")
+        say_int(error, <int64_t> announced)
+        say(error, " bytes, the limit is ")
+        say_int(error, <int64_t> limit_bytes)
+        say(error, " (--max-message-bytes); send less in one call or raise it")
+        return STATUS_RESOURCE_EXHAUSTED
+    if refuse_new:
+        say(error, "too many bytes of unfinished requests are buffered; retry later or send to another replica")
+        return STATUS_RESOURCE_EXHAUSTED
+    stream.message_bytes = announced + PREFIX_BYTES
+    return STATUS_OK
+
+
+cdef bint reserve(Stream *stream, uint64_t more) noexcept:
+    """Room for `more` bytes in the body, doubled as they come and never past what is announced."""
+    cdef uint64_t needed, room
+    cdef Block *grown
+    if stream.body == NULL:
+        room = more if more > FIRST_BODY_BYTES else FIRST_BODY_BYTES
+        stream.body = block_new(room)
+        return stream.body != NULL
+    needed = stream.body.size_bytes + more
+    if needed <= stream.body.capacity_bytes:
+        return True
+    room = 2 * stream.body.capacity_bytes
+    if room < FIRST_MESSAGE_BYTES:
+        room = FIRST_MESSAGE_BYTES
+    if stream.message_bytes != 0 and room > stream.message_bytes:
+        room = stream.message_bytes
+    if room < needed:
+        room = needed
+    grown = block_grow(stream.body, room)
+    if grown == NULL:
+        return False
+    stream.body = grown
+    return True
+
+
+cdef int on_data(Stream *stream, const uint8_t *data, uint64_t size_bytes, uint64_t limit_bytes, bint refuse_new,
+                 ErrorText *error) noexcept:
+    cdef uint64_t taken = size_bytes
+    cdef int code
+    while size_bytes > 0:
+        taken = size_bytes
+        if stream.message_bytes == 0 and stream.body != NULL and stream.body.size_bytes + taken > PREFIX_BYTES:
+            taken = PREFIX_BYTES - stream.body.size_bytes
+        elif stream.message_bytes == 0 and stream.body == NULL and taken > FIRST_MESSAGE_BYTES:
+            taken = PREFIX_BYTES
+        elif stream.message_bytes != 0 and stream.body.size_bytes + taken > stream.message_bytes:
+            say(error, "a unary call carries exactly one message, a second one came")
+            return STATUS_UNIMPLEMENTED
+        if not reserve(stream, taken):
+            say(error, "the server's memory for requests is used up; retry later or send to another replica")
+            return STATUS_RESOURCE_EXHAUSTED
+        memcpy(block_data(stream.body) + stream.body.size_bytes, data, taken)
+        stream.body.size_bytes += taken
+        data += taken
+        size_bytes -= taken
+        if stream.message_bytes == 0 and stream.body.size_bytes >= PREFIX_BYTES:
+            code = refuse_prefix(stream, limit_bytes, refuse_new, error)
+            if code != STATUS_OK:
+                return code
+            if stream.body.size_bytes > stream.message_bytes:
+                say(error, "a unary call carries exactly one message, a second one came")
+                return STATUS_UNIMPLEMENTED
+    return STATUS_OK
+
+
+cdef int check_message(const Stream *stream, ErrorText *error) noexcept:
+    if stream.body == NULL:
+        say(error, "a unary call carries exactly one message, none came")
+        return STATUS_UNIMPLEMENTED
+    if stream.message_bytes == 0:
+        say(error, "the message is cut short in its 5-byte prefix")
+        return STATUS_INTERNAL
+    if stream.body.size_bytes < stream.message_bytes:
+        say(error, "the message is cut short: expected ")
+        say_int(error, <int64_t> stream.message_bytes - PREFIX_BYTES)
+        say(error, " bytes, got ")
+        say_int(error, <int64_t> stream.body.size_bytes - PREFIX_BYTES)
+        return STATUS_INTERNAL
+    return STATUS_OK
+
+
+cdef bint set_segments(Stream *stream, const Segment *segments, int count) noexcept:
+    cdef int i
+    if count > 2:
+        stream.segments = <Segment *> malloc(count * sizeof(Segment))
+        if stream.segments == NULL:
+            stream.segments = stream.inline_segments
+            for i in range(count):
+                block_unref(segments[i].block)
+            return False
+    memcpy(stream.segments, segments, count * sizeof(Segment))
+    stream.n_segments = count
+    return True
+
+
+cdef class ColdCall:
+    """A unary call for an async handler: request bytes in, reply bytes out, metadata, deadline, `abort`.
+
+    `metadata` is a tuple of (key, value): str values, bytes for keys that end in `-bin`.
+    """
+
+    def __cinit__(self):
+        self.stream = NULL
+        self.deadline_ns = 0
+        self.task = None
+
+    @property
+    def metadata(self):
+        pairs = []
+        for name, value in self.fields:
+            if name.endswith(b"-bin"):
+                pairs.append((name.decode(), decode_binary(value)))
+            else:
+                pairs.append((name.decode(), value.decode("ascii", "replace")))
+        return tuple(pairs)
+
+    @property
+    def cancelled(self):
+        """Whether the caller is gone."""
+        return self.stream == NULL
+
+    def time_remaining(self):
+        """Seconds until the deadline, or None where the call has none."""
+        if self.deadline_ns == 0:
+            return None
+        return max(0.0, (self.deadline_ns - now_ns()) / 1e9)
+
+    def abort(self, int code, str message not None):
+        """Ends the call with a gRPC status other than OK, by raising InferError."""
+        raise errors.InferError(message, code)
+
+
+def decode_binary(value):
+    """Base64 of a `-bin` metadata value, padded or not; raises ValueError where it is neither."""
+    return b64decode(value + b"=" * (-len(value) % 4), validate=True)

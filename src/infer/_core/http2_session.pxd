@@ -1,0 +1,105 @@
+"""One HTTP/2 connection's protocol: bytes in, calls out; replies in, bytes out. No I/O.
+
+Owns the nghttp2 session and its Streams. Loop thread only. Hot calls (ModelInfer) go to the RequestSink, all others to a
+table of cold handlers.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from infer._core.capi.nghttp2 cimport nghttp2_session
+from infer._core.grpc_stream cimport Stream
+from infer._core.request cimport Reply, RequestSink, ResponseSink
+from infer._core.tensor cimport ErrorText
+
+cdef enum RefusedKind:
+    REFUSED_HEADERS = 0          # a header block over the limit
+    REFUSED_MESSAGE = 1          # a message over the limit
+    REFUSED_BUFFERED = 2         # too many bytes of unfinished requests
+    REFUSED_CONNECTIONS = 3
+    REFUSED_PREFACE = 4          # no preface or no SETTINGS acknowledgement in time
+    REFUSED_STALLED = 5          # a peer that does not read
+    REFUSED_EMPTY_FRAMES = 6     # too many empty DATA frames in a row
+    REFUSED_KINDS = 7
+
+# Bounds of a transport, each a setting; shared by its sessions.
+cdef struct Limits:
+    int32_t header_bytes
+    int32_t max_streams
+    int32_t stream_window_bytes
+    int32_t connection_window_bytes
+    int64_t max_message_bytes
+    int64_t connection_buffered_bytes
+    int64_t process_buffered_bytes
+
+# Written by the loop thread, read by a scrape.
+cdef struct TransportStats:
+    int64_t connections
+    int64_t connections_total
+    int64_t streams
+    int64_t streams_total
+    int64_t cold_calls_total
+    int64_t received_bytes
+    int64_t sent_bytes
+    int64_t buffered_bytes       # of messages that are not whole yet
+    int64_t refused[7]
+
+cdef class Http2Session(ResponseSink):
+    cdef nghttp2_session *session
+    cdef RequestSink sink
+    cdef Limits *limits                    # owner's
+    cdef TransportStats *stats             # owner's
+    cdef object owner                      # keeps limits and stats alive
+    cdef dict handlers                     # path -> async handler
+    cdef object spawn                      # spawn(session, call, handler): runs a cold handler
+    cdef list flushes                      # sessions with something to send append themselves, once
+    cdef object connection                 # the protocol's; given back through `flushes`
+    cdef Stream *streams
+    cdef int32_t n_streams
+    cdef int32_t early_replies             # replies whose request has not ended
+    cdef int32_t empty_frames              # DATA frames without data, in a row
+    cdef int64_t buffered_bytes
+    cdef int64_t now                       # at the start of the current feed
+    cdef bint listed                       # in `flushes`
+    cdef bint settled                      # the peer has acknowledged our SETTINGS
+    cdef bint draining
+    cdef bint last_goaway
+    cdef bint closed
+    cdef str peer
+    cdef ErrorText error
+    cdef uint8_t *scratch                  # while output is taken: where frames are joined
+    cdef uint64_t scratched
+    cdef uint64_t taken
+    cdef uint64_t take_limit
+    cdef bint blocked                      # output stopped at take_limit
+    cdef list pieces
+
+    cdef int start(self) except -1
+    # Consumes what came. 0, or -1: the connection is to be closed after what is still to be sent.
+    cdef int feed(self, const uint8_t *data, uint64_t size_bytes) noexcept
+    # What is to be sent now, about `limit_bytes` at most: a list of bytes-like objects, or None. *more: not all of it.
+    cdef list take_output(self, uint64_t limit_bytes, bint *more)
+    cdef bint wants_output(self) noexcept
+    cdef bint is_done(self) noexcept
+    cdef void want_flush(self) noexcept
+    cdef void refuse(self, Stream *stream, int http_status, int code) noexcept
+    cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message, uint32_t message_bytes,
+                             int64_t pushback_ms) noexcept
+    cdef void submit_reply(self, Stream *stream) noexcept
+    cdef void headers_end(self, Stream *stream, bint end_stream) noexcept
+    cdef void message_end(self, Stream *stream) noexcept
+    cdef void open_cold(self, Stream *stream, bytes path) noexcept
+    cdef int check_path(self, Stream *stream) noexcept
+    cdef void release_buffered(self, Stream *stream) noexcept
+    cdef void count_refused(self, const Stream *stream) noexcept
+    cdef void set_early(self, Stream *stream, bint early) noexcept
+    cdef void say_last_goaway(self) noexcept
+    cdef void drop(self, Stream *stream) noexcept
+    cdef int put_bytes(self, const uint8_t *data, uint64_t size_bytes) except -1
+    cdef int cut_piece(self) except -1
+    # GOAWAY, a PING, and once it is answered the last GOAWAY; streams under way finish.
+    cdef void drain(self) noexcept
+    # Ends every call with UNAVAILABLE and the session with GOAWAY.
+    cdef void end_calls(self, const char *message) noexcept
+    # The connection is gone: every call is cancelled, all memory freed.
+    cdef void close(self) noexcept
+    cdef void terminate(self, uint32_t error_code) noexcept

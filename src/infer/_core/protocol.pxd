@@ -1,0 +1,38 @@
+"""Sockets to sessions: an asyncio BufferedProtocol per connection, and the Endpoint that they share.
+
+Loop thread only. Bytes are read into the Endpoint's one buffer and written once per loop turn and connection.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from infer._core.http2_session cimport Http2Session, Limits, TransportStats
+from infer._core.request cimport RequestSink
+
+cdef class Endpoint:
+    cdef Limits limits
+    cdef TransportStats stats
+    cdef RequestSink sink
+    cdef dict handlers
+    cdef object spawn
+    cdef list flushes                      # connections with something to write at the end of this turn
+    cdef set connections
+    cdef bytearray read_room
+    cdef object read_view
+    cdef uint8_t *read_bytes
+    cdef int64_t max_connections
+    cdef int64_t outbound_bytes
+    cdef int64_t preface_timeout_ns
+    cdef int64_t write_stall_timeout_ns
+    cdef object on_idle                    # called when the last connection is gone
+    cdef bint draining
+    cdef void closed(self, Connection connection)
+
+cdef class Connection:
+    cdef Endpoint endpoint
+    cdef Http2Session session
+    cdef object transport
+    cdef int64_t opened_ns
+    cdef int64_t stalled_ns                # since when the peer does not read; 0: it does
+    cdef bint failed
+    cdef void flush(self)
+    cdef void finish(self)

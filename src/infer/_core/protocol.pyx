@@ -1,0 +1,234 @@
+"""asyncio BufferedProtocol over Http2Session, and the Endpoint that owns what its connections share.
+
+uvloop reads into `get_buffer`'s memory and calls `buffer_updated`; one buffer serves all connections, since a read is consumed
+before the next begins. What a turn of the loop has to send is noted in `flushes` and written at its end.
+"""
+
+from infer._core.clock cimport now_ns
+from infer._core.http2_session cimport (
+    REFUSED_BUFFERED, REFUSED_CONNECTIONS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_MESSAGE, REFUSED_PREFACE,
+    REFUSED_STALLED)
+from libc.string cimport memset
+
+cdef enum:
+    READ_BYTES = 131072
+
+
+cdef class Endpoint:
+    """What the connections of one server share: limits, statistics, the sink, cold handlers, the read buffer.
+
+    handlers: path -> async handler. spawn(session, call, handler) runs a cold call and ends in `session.finish_cold`.
+    Sizes in bytes, times in seconds. Raises ValueError for a bound that is not positive.
+    """
+
+    def __init__(self, RequestSink sink not None, dict handlers not None, spawn, *, int header_bytes=16384,
+                 int max_streams=1024, int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
+                 int64_t process_buffered_bytes=1 << 32, int64_t outbound_bytes=4 << 20, int64_t max_connections=0,
+                 double preface_timeout=10.0, double write_stall_timeout=30.0, int stream_window_bytes=1 << 20,
+                 int connection_window_bytes=16 << 20):
+        for name, bound in (("header_bytes", header_bytes), ("max_streams", max_streams),
+                            ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes)):
+            if bound <= 0:
+                raise ValueError(f"{name} must be positive, got {bound}")
+        memset(&self.stats, 0, sizeof(self.stats))
+        self.sink = sink
+        self.handlers = handlers
+        self.spawn = spawn
+        self.flushes = []
+        self.connections = set()
+        self.read_room = bytearray(READ_BYTES)
+        self.read_view = memoryview(self.read_room)
+        self.read_bytes = <uint8_t *> <char *> self.read_room
+        self.limits.header_bytes = header_bytes
+        self.limits.max_streams = max_streams
+        self.limits.stream_window_bytes = stream_window_bytes
+        self.limits.connection_window_bytes = connection_window_bytes
+        self.limits.max_message_bytes = max_message_bytes
+        self.limits.connection_buffered_bytes = connection_buffered_bytes
+        self.limits.process_buffered_bytes = process_buffered_bytes
+        self.outbound_bytes = outbound_bytes
+        self.max_connections = max_connections
+        self.preface_timeout_ns = <int64_t> (preface_timeout * 1e9)
+        self.write_stall_timeout_ns = <int64_t> (write_stall_timeout * 1e9)
+        self.on_idle = None
+        self.draining = False
+
+    def connection(self):
+        """A protocol for one accepted connection: the server's protocol factory."""
+        cdef Connection connection = Connection.__new__(Connection)
+        connection.endpoint = self
+        return connection
+
+    def flush_all(self):
+        """Writes what every connection has to send; called at the end of a turn that produced replies."""
+        cdef list flushes = self.flushes
+        cdef Connection connection
+        while flushes:
+            connection = <Connection> flushes.pop()
+            connection.flush()
+
+    def check_timeouts(self):
+        """Ends connections whose peer has not sent its preface and SETTINGS acknowledgement in time, or does not read."""
+        cdef Connection connection
+        cdef int64_t now = now_ns()
+        for each in list(self.connections):
+            connection = <Connection> each
+            if not connection.session.settled and now - connection.opened_ns > self.preface_timeout_ns:
+                self.stats.refused[<int> REFUSED_PREFACE] += 1
+                connection.transport.abort()
+            elif connection.stalled_ns != 0 and now - connection.stalled_ns > self.write_stall_timeout_ns:
+                self.stats.refused[<int> REFUSED_STALLED] += 1
+                connection.transport.abort()
+
+    def drain(self, on_idle):
+        """GOAWAY on every connection; calls under way finish. `on_idle()` is called once no connection is left."""
+        cdef Connection connection
+        self.draining = True
+        self.on_idle = on_idle
+        for each in list(self.connections):
+            connection = <Connection> each
+            connection.session.drain()
+            connection.flush()
+        if not self.connections:
+            self.on_idle = None
+            on_idle()
+
+    def end_calls(self, bytes message not None):
+        """Ends every call under way with UNAVAILABLE and closes the connections."""
+        cdef Connection connection
+        for each in list(self.connections):
+            connection = <Connection> each
+            connection.session.end_calls(message)
+            connection.flush()
+            connection.transport.close()
+
+    def abort(self):
+        """Closes every connection at once, sending nothing more."""
+        for each in list(self.connections):
+            (<Connection> each).transport.abort()
+
+    cdef void closed(self, Connection connection):
+        self.connections.discard(connection)
+        self.stats.connections -= 1
+        if self.on_idle is not None and not self.connections:
+            on_idle = self.on_idle
+            self.on_idle = None
+            on_idle()
+
+    def snapshot(self):
+        """Gauges and counters by name; `refused` by limit."""
+        return {
+            "connections": self.stats.connections,
+            "connections_total": self.stats.connections_total,
+            "streams": self.stats.streams,
+            "streams_total": self.stats.streams_total,
+            "cold_calls_total": self.stats.cold_calls_total,
+            "received_bytes_total": self.stats.received_bytes,
+            "sent_bytes_total": self.stats.sent_bytes,
+            "buffered_bytes": self.stats.buffered_bytes,
+            "refused": {
+                "header_bytes": self.stats.refused[<int> REFUSED_HEADERS],
+                "max_message_bytes": self.stats.refused[<int> REFUSED_MESSAGE],
+                "max_buffered_bytes": self.stats.refused[<int> REFUSED_BUFFERED],
+                "max_connections": self.stats.refused[<int> REFUSED_CONNECTIONS],
+                "preface_timeout": self.stats.refused[<int> REFUSED_PREFACE],
+                "write_stall_timeout": self.stats.refused[<int> REFUSED_STALLED],
+                "empty_frames": self.stats.refused[<int> REFUSED_EMPTY_FRAMES],
+            },
+        }
+
+
+cdef str peer_name(transport):
+    """Address of the other end as gRPC writes it."""
+    peer = transport.get_extra_info("peername")
+    if isinstance(peer, tuple):
+        return f"ipv6:[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"ipv4:{peer[0]}:{peer[1]}"
+    return "unix:"
+
+
+cdef class Connection:
+    """One connection's protocol. Not derived from asyncio.Protocol, so that uvloop reads into our buffer."""
+
+    def connection_made(self, transport):
+        cdef Endpoint endpoint = self.endpoint
+        cdef Http2Session session
+        self.transport = transport
+        self.opened_ns = now_ns()
+        endpoint.stats.connections += 1
+        endpoint.stats.connections_total += 1
+        session = Http2Session.__new__(Http2Session)
+        session.sink = endpoint.sink
+        session.limits = &endpoint.limits
+        session.stats = &endpoint.stats
+        session.owner = endpoint
+        session.handlers = endpoint.handlers
+        session.spawn = endpoint.spawn
+        session.flushes = endpoint.flushes
+        session.connection = self
+        session.peer = peer_name(transport)
+        self.session = session
+        endpoint.connections.add(self)
+        if 0 < endpoint.max_connections < endpoint.stats.connections:
+            endpoint.stats.refused[<int> REFUSED_CONNECTIONS] += 1
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=endpoint.outbound_bytes // 2, low=endpoint.outbound_bytes // 8)
+        session.start()
+        if endpoint.draining:
+            session.drain()
+        self.flush()
+
+    def get_buffer(self, sizehint):
+        return self.endpoint.read_view
+
+    def buffer_updated(self, Py_ssize_t size_bytes):
+        cdef Http2Session session = self.session
+        if self.failed or session.closed:
+            return
+        if session.feed(self.endpoint.read_bytes, <uint64_t> size_bytes) != 0:
+            self.failed = True
+        self.endpoint.sink.kick()
+        if session.wants_output():
+            self.flush()
+        elif self.failed or session.is_done():
+            self.finish()
+
+    def eof_received(self):
+        return False
+
+    def pause_writing(self):
+        self.stalled_ns = now_ns()
+
+    def resume_writing(self):
+        self.stalled_ns = 0
+        self.flush()
+
+    def connection_lost(self, error):
+        self.session.close()
+        self.endpoint.closed(self)
+        self.transport = None
+
+    cdef void flush(self):
+        """Hands over what the session has to send, while the socket takes it."""
+        cdef Http2Session session = self.session
+        cdef bint more = True
+        cdef list pieces
+        if self.transport is None:
+            return
+        while more and self.stalled_ns == 0:
+            pieces = session.take_output(<uint64_t> self.endpoint.outbound_bytes // 4, &more)
+            if pieces is None:
+                break
+            if len(pieces) == 1:
+                self.transport.write(pieces[0])
+            else:
+                self.transport.writelines(pieces)
+        session.listed = False
+        if self.failed or session.is_done():
+            self.finish()
+
+    cdef void finish(self):
+        """Nothing more will be said: closes once what is buffered is sent, at the latest when the peer stalls."""
+        if self.stalled_ns == 0 and not self.transport.is_closing():
+            self.stalled_ns = now_ns()
+        self.transport.close()
