@@ -49,7 +49,7 @@ cdef struct ClientSession:
     bint goaway
     uint32_t goaway_code
 
-# 0, or a negative nghttp2 error. `path` and `authority` are lent for the session's life. timeout_ns 0 = no grpc-timeout.
+# 0, or a negative nghttp2 error. `path` and `authority` are lent for the session's life. timeout_ns 0: no grpc-timeout.
 cdef int session_open(
     ClientSession *session, const char *path, size_t path_bytes, const char *authority, size_t authority_bytes,
     int64_t timeout_ns, uint32_t capacity, reply_callback on_reply, void *owner) noexcept nogil

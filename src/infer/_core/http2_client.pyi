@@ -33,7 +33,7 @@ class ClientConnection:
     def start(self, message: bytes) -> int:
         """Queue a call and return its id. ConnectionError when none can be started now."""
     def feed(self, data: bytes | bytearray | memoryview) -> list[Reply]:
-        """Calls that ended by these bytes. ConnectionError when the peer broke the protocol."""
+        """Calls that ended by these bytes. ConnectionError when the session cannot go on."""
     def take_output(self) -> bytes:
         """Bytes for the socket, b"" when there are none. What ends by it is returned by the next feed or abandon."""
     def abandon(self) -> list[Reply]:

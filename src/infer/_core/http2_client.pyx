@@ -325,7 +325,10 @@ cdef bint session_is_finished(ClientSession *session) noexcept nogil:
 
 
 cdef const char *session_reason(const ClientSession *session) noexcept nogil:
-    return nghttp2_strerror(session.error) if session.error != 0 else nghttp2_http2_strerror(session.goaway_code)
+    if session.error != 0:
+        return nghttp2_strerror(session.error)
+    # nghttp2 answers a peer that breaks the protocol by a GOAWAY of its own, and is finished.
+    return nghttp2_http2_strerror(session.goaway_code if session.goaway else NGHTTP2_PROTOCOL_ERROR)
 
 
 cdef const char *reset_text(uint32_t code) noexcept nogil:

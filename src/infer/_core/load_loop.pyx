@@ -263,7 +263,7 @@ cdef void flush_connection(Connection *connection) noexcept nogil:
 cdef void end_session(Connection *connection) noexcept nogil:
     """The session can do nothing more: a broken peer, or a GOAWAY whose streams have ended."""
     cdef ClientSession *session = &connection.session
-    lose_connection(connection, b"HTTP/2" if session.error != 0 else b"GOAWAY", session_reason(session))
+    lose_connection(connection, b"GOAWAY" if session.goaway else b"HTTP/2", session_reason(session))
 
 
 cdef void read_connection(Connection *connection) noexcept nogil:
@@ -274,7 +274,7 @@ cdef void read_connection(Connection *connection) noexcept nogil:
             lose_connection(connection, b"receive failed", strerror(errno))
         return
     if size == 0:
-        lose_connection(connection, b"closed by the server", session_reason(&connection.session))
+        lose_connection(connection, b"connection lost", b"closed by the server")
         return
     loop.received_ns = now_ns()
     if session_feed(&connection.session, loop.in_buffer, <size_t>size) != 0:

@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 cdef extern from "<nghttp2/nghttp2.h>" nogil:
     enum:
         NGHTTP2_NO_ERROR
+        NGHTTP2_PROTOCOL_ERROR
         NGHTTP2_REFUSED_STREAM
         NGHTTP2_FLAG_NONE
         NGHTTP2_FLAG_ACK
