@@ -60,6 +60,7 @@ cdef class Http2Session(ResponseSink):
     cdef int64_t buffered_bytes
     cdef int64_t now                       # at the start of the current feed
     cdef bint listed                       # in `flushes`
+    cdef bint greeted                      # the preface and the peer's SETTINGS have come
     cdef bint settled                      # the peer has acknowledged our SETTINGS
     cdef bint draining
     cdef bint last_goaway

@@ -153,6 +153,8 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
     elif frame.hd.type == NGHTTP2_SETTINGS:
         if frame.hd.flags & NGHTTP2_FLAG_ACK:
             self.settled = True
+        else:
+            self.greeted = True
     elif frame.hd.type == NGHTTP2_PING:
         if frame.hd.flags & NGHTTP2_FLAG_ACK and self.draining and memcmp(frame.ping.opaque_data, DRAIN_PING, 8) == 0:
             self.say_last_goaway()

@@ -101,7 +101,18 @@ cdef class Pipeline(RequestSink):
         """Swaps the route table: calls submitted from now on see the new one."""
         self.routes = routes
 
+    def close(self):
+        """Stops the deadline timer and lets go of the transport; nothing may be submitted any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.after_turn = None
+
     # Statistics.
+
+    def queued_rows_of(self, VersionEntry entry not None):
+        """Rows that wait in the version's queue."""
+        return (<VersionQueue *> entry.c.queue).rows if entry.c.queue != NULL else 0
 
     @property
     def queued_rows(self):

@@ -21,7 +21,8 @@ cdef class Endpoint:
     cdef uint8_t *read_bytes
     cdef int64_t max_connections
     cdef int64_t outbound_bytes
-    cdef int64_t preface_timeout_ns
+    cdef int64_t preface_timeout_ns        # until the preface and the peer's SETTINGS are here
+    cdef int64_t settings_timeout_ns       # until it has acknowledged ours
     cdef int64_t write_stall_timeout_ns
     cdef object on_idle                    # called when the last connection is gone
     cdef bint draining

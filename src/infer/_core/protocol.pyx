@@ -24,7 +24,7 @@ cdef class Endpoint:
     def __init__(self, RequestSink sink not None, dict handlers not None, spawn, *, int header_bytes=16384,
                  int max_streams=1024, int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
                  int64_t process_buffered_bytes=1 << 32, int64_t outbound_bytes=4 << 20, int64_t max_connections=0,
-                 double preface_timeout=10.0, double write_stall_timeout=30.0, int stream_window_bytes=1 << 20,
+                 double preface_timeout=10.0, double settings_timeout=10.0, double write_stall_timeout=30.0, int stream_window_bytes=1 << 20,
                  int connection_window_bytes=16 << 20):
         for name, bound in (("header_bytes", header_bytes), ("max_streams", max_streams),
                             ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes)):
@@ -49,6 +49,7 @@ cdef class Endpoint:
         self.outbound_bytes = outbound_bytes
         self.max_connections = max_connections
         self.preface_timeout_ns = <int64_t> (preface_timeout * 1e9)
+        self.settings_timeout_ns = <int64_t> (settings_timeout * 1e9)
         self.write_stall_timeout_ns = <int64_t> (write_stall_timeout * 1e9)
         self.on_idle = None
         self.draining = False
@@ -71,9 +72,12 @@ cdef class Endpoint:
         """Ends connections whose peer has not sent its preface and SETTINGS acknowledgement in time, or does not read."""
         cdef Connection connection
         cdef int64_t now = now_ns()
+        cdef int64_t age_ns
         for each in list(self.connections):
             connection = <Connection> each
-            if not connection.session.settled and now - connection.opened_ns > self.preface_timeout_ns:
+            age_ns = now - connection.opened_ns
+            if (not connection.session.greeted and age_ns > self.preface_timeout_ns) or (
+                    not connection.session.settled and age_ns > self.settings_timeout_ns):
                 self.stats.refused[<int> REFUSED_PREFACE] += 1
                 connection.transport.abort()
             elif connection.stalled_ns != 0 and now - connection.stalled_ns > self.write_stall_timeout_ns:

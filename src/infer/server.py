@@ -1,0 +1,340 @@
+"""Composition root: builds every part in order, starts, drains, stops.
+
+Order of a start: sockets bound (a conflict ends the program at once), HTTP answers, models load on a thread of their own,
+the route table is handed over, gRPC listens, ready. Order of a drain: unready, `drain_delay`, GOAWAY, calls under way finish
+within `drain_timeout`, executors stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from infer._core import arena
+from infer._core.executor import ExecutorPool
+from infer._core.model_version import VersionEntry
+from infer._core.ort_session import Runtime
+from infer._core.pipeline import Pipeline
+from infer._core.router import RouteTable
+from infer.config import Origin, Settings
+from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
+from infer.errors import InferError, ModelLoadError
+from infer.models.loader import LoadOptions, load_version
+from infer.models.repository import ModelSource, scan
+from infer.observe import http as http_pages
+from infer.observe.logs import QueuedHandler, configure
+from infer.observe.metrics import renderer
+from infer.observe.startup import Start, Step, address_text, announce
+from infer.proto import DESCRIPTORS
+from infer.services.health import health_service
+from infer.services.inference import inference_service
+from infer.transport.native import NativeTransport
+from infer.versions import nghttp2_version, onnxruntime_version
+
+log = logging.getLogger("infer.server")
+
+FAILED_PRECONDITION = 9
+HEARTBEAT_SECONDS = 0.5
+LIVE_SECONDS = 10.0
+# A waiting thread asks for the GIL after this long instead of 5 ms: a scrape must not stall the loop, nor the loop a scrape.
+SWITCH_SECONDS = 0.0005
+ARENA_SHARE = 2
+BUFFERED_SHARE = 4
+
+
+class Server:
+    """One server in this process: the parts and their life. Its methods run on the loop thread unless they say else."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.loop = loop
+        self.threads: Threads = plan_threads(available_cores(), settings.executors, settings.intra_op)
+        self.routes = RouteTable([])
+        self.steps: list[Step] = []
+        self.failures: dict[str, str] = {}
+        self._entries: list[VersionEntry] = []
+        self._beat = time.monotonic()
+        self._heart: asyncio.TimerHandle | None = None
+        self._loaded = False
+        self._draining = False
+        memory = memory_limit_bytes()
+        arena.open(memory // ARENA_SHARE, memory // ARENA_SHARE)
+        self.sockets = self._bind()
+        self.pool = ExecutorPool(self.threads.executors)
+        self.pipeline = Pipeline(loop, self.pool, self.routes)
+        handlers = {**inference_service(self), **health_service(self)}
+        self.transport = NativeTransport(
+            loop, self.pipeline, handlers,
+            header_bytes=settings.header_bytes, max_streams=settings.max_streams,
+            max_message_bytes=settings.max_message_bytes, connection_buffered_bytes=settings.max_buffered_bytes,
+            process_buffered_bytes=settings.max_buffered_bytes_total or memory // BUFFERED_SHARE,
+            outbound_bytes=settings.outbound_bytes,
+            max_connections=settings.max_connections or raise_open_files(),
+            preface_timeout=settings.preface_timeout, settings_timeout=settings.settings_timeout,
+            write_stall_timeout=settings.write_stall_timeout)
+        self.pipeline.after_turn = self.transport.flush
+        self.http = http_pages.HttpServer(settings.host, settings.http_port, http_pages.pages(self, renderer(self, {
+            "nghttp2": nghttp2_version(), "onnxruntime": onnxruntime_version()})))
+
+    # What services, health and metrics see of the server; `live`, `ready`, `versions` and `gauges` from any thread.
+
+    @property
+    def live(self) -> bool:
+        """Whether the loop has turned lately."""
+        return time.monotonic() - self._beat < LIVE_SECONDS
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model that was asked for is served and the server is not draining."""
+        return self._loaded and not self._draining and not self.failures
+
+    def versions(self) -> list[VersionEntry]:
+        return list(self._entries)
+
+    def gauges(self) -> Mapping[str, Any]:
+        snapshot = self.transport.endpoint.snapshot()
+        stats = arena.stats()
+        return {
+            "ready": int(self.ready),
+            "in_flight": self.pipeline.in_flight,
+            "queue_rows": {(entry.name.decode(), entry.version): self.pipeline.queued_rows_of(entry)
+                           for entry in self._entries},
+            "executors": self.threads.executors,
+            "connections": snapshot["connections"],
+            "connections_accepted": snapshot["connections_total"],
+            "streams": snapshot["streams"],
+            "refused": snapshot["refused"],
+            "buffered_bytes": snapshot["buffered_bytes"],
+            "arena_bytes": {"live": stats["live_bytes"], "high_water": stats["high_water_bytes"],
+                            "limit": stats["limit_bytes"]},
+            "unrouted": self.pipeline.unrouted_calls(),
+        }
+
+    # Start.
+
+    def _bind(self) -> list[socket.socket]:
+        """The gRPC sockets, bound and not yet listening. Raises OSError naming the address that is taken."""
+        bound = []
+        try:
+            with named(f"{self.settings.host}:{self.settings.port} (--host, --port)"):
+                bound.append(http_pages.bind(self.settings.host, self.settings.port))
+            if self.settings.uds is not None:
+                with named(f"{self.settings.uds} (--uds)"):
+                    bound.append(bind_unix(self.settings.uds))
+        except OSError:
+            for each in bound:
+                each.close()
+            raise
+        return bound
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where gRPC is served: host:port or unix:path."""
+        names = []
+        for each in self.sockets:
+            name = each.getsockname()
+            names.append(f"unix:{name}" if each.family == socket.AF_UNIX else address_text(name[0], name[1]))
+        return names
+
+    async def start(self) -> None:
+        """Loads every model and serves. Raises InferError where none can be served."""
+        self.loop.add_reader(self.pool.eventfd, self.pipeline.on_wake)
+        self.pool.start()
+        self.http.serve()
+        self._turn()
+        with ThreadPoolExecutor(1, "infer-load") as loader:
+            entries = await self.loop.run_in_executor(loader, self._load)
+        for entry in entries:
+            self.pipeline.attach(entry)
+        self._entries = entries
+        self.routes = RouteTable(
+            [(entry.name.decode(), [entry], None) for entry in entries]
+            + [(name, [], (FAILED_PRECONDITION, f"model {name!r} could not be loaded: {reason}"))
+               for name, reason in self.failures.items()])
+        self.pipeline.set_routes(self.routes)
+        with self._timed("listen"):
+            await self.transport.listen(self.sockets)
+        self._loaded = True
+
+    def _turn(self) -> None:
+        self._beat = time.monotonic()
+        self._heart = self.loop.call_later(HEARTBEAT_SECONDS, self._turn)
+
+    def _load(self) -> list[VersionEntry]:
+        """All models of the settings, on the loader's thread. One that fails leaves its reason in `failures`."""
+        settings = self.settings
+        with self._timed("scan"):
+            sources = scan(settings.paths, settings.name)
+        with self._timed("runtime"):
+            runtime = Runtime(str(settings.onnxruntime_library) if settings.onnxruntime_library else None,
+                              self.threads.intra_op)
+        options = LoadOptions(
+            providers=settings.provider, max_rows=settings.max_batch_size, gather_rows=settings.gather_rows,
+            delay_ns=settings.max_queue_delay_us * 1000, queue_limit_rows=settings.max_queue_rows,
+            max_running=self.threads.max_running)
+        entries = []
+        for source in sources:
+            with self._timed(f"load {source.name}"):
+                entry = self._load_one(source, runtime, options)
+            if entry is not None:
+                entries.append(entry)
+        if not entries:
+            reasons = "\n  ".join(f"{name}: {reason}" for name, reason in self.failures.items())
+            raise ModelLoadError(f"no model could be loaded:\n  {reasons}")
+        return entries
+
+    def _load_one(self, source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry | None:
+        try:
+            return load_version(source, runtime, options)
+        except InferError as error:
+            self.failures[source.name] = error.message
+            log.error("model %r is not served: %s", source.name, error.message)
+            return None
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Any:
+        begin = time.perf_counter()
+        yield
+        self.steps.append(Step(name, (time.perf_counter() - begin) * 1e3))
+
+    def description(self) -> Start:
+        """What the start prints."""
+        host, port = self.http.address
+        return Start(models=self._entries, executors=self.threads.executors, intra_op=self.threads.intra_op,
+                     grpc=self.addresses, http=address_text(host, port), steps=self.steps, protoset=str(DESCRIPTORS))
+
+    # The end.
+
+    async def drain(self, delay: float, timeout: float) -> bool:
+        """Unready, `delay` seconds, GOAWAY, at most `timeout` seconds for calls under way; whether all of them ended."""
+        self._draining = True
+        log.info("draining: unready", extra={"delay_s": delay, "in_flight": self.pipeline.in_flight})
+        await asyncio.sleep(delay)
+        log.info("draining: GOAWAY", extra={"connections": self.transport.endpoint.snapshot()["connections"],
+                                            "in_flight": self.pipeline.in_flight})
+        drained = await self.transport.drain(timeout)
+        log.info("drained" if drained else "drain timed out", extra={"in_flight": self.pipeline.in_flight})
+        return drained
+
+    async def stop(self) -> None:
+        """Ends everything, calls under way included, and frees what the process shares."""
+        self._draining = True
+        await self.transport.close()
+        self.pool.stop()
+        self.loop.remove_reader(self.pool.eventfd)
+        self.pipeline.on_wake()
+        self.pipeline.close()
+        if self._heart is not None:
+            self._heart.cancel()
+        for entry in self._entries:
+            self.pipeline.detach(entry)
+        self._entries = []
+        self.http.close()
+        for each in self.sockets:
+            each.close()
+        if self.settings.uds is not None:
+            self.settings.uds.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named(what: str) -> Any:
+    """Adds what was to be bound to an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"cannot bind {what}: {error.strerror}") from error
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A bound Unix socket; one that a dead server left behind is replaced, one that answers is a conflict."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        except FileNotFoundError:
+            pass
+        else:
+            raise OSError(98, "another server answers on it")
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound.bind(os.fspath(path))
+    return bound
+
+
+class Signals:
+    """SIGTERM and SIGINT as events: the first asks for a drain, the second for an end at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.first: asyncio.Future[int] = loop.create_future()
+        self.second: asyncio.Future[int] = loop.create_future()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._came, number)
+
+    def _came(self, number: int) -> None:
+        for each in (self.first, self.second):
+            if not each.done():
+                each.set_result(number)
+                return
+
+
+async def serve(settings: Settings) -> int:
+    """Serves until a signal; the process's exit code: 0 drained, 1 ended before its calls did."""
+    loop = asyncio.get_running_loop()
+    signals = Signals(loop)
+    server = Server(settings, loop)
+    try:
+        start = loop.create_task(server.start())
+        await asyncio.wait({start, signals.first}, return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            log.info("stopped by a signal while loading")
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            return 0
+        await start
+        announce(server.description(), sys.stdout)
+        gc.collect()
+        gc.freeze()
+        number = await signals.first
+        delay = 0.0 if number == signal.SIGINT else settings.drain_delay
+        drain = loop.create_task(server.drain(delay, settings.drain_timeout))
+        await asyncio.wait({drain, signals.second}, return_when=asyncio.FIRST_COMPLETED)
+        if not drain.done():
+            log.warning("second signal: stopping at once", extra={"in_flight": server.pipeline.in_flight})
+            drain.cancel()
+            await asyncio.gather(drain, return_exceptions=True)
+            server.transport.endpoint.end_calls(b"the server was stopped; send the request to another replica")
+            return 1
+        return 0 if drain.result() else 1
+    finally:
+        await server.stop()
+
+
+def run(settings: Settings, origins: Mapping[str, Origin]) -> int:
+    """The whole life of a server process: `infer serve`."""
+    import uvloop
+
+    sys.setswitchinterval(SWITCH_SECONDS)
+    handler: QueuedHandler = configure(settings.log_level, settings.log_format)
+    for name, origin in origins.items():
+        if not origin.is_default:
+            log.debug("setting %s", name, extra={"value": str(origin.value), "origin": origin.place})
+    try:
+        loop = uvloop.new_event_loop()
+        try:
+            return loop.run_until_complete(serve(settings))
+        finally:
+            loop.close()
+    finally:
+        handler.close()

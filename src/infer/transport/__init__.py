@@ -1,0 +1,1 @@
+"""Transports: each mounts the same table of cold handlers and submits inference calls to the same pipeline."""
