@@ -1,0 +1,98 @@
+# Entry points; each does the set-up that it needs. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SYSTEM_PACKAGES := gcc make pkg-config libc6-dev libnghttp2-dev python3-dev python3-venv
+CORE_SOURCES := $(wildcard src/infer/_core/*.pyx src/infer/_core/*.pxd src/infer/_core/capi/*.pxd)
+PYTHON_SOURCES := $(shell find src/infer -name '*.py' -o -name '*.pyi')
+BUILD_INPUTS := setup.py pyproject.toml $(CORE_SOURCES) $(wildcard protos/*.proto)
+PYTEST := -m pytest -q -p no:cacheprovider
+TESTS ?= tests
+PATHS ?= examples/models
+ARGS ?=
+
+.PHONY: help setup serve demo test test-release test-debug bench micro lint debug sanitize conformance clean
+
+help:
+	@echo "make serve        set up and serve examples/models (PATHS=... for others)"
+	@echo "make demo         serve the examples, call them, print predictions against the truth"
+	@echo "make test         set up and run the suite on the release and on the debug build"
+	@echo "make sanitize     the suite under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make conformance  the suite's clients that need an environment of their own"
+	@echo "make bench        this server and a plain baseline side by side (ARGS='--help')"
+	@echo "make micro        time each module of the core"
+	@echo "make lint         ruff, mypy, cython-lint"
+
+# System headers come from the package manager when root; else the one line to run is printed.
+$(VENV)/.system:
+	@if ! pkg-config --exists libnghttp2 2>/dev/null || ! command -v cc >/dev/null \
+	    || ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM_PACKAGES); \
+	  else \
+	    echo "infer needs system packages; run:"; echo "    sudo apt-get install -y $(SYSTEM_PACKAGES)"; exit 1; \
+	  fi; \
+	fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "infer needs Python 3.11 or newer: make PYTHON=python3.x")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.packages: $(VENV)/.system pyproject.toml
+	$(PY) -m pip install -q --upgrade pip 'setuptools>=77'
+	$(PY) -m pip install -q 'cython>=3.1' 'grpcio-tools>=1.71'
+	INFER_BUILD=release $(PY) -m pip install -q --no-build-isolation -e '.[dev]'
+	@touch $@
+
+build/release/.built: $(BUILD_INPUTS) | $(VENV)/.packages
+	$(PY) setup.py -q build_ext --inplace
+	@touch $@
+
+build/debug/.built: $(BUILD_INPUTS) $(PYTHON_SOURCES) | $(VENV)/.packages
+	INFER_BUILD=debug $(PY) setup.py -q build -b build/debug --build-lib build/debug/lib
+	@touch $@
+
+build/sanitize/.built: $(BUILD_INPUTS) $(PYTHON_SOURCES) | $(VENV)/.packages
+	INFER_BUILD=sanitize $(PY) setup.py -q build -b build/sanitize --build-lib build/sanitize/lib
+	@touch $@
+
+setup: $(VENV)/.packages build/release/.built
+
+serve: setup
+	@exec $(VENV)/bin/infer serve $(PATHS) $(ARGS)
+
+demo: setup
+	$(VENV)/bin/infer demo
+
+debug: build/debug/.built
+
+test-release: setup
+	$(PY) $(PYTEST) $(TESTS)
+
+test-debug: setup build/debug/.built
+	PYTHONPATH=build/debug/lib $(PY) $(PYTEST) $(TESTS)
+
+test: test-release test-debug
+
+sanitize: setup build/sanitize/.built
+	PYTHONPATH=build/sanitize/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LD_PRELOAD="$$(cc -print-file-name=libasan.so)" \
+	  $(PY) $(PYTEST) tests/unit tests/property tests/integration tests/bad_input
+
+conformance: setup
+	$(PY) $(PYTEST) -rs tests/conformance
+
+bench: setup
+	$(PY) -m bench.compare $(ARGS)
+
+micro: setup
+	$(PY) -m bench.micro $(ARGS)
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/cython-lint src/infer/_core
+
+clean:
+	rm -rf build $(VENV) src/*.egg-info
+	find src -name '*.so' -delete
