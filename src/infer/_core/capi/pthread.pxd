@@ -27,3 +27,13 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_create(pthread_t *thread, const void *attributes, void *(*run)(void *) noexcept nogil,
                        void *argument) noexcept
     int pthread_join(pthread_t thread, void **result) noexcept
+    int pthread_setname_np(pthread_t thread, const char *name) noexcept            # at most 15 bytes
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    enum:
+        SIG_SETMASK
+
+    int sigfillset(sigset_t *signals) noexcept
+    int pthread_sigmask(int how, const sigset_t *signals, sigset_t *before) noexcept

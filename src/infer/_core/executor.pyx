@@ -1,0 +1,195 @@
+"""The executor threads and their pool.
+
+The pool owns the threads, their rings and buffers; the loop thread makes, starts, drains and stops it. A thread touches only its
+own Executor, the batcher, and what its batches hold. Signals are blocked in it, so Python's handlers run on the main
+thread.
+
+Design note. Two things can hold an executor up on the way to the loop: a ring that the loop has not drained, and, with
+the arena full, an emergency batch that it has not given back. For both the executor counts itself as waiting and looks
+again before it sleeps; the loop gives room and then looks for waiters, with a full fence between on both sides, so one of
+the two always sees the other.
+"""
+
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from infer._core.arena cimport at, offset_of
+from infer._core.batch cimport (
+    batch_emergency, batch_free, batch_new, batch_run, scratch_free, scratch_init)
+from infer._core.batcher cimport batcher_free, batcher_init, batcher_stop, complete_batch, take_batch
+from infer._core.capi.atomics cimport add_i32, fence, load_acquire_i32, store_seq_cst_i32
+from infer._core.capi.pthread cimport (
+    SIG_SETMASK, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_wait, pthread_create,
+    pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_setname_np,
+    pthread_sigmask, sigfillset, sigset_t)
+from infer._core.debug cimport require
+from infer._core.request cimport Request
+from infer._core.ring cimport ring_close, ring_open, ring_push, ring_size, ring_take, waker_close, waker_notify, waker_open
+
+cdef enum:
+    NAME_BYTES = 24
+
+
+cdef bint held_up(Executor *executor) noexcept nogil:
+    return (ring_size(&executor.ring) >= RING_CAPACITY
+            or load_acquire_i32(&executor.scratch.emergency.lent) != 0)
+
+
+cdef void wait_for_loop(Executor *executor) noexcept nogil:
+    """Sleeps until the ring has room and the emergency batch is back, or the pool stops."""
+    cdef Drain *drain = executor.drain
+    if not held_up(executor):
+        return
+    pthread_mutex_lock(&drain.mutex)
+    add_i32(&drain.waiting, 1)
+    fence()
+    while held_up(executor) and not load_acquire_i32(&drain.stopping):
+        pthread_cond_wait(&drain.drained, &drain.mutex)
+    add_i32(&drain.waiting, -1)
+    pthread_mutex_unlock(&drain.mutex)
+
+
+cdef void publish(Executor *executor, Batch *batch) noexcept nogil:
+    # The version may be gone as soon as the loop has seen the batch.
+    complete_batch(executor.batcher, batch.version)
+    if not ring_push(&executor.ring, offset_of(batch)):
+        require(False, b"executor: its ring was full")
+    waker_notify(executor.waker)
+
+
+cdef void *execute(void *argument) noexcept nogil:
+    cdef Executor *executor = <Executor *> argument
+    cdef Request *requests[TAKE_LIMIT]
+    cdef Batch *batch
+    cdef int64_t rows = 0
+    cdef int count
+    while True:
+        wait_for_loop(executor)
+        if held_up(executor):
+            break
+        count = take_batch(executor.batcher, requests, TAKE_LIMIT, &rows, True)
+        if count == 0:
+            break
+        batch = batch_new(requests, count, rows)
+        if batch == NULL:
+            batch = batch_emergency(&executor.scratch, requests, count, rows)
+        else:
+            batch_run(batch, &executor.scratch)
+        publish(executor, batch)
+    return NULL
+
+
+cdef class ExecutorPool:
+    """`count` executors over one batcher. The loop watches `eventfd` and takes finished batches when it is readable."""
+
+    def __cinit__(self, int count):
+        cdef int i
+        memset(&self.batcher, 0, sizeof(self.batcher))
+        memset(&self.drain, 0, sizeof(self.drain))
+        self.waker.eventfd = -1
+        self.executors = NULL
+        self.running = False
+        self.count = 0
+        if count < 1:
+            raise ValueError(f"a pool needs at least one executor, got {count}")
+        pthread_mutex_init(&self.drain.mutex, NULL)
+        pthread_cond_init(&self.drain.drained, NULL)
+        if waker_open(&self.waker) != 0:
+            raise OSError("no eventfd for the executors")
+        self.executors = <Executor *> calloc(<size_t> count, sizeof(Executor))
+        if self.executors == NULL or batcher_init(&self.batcher, count) != 0:
+            raise MemoryError("no memory for the executors")
+        self.count = count
+        for i in range(count):
+            self.executors[i].index = i
+            self.executors[i].batcher = &self.batcher
+            self.executors[i].waker = &self.waker
+            self.executors[i].drain = &self.drain
+            if scratch_init(&self.executors[i].scratch) != 0 or ring_open(&self.executors[i].ring, RING_CAPACITY) != 0:
+                raise MemoryError("no memory for the executors")
+
+    def __dealloc__(self):
+        cdef Batch *batch
+        cdef int i
+        self.join()
+        if self.executors != NULL:
+            batch = self.take_finished()
+            while batch != NULL:
+                batch_free(batch)
+                batch = self.take_finished()
+            for i in range(self.count):
+                ring_close(&self.executors[i].ring)
+                scratch_free(&self.executors[i].scratch)
+            free(self.executors)
+        batcher_free(&self.batcher)
+        waker_close(&self.waker)
+        pthread_cond_destroy(&self.drain.drained)
+        pthread_mutex_destroy(&self.drain.mutex)
+
+    @property
+    def eventfd(self):
+        """Readable when a batch has finished while the loop slept; belongs to the pool."""
+        return self.waker.eventfd
+
+    def start(self):
+        """Starts the threads, named infer-exec-N."""
+        cdef sigset_t every, before
+        cdef char name[NAME_BYTES]
+        cdef int failed = 0
+        cdef int i
+        if self.running:
+            raise RuntimeError("the executors run already")
+        self.running = True
+        sigfillset(&every)
+        pthread_sigmask(SIG_SETMASK, &every, &before)
+        for i in range(self.count):
+            failed = pthread_create(&self.executors[i].thread, NULL, execute, &self.executors[i])
+            if failed:
+                break
+            self.executors[i].started = 1
+            snprintf(name, NAME_BYTES, b"infer-exec-%d", i)
+            pthread_setname_np(self.executors[i].thread, name)
+        pthread_sigmask(SIG_SETMASK, &before, NULL)
+        if failed:
+            self.join()
+            raise OSError(failed, f"cannot start executor thread {i + 1} of {self.count}")
+
+    def stop(self):
+        """Ends the threads once their queues are empty and waits for them. Batches that they finished can still be taken."""
+        self.join()
+
+    cdef void join(self) noexcept:
+        cdef int i
+        if not self.running:
+            return
+        with nogil:
+            batcher_stop(&self.batcher)
+            pthread_mutex_lock(&self.drain.mutex)
+            store_seq_cst_i32(&self.drain.stopping, 1)
+            pthread_cond_broadcast(&self.drain.drained)
+            pthread_mutex_unlock(&self.drain.mutex)
+            for i in range(self.count):
+                if self.executors[i].started:
+                    pthread_join(self.executors[i].thread, NULL)
+                    self.executors[i].started = 0
+        self.running = False
+
+    cdef Batch *take_finished(self) noexcept:
+        cdef uint64_t offset
+        cdef int i
+        for i in range(self.count):
+            self.turn = self.turn + 1 if self.turn + 1 < self.count else 0
+            if ring_take(&self.executors[self.turn].ring, &offset):
+                self.relieve()
+                return <Batch *> at(offset)
+        self.relieve()
+        return NULL
+
+    cdef void relieve(self) noexcept:
+        """Wakes executors that wait for the loop: it has just taken from a ring, or freed a batch before this call."""
+        fence()
+        if load_acquire_i32(&self.drain.waiting):
+            pthread_mutex_lock(&self.drain.mutex)
+            pthread_cond_broadcast(&self.drain.drained)
+            pthread_mutex_unlock(&self.drain.mutex)
