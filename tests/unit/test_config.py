@@ -77,7 +77,7 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
     ({"paths": ("a", "b"), "name": "m"}, "--name: names one model, but 2 paths are to be served"),
     ({"port": "8002"}, "--port, --http-port (default): both are 8002; gRPC and HTTP need a port each"),
     ({"uds": "/" + "x" * 107}, "--uds: a Unix socket's path has at most 107 bytes"),
-    ({"max_message_bytes": "256MiB"}, 
+    ({"max_message_bytes": "256MiB"},
      "--max-message-bytes, --max-buffered-bytes (default): a message of 268435456 bytes does not fit into "
      "134217728 buffered bytes"),
 ])

@@ -6,9 +6,12 @@ Pure: from a Start to text. On a terminal the table is drawn with rich, else it 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TextIO
+
+log = logging.getLogger("infer.server")
 
 METHOD = "inference.GRPCInferenceService/ModelInfer"
 # Elements of all inputs together that still make a readable command line.
@@ -218,3 +221,11 @@ def _request(name: str, inputs: Sequence[TensorLine]) -> str | None:
                         "contents": {_CONTENTS[tensor.datatype]: [zero] * count}})
     text = json.dumps({"model_name": name, "inputs": tensors}, separators=(",", ":"))
     return None if "'" in text else text
+
+
+def announce(start: Start, stream: TextIO) -> None:
+    """Prints the start, and logs the line from which `infer demo` and scripts learn the addresses."""
+    print_start(start, stream)
+    log.info("serving", extra={
+        "grpc": list(start.grpc), "http": start.http, "models": [model.name.decode() for model in start.models],
+        "ready_ms": round(sum(step.milliseconds for step in start.steps), 1)})

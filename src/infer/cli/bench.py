@@ -1,0 +1,81 @@
+"""`infer bench`: load on one served model from the compiled client."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import click
+
+from infer.errors import InferError
+
+
+@click.command("bench")
+@click.argument("model")
+@click.option("--address", default="localhost:8001", metavar="HOST:PORT|unix:PATH", show_default=True,
+              help="Where the server is.")
+@click.option("--version", "model_version", default="", metavar="N", help="Version of the model [the server's choice].")
+@click.option("--connections", default=4, show_default=True, type=click.IntRange(min=1), help="Open connections.")
+@click.option("--streams", default=64, show_default=True, type=click.IntRange(min=1),
+              help="Calls under way on each connection.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="PER_SECOND",
+              help="Open loop: calls scheduled at this rate, whatever the server does [closed loop].")
+@click.option("--duration", default=10.0, show_default=True, metavar="SECONDS",
+              type=click.FloatRange(min=0, min_open=True), help="Measured time.")
+@click.option("--warmup", default=1.0, show_default=True, metavar="SECONDS", type=click.FloatRange(min=0),
+              help="Time before it that does not count.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def command(*, model: str, address: str, model_version: str, connections: int, streams: int, rate: float | None,
+            duration: float, warmup: float, as_json: bool) -> None:
+    """Load MODEL with one-row calls and report rate and latency.
+
+    The bundled examples get a row of their held-out data, any other model random data.
+    Exit status 1 when a call failed.
+    """
+    from infer._core import load_client
+    from infer.cli.client import INFER_PATH, Client, first_rows, infer_request, random_inputs, sample_of
+
+    try:
+        with Client(address, timeout=10.0) as client:
+            metadata = client.metadata(model, model_version)
+            sample = sample_of(metadata)
+            arrays = first_rows(sample, 1) if sample else random_inputs(metadata)
+            request = infer_request(metadata, model_version, arrays)
+            # Once through the other client: an error in words comes before a count of failures.
+            client.infer(request)
+        result = load_client.run(address, INFER_PATH, request.SerializeToString(), connections, streams,
+                                 duration_s=duration, warmup_s=warmup, rate=rate)
+    except (InferError, ConnectionError) as error:
+        click.echo(f"infer bench: {error}", err=True)
+        raise SystemExit(1) from None
+    if as_json:
+        fields = {name: value for name, value in dataclasses.asdict(result).items() if name != "first_reply"}
+        click.echo(json.dumps({"model": model, "connections": connections, "streams": streams,
+                               "scheduled_rate": rate, **fields}))
+    else:
+        click.echo(report(result, model, connections, streams, rate))
+    raise SystemExit(0 if result.ok == result.sent and not result.failures else 1)
+
+
+def report(result: Any, model: str, connections: int, streams: int, rate: float | None) -> str:
+    """The result in words, the warning first."""
+    loop = f"open loop at {rate:,.0f}/s" if rate else "closed loop"
+    lines = []
+    if result.bottleneck:
+        lines.append(f"warning: the generator used {result.cpu_share:.0%} of its core and is the bottleneck; the "
+                     "server may be faster than this")
+    lines += [
+        f"{model}: {connections} connections x {streams} calls, {loop}, {result.duration_s:.1f} s",
+        f"  rate       {result.rate:>12,.0f} calls/s",
+        f"  latency    {result.p50_us / 1e3:>12,.3f} ms p50",
+        *(f"             {value / 1e3:>12,.3f} ms {name}" for name, value in (
+            ("p90", result.p90_us), ("p99", result.p99_us), ("p99.9", result.p999_us), ("max", result.max_us))),
+        f"  replies    {result.ok:>12,} OK of {result.sent:,} sent",
+        f"  generator  {result.cpu_share:>12.0%} of its core",
+    ]
+    lines += [f"  {name:<10} {count:>12,}" for name, count in result.statuses.items() if name != "OK" and count]
+    lines += [f"  {name:<10} {count:>12,}" for name, count in result.failures.items() if count]
+    if result.reason:
+        lines.append(f"  first failure: {result.reason}")
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""`infer call`: one inference call from the command line."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from infer.errors import InferError, InvalidArgument
+
+SAMPLE_ROWS = 8
+
+
+@click.command("call")
+@click.argument("model")
+@click.argument("inputs", nargs=-1, metavar="[NAME=@FILE.npy|NAME=random|NAME=JSON]...")
+@click.option("--address", default="localhost:8001", metavar="HOST:PORT|unix:PATH", show_default=True,
+              help="Where the server is.")
+@click.option("--version", "model_version", default="", metavar="N", help="Version of the model [the server's choice].")
+@click.option("--json", "as_json", is_flag=True, help="Print the reply as one JSON object.")
+@click.option("--print-request", is_flag=True, help="Print the request as JSON for grpcurl or ghz, send nothing.")
+@click.option("--timeout", default=30.0, metavar="SECONDS", show_default=True, type=click.FloatRange(min=0.001),
+              help="Time that the call may take.")
+def command(*, model: str, inputs: tuple[str, ...], address: str, model_version: str, as_json: bool,
+            print_request: bool, timeout: float) -> None:
+    """Call MODEL once and print its outputs.
+
+    Without inputs the bundled examples get rows of their held-out data, any other model random data.
+    """
+    from infer.cli.client import Client, infer_request, outputs_of
+
+    try:
+        with Client(address, timeout) as client:
+            metadata = client.metadata(model, model_version)
+            arrays, truth = _inputs(metadata, inputs)
+            request = infer_request(metadata, model_version, arrays)
+            if print_request:
+                from google.protobuf import json_format
+
+                click.echo(json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None))
+                return
+            started = time.perf_counter()
+            reply = client.infer(request)
+            milliseconds = (time.perf_counter() - started) * 1e3
+    except InvalidArgument as error:
+        raise click.UsageError(error.message) from None
+    except InferError as error:
+        click.echo(f"infer call: {error.message}", err=True)
+        raise SystemExit(1) from None
+    outputs = outputs_of(reply)
+    if as_json:
+        click.echo(json.dumps({
+            "model_name": reply.model_name, "model_version": reply.model_version,
+            "outputs": [{"name": output.name, "datatype": output.datatype, "shape": list(output.values.shape),
+                         "data": _plain(output.values)} for output in outputs]}))
+        return
+    click.echo(f"{reply.model_name} version {reply.model_version}, {milliseconds:.1f} ms")
+    for name, array in arrays.items():
+        click.echo(f"sent {name} {list(array.shape)}")
+    for output in outputs:
+        click.echo(f"{output.name} {output.datatype} {list(output.values.shape)}")
+        click.echo(_readable(output.values))
+    if truth is not None:
+        click.echo("truth, from the held-out sample")
+        click.echo(_readable(truth))
+
+
+def _inputs(metadata: Any, given: tuple[str, ...]) -> tuple[dict[str, Any], Any]:
+    """Arrays by input, and the labels where they come from a sample."""
+    import numpy as np
+
+    from infer.cli.client import first_rows, random_inputs, sample_of
+    from infer.cli.tensors import read_argument
+
+    if not given:
+        sample = sample_of(metadata)
+        if sample is None:
+            return random_inputs(metadata), None
+        return first_rows(sample, SAMPLE_ROWS), sample.truth[:SAMPLE_ROWS]
+    declared = {tensor.name: tensor for tensor in metadata.inputs}
+    arrays: dict[str, Any] = {}
+    generator = np.random.default_rng()
+    for argument in given:
+        name, equals, text = argument.partition("=")
+        if not equals:
+            raise InvalidArgument(f"{argument!r}: expected NAME=@FILE.npy, NAME=random or NAME=JSON")
+        if name not in declared:
+            raise InvalidArgument(f"{metadata.name} has no input {name!r}; its inputs are "
+                                  + ", ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in metadata.inputs))
+        if name in arrays:
+            raise InvalidArgument(f"input {name!r} is given twice")
+        tensor = declared[name]
+        arrays[name] = read_argument(name, text, tensor.datatype, tuple(tensor.shape), generator)
+    return arrays, None
+
+
+def _plain(array: Any) -> list[Any]:
+    """Elements in row-major order, as the protocol's JSON has them."""
+    return [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in array.ravel().tolist()]
+
+
+def _readable(array: Any) -> str:
+    import numpy as np
+
+    if array.dtype == np.object_:
+        array = np.array(_plain(array), np.str_).reshape(array.shape)
+    text = np.array2string(array, threshold=200, precision=6, suppress_small=True, max_line_width=100)
+    return "  " + text.replace("\n", "\n  ")

@@ -1,0 +1,124 @@
+"""The exposition, read back by prometheus_client's own parsers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from infer.observe.metrics import CODES, ROW_BOUNDS, SECONDS, SERVER_METRICS, TIME_BOUNDS_NS, renderer
+
+
+class Version:
+    def __init__(self, name: bytes, scale: int = 1) -> None:
+        self.name = name
+        self.version = "3"
+        self.scale = scale
+
+    def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
+        calls = [0] * len(CODES)
+        calls[0], calls[3] = 10 * self.scale, 2
+        times = (10, 5_000_000_000, [min(index, 9) for index in range(len(time_bounds_ns))])
+        return {"calls": calls, "rows": 40, "batches": 4, "request": times, "queue": times, "compute": times,
+                "batch_rows": (4, 40, [min(index, 4) for index in range(len(row_bounds))])}
+
+
+class Source:
+    def __init__(self, versions: Sequence[Version], gauges: Mapping[str, Any]) -> None:
+        self._versions = versions
+        self._gauges = gauges
+
+    def versions(self) -> Sequence[Version]:
+        return self._versions
+
+    def gauges(self) -> Mapping[str, Any]:
+        return self._gauges
+
+
+GAUGES: dict[str, Any] = {
+    "ready": True, "in_flight": 5, "queue_rows": {("m", "3"): 7}, "executors": 2, "executors_busy": 1, "connections": 3,
+    "connections_accepted": 9, "streams": 8, "refused": {"max_streams": 2, "max_queue_rows": 1}, "buffered_bytes": 4096,
+    "outbound_bytes": 10, "arena_bytes": {"used": 1, "mapped": 2}, "log_lines_dropped": 6,
+    "unrouted": [0, 0, 0, 0, 0, 11, *[0] * 11],
+}
+
+
+def samples(source: Source, accept: str = "") -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    content, content_type = renderer(source, {"nghttp2": "1.52.0"})(accept)
+    parse = parse_openmetrics if "openmetrics" in content_type else parse_text
+    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in parse(content.decode()) for sample in family.samples}
+
+
+@pytest.mark.parametrize("accept", ["", "text/plain", "application/openmetrics-text; version=1.0.0"])
+def test_counters_of_versions(accept: str) -> None:
+    found = samples(Source([Version(b"m"), Version(b"n", 2)], GAUGES), accept)
+    model = (("model", "m"), ("version", "3"))
+    assert found["infer_requests_total", (("code", "OK"), *model)] == 10
+    assert found["infer_requests_total", (("code", "INVALID_ARGUMENT"), *model)] == 2
+    assert ("infer_requests_total", (("code", "INTERNAL"), *model)) not in found
+    assert found["infer_requests_total", (("code", "OK"), ("model", "n"), ("version", "3"))] == 20
+    assert found["infer_requests_total", (("code", "NOT_FOUND"), ("model", ""), ("version", ""))] == 11
+    assert found["infer_rows_total", model] == 40
+    assert found["infer_batches_total", model] == 4
+
+
+@pytest.mark.parametrize("name", ["request", "queue", "compute"])
+def test_time_histograms_are_in_seconds(name: str) -> None:
+    found = samples(Source([Version(b"m")], {}))
+    labels = (("model", "m"), ("version", "3"))
+    assert found[f"infer_{name}_seconds_count", labels] == 10
+    assert found[f"infer_{name}_seconds_sum", labels] == 5.0
+    buckets = {dict(key[1])["le"]: value for key, value in found.items() if key[0] == f"infer_{name}_seconds_bucket"}
+    assert [float(edge) for edge in buckets] == [*SECONDS, float("inf")]
+    assert list(buckets.values()) == [*(min(index, 9) for index in range(len(SECONDS))), 10]
+    assert TIME_BOUNDS_NS[0] == 50_000
+    assert TIME_BOUNDS_NS[-1] == 10_000_000_000
+
+
+def test_histogram_of_batch_rows() -> None:
+    found = samples(Source([Version(b"m")], {}))
+    buckets = {dict(key[1])["le"]: value for key, value in found.items() if key[0] == "infer_batch_rows_bucket"}
+    assert [float(edge) for edge in buckets] == [*map(float, ROW_BOUNDS), float("inf")]
+    assert found["infer_batch_rows_sum", (("model", "m"), ("version", "3"))] == 40
+
+
+def test_a_bucket_read_after_its_count_does_not_pass_infinity() -> None:
+    class Torn(Version):
+        def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
+            stats = dict(super().stats_snapshot(time_bounds_ns, row_bounds))
+            return stats | {"queue": (8, 1, stats["queue"][2])}
+
+    found = samples(Source([Torn(b"m")], {}))
+    assert found["infer_queue_seconds_bucket", (("le", "+Inf"), ("model", "m"), ("version", "3"))] == 9
+
+
+def test_server_metrics() -> None:
+    found = samples(Source([], GAUGES))
+    assert found["infer_ready", ()] == 1
+    assert found["infer_queue_rows", (("model", "m"), ("version", "3"))] == 7
+    assert found["infer_refused_total", (("limit", "max_streams"),)] == 2
+    assert found["infer_connections_accepted_total", ()] == 9
+    assert found["infer_arena_bytes", (("state", "mapped"),)] == 2
+    exported = {name.removesuffix("_total") for name, _ in found}
+    assert {metric.name for metric in SERVER_METRICS.values()} <= exported
+    assert set(SERVER_METRICS) | {"unrouted"} == set(GAUGES)
+
+
+def test_absent_gauges_are_not_exported() -> None:
+    assert not any(name == "infer_connections" for name, _ in samples(Source([], {})))
+
+
+def test_process_and_build() -> None:
+    found = samples(Source([], {}))
+    assert found["process_resident_memory_bytes", ()] > 1 << 20
+    (labels,) = (labels for name, labels in found if name == "infer_build_info")
+    assert set(dict(labels)) == {"version", "python", "nghttp2"}
+
+
+def test_label_values_are_escaped() -> None:
+    found = samples(Source([], {"refused": {'a"b\\c\n': 1}}))
+    assert found["infer_refused_total", (("limit", 'a"b\\c\n'),)] == 1
