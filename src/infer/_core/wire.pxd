@@ -62,7 +62,8 @@ cdef inline bint try_short_varint(Span *span, uint64_t limit, uint64_t *value) n
     cdef const uint8_t *start = span.at
     return try_varint(span, value) and span.at - start <= 5 and value[0] <= limit
 
-# Steps over a group whose start tag has been read; `depth` is how many groups may be open, this one included.
+# Steps over a group whose start tag has been read; `depth` is how many groups may be open, this one included. Inside an
+# unknown group nobody minds the number 0.
 cdef inline bint skip_group(Span *span, uint32_t number, int depth) noexcept nogil:
     cdef uint32_t[WIRE_DEPTH] open_numbers
     cdef int n_open = 1
@@ -72,7 +73,7 @@ cdef inline bint skip_group(Span *span, uint32_t number, int depth) noexcept nog
         return False
     open_numbers[0] = number
     while n_open:
-        if not try_short_varint(span, 0xFFFFFFFFU, &tag) or tag < 8:
+        if not try_short_varint(span, 0xFFFFFFFFU, &tag):
             return False
         if tag & 7 == WIRE_GROUP:
             if n_open == depth:
@@ -93,7 +94,7 @@ cdef inline bint skip_group(Span *span, uint32_t number, int depth) noexcept nog
             return False
     return True
 
-# Reads the next field and steps over it; a group is skipped whole. `depth`: WIRE_DEPTH less the submessages around this one.
+# Reads the next field and steps over it; a group is skipped whole. `depth`: WIRE_DEPTH less the submessages around it.
 cdef inline int try_field(Span *message, Field *field, int depth) noexcept nogil:
     cdef uint64_t tag, size_bytes
     cdef Span part

@@ -59,11 +59,15 @@ def test_a_field_that_ends_early_is_refused(message: bytes):
 
 @pytest.mark.parametrize("message", [
     b"\x00\x01", b"\x02\x01a", b"\x80\x00\x01", b"\x0e\x01", b"\x0f\x01", tag(1, GROUP_END),
-    tag(1, GROUP) + tag(2, GROUP_END), tag(1, GROUP) + b"\x00\x01" + tag(1, GROUP_END),
-    tag(1, GROUP) + b"\x0e" + tag(1, GROUP_END),
+    tag(1, GROUP) + tag(2, GROUP_END), tag(1, GROUP) + b"\x04", tag(1, GROUP) + b"\x0e" + tag(1, GROUP_END),
 ], ids=bytes.hex)
 def test_field_number_0_reserved_wire_types_and_stray_group_ends_are_refused(message: bytes):
     assert core.read_fields(message) is None
+
+
+def test_field_number_0_inside_an_unknown_group_is_stepped_over():
+    inside = b"\x00\x01" + b"\x02\x01a" + b"\x03\x04"
+    assert core.read_fields(tag(1, GROUP) + inside + tag(1, GROUP_END)) == [(1, GROUP, None)]
 
 
 def test_a_tag_takes_five_bytes_and_32_bits_at_most():
