@@ -169,7 +169,7 @@ def paste_lines(model: ModelLine, address: str, protoset: str) -> list[str]:
     name = model.name.decode()
     inputs = [tensor for tensor in model.inputs if not tensor.optional]
     outputs = [tensor for tensor in model.outputs if tensor.served]
-    lines = ["infer call:", f"  infer call {name} --address {address}", "Python (pip install tritonclient[grpc]):",
+    lines = ["infer call:", f"  infer call {name} --address {address}", "Python (pip install 'tritonclient[grpc]'):",
              "  import numpy as np, tritonclient.grpc as triton"]
     for tensor in inputs:
         shape, kind = _shape(tensor), _NUMPY.get(tensor.datatype, tensor.datatype.lower())

@@ -143,8 +143,13 @@ def test_more_connections_than_the_bound_are_closed(start: Start) -> None:
 
 def test_conflict_is_told_when_it_is_made(start: Start) -> None:
     taken = start({}).address
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(OSError, match=f"cannot bind 127.0.0.1:{taken[1]} for metrics and health: .* in use"):
         HttpServer(*taken, {})
+
+
+def test_host_that_does_not_exist() -> None:
+    with pytest.raises(OSError, match=r"cannot bind no-such-host\.invalid:0"):
+        HttpServer("no-such-host.invalid", 0, {})
 
 
 def test_ipv6(start: Start) -> None:

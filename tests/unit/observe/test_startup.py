@@ -21,10 +21,10 @@ DIGITS = FakeVersion(
     {"batching": "64 rows"})
 
 
-def start(*models: FakeVersion, **changes: Any) -> Start:
-    return Start(**{"models": models, "executors": 2, "intra_op": 1, "grpc": ["0.0.0.0:8001", "unix:/run/i.sock"],
-                    "http": "0.0.0.0:8002", "steps": [Step("read", 1.2), Step("load", 30.0), Step("listen", 0.4)],
-                    "protoset": "d.binpb"} | changes)
+def start(*models: FakeVersion) -> Start:
+    steps = [Step("read", 1.2), Step("load", 30.0), Step("listen", 0.4)]
+    return Start(models=models, executors=2, intra_op=1, grpc=["0.0.0.0:8001", "unix:/run/i.sock"],
+                 http="0.0.0.0:8002", steps=steps, protoset="d.binpb")
 
 
 def test_plain_table() -> None:
