@@ -7,6 +7,7 @@ call there. Owns the deadline wheel and every Request from `open` until it is fr
 
 from libc.stdint cimport INT64_MAX, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
+from posix.time cimport clock_gettime, timespec
 
 from infer._core.admission cimport admit_deadline, admit_queue
 from infer._core.arena cimport at, offset_of
@@ -32,10 +33,6 @@ from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, MAX_OUTPUTS, TensorVi
 from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
 
 cdef extern from "<time.h>" nogil:
-    ctypedef struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int clock, timespec *now) noexcept
     enum:
         CLOCK_REALTIME_COARSE
 
@@ -80,6 +77,7 @@ cdef class Pipeline(RequestSink):
         self.pool = pool
         self.routes = routes
         self.after_turn = None
+        waker_arm(&pool.waker)
 
     def __dealloc__(self):
         message_free(&self.message)

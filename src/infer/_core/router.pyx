@@ -116,9 +116,9 @@ cdef class RouteTable:
         if slot == NULL:
             return self.refuse_name(name, code, error)
         if digits != 0 and not version_is_valid(version.at, digits):
-            say(error, "version '")
+            say(error, "version ")
             say_name(error, version.at, digits)
-            say(error, "' of model '")
+            say(error, " of model '")
             say(error, slot.name)
             say(error, "' is not a version number: expected 1 to 18 digits without a leading zero, "
                        "or nothing for the highest")
@@ -152,17 +152,17 @@ cdef class RouteTable:
     cdef void *refuse_name(self, const Span *name, int *code, ErrorText *error) noexcept:
         cdef uint64_t size = span_left(name)
         if not name_is_valid(name.at, size):
-            say(error, "model name '")
+            say(error, "model name ")
             say_name(error, name.at, size)
-            say(error, "' is not allowed: expected 1 to 128 of A-Z a-z 0-9 _ . -")
+            say(error, " is not allowed: expected 1 to 128 of A-Z a-z 0-9 _ . -")
             code[0] = STATUS_INVALID_ARGUMENT
             return NULL
         if size == 0:
             say(error, "the request names no model: set model_name")
         else:
-            say(error, "unknown model '")
+            say(error, "unknown model ")
             say_name(error, name.at, size)
-            say(error, "'; check the name against the models that the server lists at its start")
+            say(error, "; check the name against the models that the server lists at its start")
         code[0] = STATUS_NOT_FOUND
         return NULL
 
