@@ -6,6 +6,7 @@ Pure: from a Start to text. On a terminal the table is drawn with rich, else it 
 from __future__ import annotations
 
 import json
+import keyword
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ INLINE_ELEMENTS = 128
 _CONTENTS = {"BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
              "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
              "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
+# What the Python lines themselves define.
+_PASTED_NAMES = frozenset({"np", "triton", "reply", "print"})
 _NUMPY = {"BOOL": "bool_", "FP16": "float16", "FP32": "float32", "FP64": "float64", "BYTES": "object_"}
 
 
@@ -203,7 +206,8 @@ def _shape(tensor: TensorLine) -> list[int]:
 def _identifier(name: str) -> str:
     """The tensor's name as a Python variable."""
     cleaned = "".join(character if character.isalnum() and character.isascii() else "_" for character in name)
-    return cleaned if cleaned[:1].isalpha() else f"x_{cleaned}"
+    free = cleaned[:1].isalpha() and not keyword.iskeyword(cleaned) and cleaned not in _PASTED_NAMES
+    return cleaned if free else f"x_{cleaned}"
 
 
 def _request(name: str, inputs: Sequence[TensorLine]) -> str | None:

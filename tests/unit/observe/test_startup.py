@@ -110,11 +110,11 @@ def test_requests_that_fit_no_command_line_come_from_a_file(inputs: list[FakeTen
 
 
 def test_python_lines_compile_and_name_every_required_input() -> None:
-    lines = lines_of(FakeTensor("2 in", "BF16", (-1, 2)), FakeTensor("text", "BYTES", (1,)),
-                     FakeTensor("maybe", optional=True))
-    python = [line for line in lines if re.match(r"(import|x_2_in|text|reply|print)\b", line)]
+    lines = lines_of(FakeTensor("2 in", "BF16", (-1, 2)), FakeTensor("text", "BYTES", (1,)), FakeTensor("in"),
+                     FakeTensor("np"), FakeTensor("maybe", optional=True))
+    python = [line for line in lines if re.match(r"(import|x_\w+|text|reply|print)\b", line)]
     compile("\n".join(python), "lines", "exec")
     filled = "np.zeros([1, 2], np.float32)"
     assert f'x_2_in = triton.InferInput("2 in", [1, 2], "BF16").set_data_from_numpy({filled})' in python
-    assert 'reply = triton.InferenceServerClient("localhost:8001").infer("m", [x_2_in, text])' in python
+    assert 'reply = triton.InferenceServerClient("localhost:8001").infer("m", [x_2_in, text, x_in, x_np])' in python
     assert json.dumps("maybe") not in "\n".join(lines)
