@@ -24,7 +24,7 @@ from typing import Any
 from infer._core import arena
 from infer._core.executor import ExecutorPool
 from infer._core.model_version import VersionEntry
-from infer._core.ort_session import Runtime
+from infer._core.ort_runtime import Runtime
 from infer._core.pipeline import Pipeline
 from infer._core.router import RouteTable
 from infer.config import Origin, Settings
