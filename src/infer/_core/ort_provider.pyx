@@ -137,7 +137,7 @@ cdef append(OrtSessionOptions *options, str name, dict settings):
 
 
 cdef list append_providers(OrtSessionOptions *options, Runtime runtime, wanted, list messages):
-    if wanted == "auto":
+    if wanted == "auto" or not wanted:
         if CUDA in runtime.providers and cuda_devices() > 0:
             try:
                 append(options, CUDA, {})

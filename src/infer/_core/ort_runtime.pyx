@@ -254,7 +254,7 @@ cdef class Runtime:
     def __cinit__(self):
         self.environment = NULL
 
-    def __init__(self, int intra_op=1, library=None):
+    def __init__(self, library=None, int intra_op=1):
         cdef OrtThreadingOptions *threading = NULL
         cdef OrtEnv *environment = NULL
         cdef OrtStatus *status

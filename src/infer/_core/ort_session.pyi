@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any, Literal
 
@@ -5,7 +6,7 @@ from infer._core.model_version import TensorInfo, VersionEntry
 from infer._core.ort_runtime import Runtime
 
 Tensor = tuple[str, tuple[int, ...], bytes]
-Providers = Literal["auto"] | list[tuple[str, dict[str, str]]]
+Providers = Literal["auto"] | Sequence[tuple[str, dict[str, str]]]
 
 class OrtSession:
     runtime: Runtime
