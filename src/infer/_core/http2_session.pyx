@@ -21,6 +21,7 @@ from infer._core.grpc_stream cimport (
     STREAM_CALLED, STREAM_HEADERS, STREAM_MESSAGE, STREAM_REPLYING, ColdCall, advance, check_headers, check_message,
     on_data, on_field, set_segments, stream_free, stream_new)
 from infer._core.request cimport Request, Segment
+from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
     STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE, STATUS_UNIMPLEMENTED)
 from infer._core.tensor cimport ERROR_TEXT_BYTES, say, say_name
@@ -38,6 +39,12 @@ cdef uint8_t[SCRATCH_BYTES] scratch_room
 
 cdef nghttp2_session_callbacks *callbacks = NULL
 cdef nghttp2_option *options = NULL
+cdef nghttp2_mem memory
+memory.mem_user_data = NULL
+memory.malloc = slab_malloc
+memory.free = slab_free
+memory.calloc = slab_calloc
+memory.realloc = slab_realloc
 
 
 cdef nghttp2_nv field(const char *name, size_t name_bytes, const char *value, size_t value_bytes) noexcept:
@@ -297,7 +304,7 @@ cdef class Http2Session(ResponseSink):
     cdef int start(self) except -1:
         """Opens the nghttp2 session and queues our SETTINGS and window."""
         cdef nghttp2_settings_entry[3] settings
-        if nghttp2_session_server_new2(&self.session, callbacks, <void *> self, options) != 0:
+        if nghttp2_session_server_new3(&self.session, callbacks, <void *> self, options, &memory) != 0:
             raise MemoryError("no memory for an HTTP/2 session")
         count_live(LIVE_SESSION, 1)
         self.closed = False

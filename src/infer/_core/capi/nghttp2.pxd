@@ -121,7 +121,15 @@ cdef extern from "<nghttp2/nghttp2.h>":
     void nghttp2_option_del(nghttp2_option *)
     void nghttp2_option_set_no_closed_streams(nghttp2_option *, int)
 
-    int nghttp2_session_server_new2(nghttp2_session **, const nghttp2_session_callbacks *, void *, const nghttp2_option *)
+    ctypedef struct nghttp2_mem:
+        void *mem_user_data
+        void *(*malloc)(size_t, void *) noexcept nogil
+        void (*free)(void *, void *) noexcept nogil
+        void *(*calloc)(size_t, size_t, void *) noexcept nogil
+        void *(*realloc)(void *, size_t, void *) noexcept nogil
+
+    int nghttp2_session_server_new3(
+        nghttp2_session **, const nghttp2_session_callbacks *, void *, const nghttp2_option *, nghttp2_mem *)
     void nghttp2_session_del(nghttp2_session *)
     ssize_t nghttp2_session_mem_recv(nghttp2_session *, const uint8_t *, size_t)
     ssize_t nghttp2_session_mem_send(nghttp2_session *, const uint8_t **)
