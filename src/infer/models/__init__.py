@@ -1,0 +1,1 @@
+"""Models: found on disk, checked, loaded and warmed into VersionEntries."""

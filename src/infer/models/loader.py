@@ -1,0 +1,109 @@
+"""Loads one model version: checks the file, opens a session, decides on batching, warms up.
+
+Called on a loader's thread, never on the loop's; what takes long runs without the GIL. What it returns is complete and
+is published by handing it to the loop thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from infer._core.model_version import VersionEntry
+from infer._core.ort_runtime import Runtime
+from infer._core.ort_session import OrtSession, attach
+from infer.errors import InferError, ModelLoadError
+from infer.models.batchability import Batchability, decide, sample
+from infer.models.external_data import check_external_data
+from infer.models.repository import ModelSource
+
+log = logging.getLogger("infer.models")
+
+# Providers of one device, on which a second batch at once would only queue inside the driver.
+_DEVICE_PROVIDERS = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How versions without a configuration of their own are served."""
+
+    providers: Sequence[tuple[str, dict[str, str]]] = ()    # in order of preference; empty: a working GPU, else CPU
+    intra_op: int | None = None                             # threads per operator, of its own; None: the runtime's
+    max_rows: int = 1024
+    gather_rows: int = 64
+    delay_ns: int = 0
+    queue_limit_rows: int = 4096
+    max_running: int = 1
+
+
+def load_version(source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry:
+    """The version, warm and ready to be published. Raises ModelLoadError naming it."""
+    for warning in source.warnings:
+        log.warning("%s", warning)
+    try:
+        return _load(source, runtime, options)
+    except InferError as error:
+        raise ModelLoadError(f"model {source.name!r} version {source.version}: {error.message}") from error
+    except OSError as error:
+        raise ModelLoadError(
+            f"model {source.name!r} version {source.version}: its file cannot be read: {error.strerror}") from error
+
+
+def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry:
+    steps: dict[str, float] = {}
+    with _timed(steps, "read"):
+        external_bytes = check_external_data(source.path)
+    with _timed(steps, "session"):
+        session = OrtSession(runtime, source.path, providers=options.providers, intra_op=options.intra_op)
+    for message in session.messages:
+        log.warning("model %r: %s", source.name, message)
+    with _timed(steps, "self-check"):
+        batching = decide(session)
+    if batching.detail:
+        log.warning("model %r: %s: %s", source.name, batching.reason, batching.detail)
+    with _timed(steps, "warm-up"):
+        _warm_up(session, batching, options.gather_rows)
+    entry = VersionEntry(
+        source.name, source.version, session, session.inputs, session.outputs, batched=batching.batchable,
+        max_rows=options.max_rows if batching.batchable else 1, gather_rows=options.gather_rows,
+        delay_ns=options.delay_ns, queue_limit_rows=options.queue_limit_rows,
+        max_running=_max_running(session, options), properties=_properties(session, batching, steps))
+    attach(entry, session)
+    log.info("model %r version %s loaded: %s", source.name, source.version, batching.reason,
+             extra={"model": source.name, "version": source.version, "external_bytes": external_bytes,
+                    "milliseconds": {step: round(value, 1) for step, value in steps.items()}})
+    return entry
+
+
+def _warm_up(session: OrtSession, batching: Batchability, gather_rows: int) -> None:
+    """Runs of one row and of a full batch, so that the first callers do not wait for what the runtime prepares."""
+    if batching.fill is None:
+        return
+    for rows in (1, gather_rows) if batching.batchable else (None,):
+        with contextlib.suppress(InferError):
+            session.run(sample(session.inputs, batching.fill, rows, 0))
+
+
+def _max_running(session: OrtSession, options: LoadOptions) -> int:
+    return 1 if session.providers[0][0] in _DEVICE_PROVIDERS else options.max_running
+
+
+def _properties(session: OrtSession, batching: Batchability, steps: dict[str, float]) -> dict[str, str]:
+    """What model metadata and the start-up table say beside the tensors."""
+    named = {key: str(session.metadata[key]) for key in ("producer", "domain", "description") if session.metadata[key]}
+    return {
+        "batching": batching.reason,
+        "providers": ", ".join(name.removesuffix("ExecutionProvider") for name, _ in session.providers),
+        "load_ms": ", ".join(f"{step} {value:.1f}" for step, value in steps.items()),
+        **named,
+    }
+
+
+@contextlib.contextmanager
+def _timed(steps: dict[str, float], name: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    steps[name] = (time.perf_counter() - begin) * 1e3
