@@ -50,6 +50,8 @@ LIVE_SECONDS = 10.0
 # A waiting thread asks for the GIL after this long instead of 5 ms: a scrape must not stall the loop, nor the loop a scrape.
 SWITCH_SECONDS = 0.0005
 ARENA_SHARE = 2
+# Address space only; freed chunks keep their size class, so there has to be far more of it than memory.
+ARENA_ADDRESS_BYTES = 1 << 40
 BUFFERED_SHARE = 4
 
 
@@ -69,7 +71,8 @@ class Server:
         self._loaded = False
         self._draining = False
         memory = memory_limit_bytes()
-        arena.open(memory // ARENA_SHARE, memory // ARENA_SHARE)
+        if not arena.stats()["reserved_bytes"]:
+            arena.open(ARENA_ADDRESS_BYTES, memory // ARENA_SHARE)
         self.sockets = self._bind()
         self.pool = ExecutorPool(self.threads.executors)
         self.pipeline = Pipeline(loop, self.pool, self.routes)

@@ -9,7 +9,6 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from infer._core.capi.nghttp2 cimport nghttp2_session
 from infer._core.grpc_stream cimport Stream
 from infer._core.request cimport Reply, RequestSink, ResponseSink
-from infer._core.tensor cimport ErrorText
 
 cdef enum RefusedKind:
     REFUSED_HEADERS = 0          # a header block over the limit
@@ -52,7 +51,7 @@ cdef class Http2Session(ResponseSink):
     cdef dict handlers                     # path -> async handler
     cdef object spawn                      # spawn(session, call, handler): runs a cold handler
     cdef list flushes                      # sessions with something to send append themselves, once
-    cdef object connection                 # the protocol's; given back through `flushes`
+    cdef object connection                 # the protocol's: given back through `flushes`, asked for `peer_name()`
     cdef Stream *streams
     cdef int32_t n_streams
     cdef int32_t early_replies             # replies whose request has not ended
@@ -65,8 +64,6 @@ cdef class Http2Session(ResponseSink):
     cdef bint draining
     cdef bint last_goaway
     cdef bint closed
-    cdef str peer
-    cdef ErrorText error
     cdef uint8_t *scratch                  # while output is taken: where frames are joined
     cdef uint64_t scratched
     cdef uint64_t taken

@@ -24,7 +24,7 @@ from infer._core.request cimport Request, Segment
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
     STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE, STATUS_UNIMPLEMENTED)
-from infer._core.tensor cimport ERROR_TEXT_BYTES, say, say_name
+from infer._core.tensor cimport ERROR_TEXT_BYTES, ErrorText, say, say_name
 
 cdef enum:
     SCRATCH_BYTES = 65536
@@ -36,6 +36,8 @@ cdef const char *HOT_PATH = "/inference.GRPCInferenceService/ModelInfer"
 cdef uint64_t HOT_PATH_BYTES = 42
 cdef uint8_t[8] DRAIN_PING = [0x69, 0x6e, 0x66, 0x65, 0x72, 0x2d, 0x67, 0x6f]
 cdef uint8_t[SCRATCH_BYTES] scratch_room
+# One for all sessions: the loop thread alone writes refusals, one at a time.
+cdef ErrorText error
 
 cdef nghttp2_session_callbacks *callbacks = NULL
 cdef nghttp2_option *options = NULL
@@ -103,8 +105,8 @@ cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const u
     cdef int code
     if stream == NULL or stream.dead or stream.state != STREAM_HEADERS:
         return 0
-    self.error.size_bytes = 0
-    code = on_field(stream, name, name_bytes, value, value_bytes, self.limits.header_bytes, &self.error)
+    error.size_bytes = 0
+    code = on_field(stream, name, name_bytes, value, value_bytes, self.limits.header_bytes, &error)
     if code != STATUS_OK:
         self.stats.refused[<int> REFUSED_HEADERS] += 1
         self.refuse(stream, 200, code)
@@ -175,11 +177,11 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     cdef int code
     if stream == NULL or stream.state != STREAM_MESSAGE or stream.dead:
         return 0
-    self.error.size_bytes = 0
+    error.size_bytes = 0
     code = on_data(
         stream, data, size_bytes, self.limits.max_message_bytes,
         self.buffered_bytes > self.limits.connection_buffered_bytes
-        or self.stats.buffered_bytes > self.limits.process_buffered_bytes, &self.error)
+        or self.stats.buffered_bytes > self.limits.process_buffered_bytes, &error)
     self.buffered_bytes += size_bytes
     self.stats.buffered_bytes += size_bytes
     stream.buffered_bytes += size_bytes
@@ -339,7 +341,7 @@ cdef class Http2Session(ResponseSink):
         cdef ColdCall call = ColdCall.__new__(ColdCall)
         call.stream = stream
         call.path = path.decode("ascii", "replace")
-        call.peer = self.peer
+        call.peer = self.connection.peer_name()
         call.fields = []
         # Paired with the DECREF in `drop`.
         Py_INCREF(call)
@@ -350,8 +352,8 @@ cdef class Http2Session(ResponseSink):
         cdef int code
         cdef int64_t deadline_ns = 0
         stream.ended = end_stream
-        self.error.size_bytes = 0
-        code = check_headers(stream, &http_status, &self.error)
+        error.size_bytes = 0
+        code = check_headers(stream, &http_status, &error)
         if code == STATUS_OK and not stream.hot:
             code = self.check_path(stream)
         if code != STATUS_OK:
@@ -375,15 +377,15 @@ cdef class Http2Session(ResponseSink):
     cdef int check_path(self, Stream *stream) noexcept:
         cdef ColdCall call
         if stream.cold == NULL:
-            say(&self.error, "the request has no :path")
+            say(&error, "the request has no :path")
             return STATUS_UNIMPLEMENTED
         call = <ColdCall> stream.cold
         if call.path in self.handlers:
             return STATUS_OK
         path = call.path.encode()
-        say(&self.error, "unknown method ")
-        say_name(&self.error, <const uint8_t *> <const char *> path, <uint64_t> len(path))
-        say(&self.error, ": this server does not offer it")
+        say(&error, "unknown method ")
+        say_name(&error, <const uint8_t *> <const char *> path, <uint64_t> len(path))
+        say(&error, ": this server does not offer it")
         return STATUS_UNIMPLEMENTED
 
     cdef void message_end(self, Stream *stream) noexcept:
@@ -397,8 +399,8 @@ cdef class Http2Session(ResponseSink):
             self.set_early(stream, False)
         if stream.state != STREAM_MESSAGE:
             return
-        self.error.size_bytes = 0
-        code = check_message(stream, &self.error)
+        error.size_bytes = 0
+        code = check_message(stream, &error)
         if code != STATUS_OK:
             self.refuse(stream, 200, code)
             return
@@ -495,7 +497,7 @@ cdef class Http2Session(ResponseSink):
             stream.request = NULL
             self.sink.cancel(request)
         self.release_buffered(stream)
-        self.submit_refusal(stream, http_status, code, self.error.text, self.error.size_bytes, -1)
+        self.submit_refusal(stream, http_status, code, error.text, error.size_bytes, -1)
 
     cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message, uint32_t message_bytes,
                              int64_t pushback_ms) noexcept:
@@ -644,8 +646,8 @@ cdef class Http2Session(ResponseSink):
         cdef Stream *following
         while stream != NULL:
             following = stream.next
-            self.error.size_bytes = 0
-            say(&self.error, message)
+            error.size_bytes = 0
+            say(&error, message)
             self.refuse(stream, 200, STATUS_UNAVAILABLE)
             stream = following
         self.say_last_goaway()

@@ -142,14 +142,6 @@ cdef class Endpoint:
         }
 
 
-cdef str peer_name(transport):
-    """Address of the other end as gRPC writes it."""
-    peer = transport.get_extra_info("peername")
-    if isinstance(peer, tuple):
-        return f"ipv6:[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"ipv4:{peer[0]}:{peer[1]}"
-    return "unix:"
-
-
 cdef class Connection:
     """One connection's protocol. Not derived from asyncio.Protocol, so that uvloop reads into our buffer."""
 
@@ -169,7 +161,6 @@ cdef class Connection:
         session.spawn = endpoint.spawn
         session.flushes = endpoint.flushes
         session.connection = self
-        session.peer = peer_name(transport)
         self.session = session
         endpoint.connections.add(self)
         if 0 < endpoint.max_connections < endpoint.stats.connections:
@@ -181,6 +172,13 @@ cdef class Connection:
         if endpoint.draining:
             session.drain()
         self.flush()
+
+    def peer_name(self):
+        """Address of the other end as gRPC writes it."""
+        peer = self.transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            return f"ipv6:[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"ipv4:{peer[0]}:{peer[1]}"
+        return "unix:"
 
     def get_buffer(self, sizehint):
         return self.endpoint.read_view
