@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from infer._core cimport grpc_message, tensor_text, wire
+from infer._core cimport grpc_message, tensor_text, utf8, wire
 from infer._core.arena cimport at
 from infer._core.span cimport Span, span_left, span_over
 from infer._core.tensor cimport Binding, ErrorText, InferMessage, OutputSlice, bind_inputs
@@ -54,7 +54,7 @@ cdef class Codec:
         message_init(&self.message)
         self.views = NULL
 
-    def __init__(self, str model, list inputs, list outputs, bint batched=False, int64_t max_rows=1024):
+    def __init__(self, str model, inputs, outputs, bint batched=False, int64_t max_rows=1024):
         self.names = [model.encode()]
         self.signature.model = <bytes> self.names[0]
         self.signature.batched = batched
@@ -305,7 +305,7 @@ def write_bytes(uint32_t number, bytes data):
 
 def is_utf8(bytes text):
     cdef Span span = span_over(<const uint8_t *> <const char *> text, len(text))
-    return bool(wire.is_utf8(&span))
+    return bool(utf8.is_utf8(&span))
 
 
 def data_type_of(bytes name):
@@ -349,6 +349,70 @@ def read_prefix(bytes prefix):
     assert len(prefix) == grpc_message.PREFIX_BYTES
     length = grpc_message.prefix_length(<const uint8_t *> <const char *> prefix, &compressed)
     return length, compressed
+
+
+def time_fields(bytes message, int64_t rounds):
+    """Nanoseconds of `rounds` walks over the fields of `message`."""
+    cdef const uint8_t *data = <const uint8_t *> <const char *> message
+    cdef uint64_t size_bytes = len(message)
+    cdef uint64_t fields = 0
+    cdef Span span
+    cdef Field field
+    cdef int64_t _round
+    cdef int64_t start = now_ns()
+    with nogil:
+        for _round in range(rounds):
+            span = span_over(data, size_bytes)
+            while wire.try_field(&span, &field, wire.WIRE_DEPTH) == wire.WIRE_FIELD:
+                fields += field.tag
+    assert rounds == 0 or fields
+    return now_ns() - start
+
+
+def time_utf8(bytes text, int64_t rounds):
+    """Nanoseconds of `rounds` validations of `text`."""
+    cdef const uint8_t *data = <const uint8_t *> <const char *> text
+    cdef uint64_t size_bytes = len(text)
+    cdef int64_t valid = 0
+    cdef Span span
+    cdef int64_t _round
+    cdef int64_t start = now_ns()
+    with nogil:
+        for _round in range(rounds):
+            span = span_over(data, size_bytes)
+            valid += utf8.is_utf8(&span)
+    assert valid == rounds
+    return now_ns() - start
+
+
+def time_timeout(bytes text, int64_t rounds):
+    """Nanoseconds of `rounds` readings of a grpc-timeout."""
+    cdef const uint8_t *data = <const uint8_t *> <const char *> text
+    cdef uint64_t size_bytes = len(text)
+    cdef uint64_t total = 0
+    cdef int64_t _round
+    cdef int64_t start = now_ns()
+    with nogil:
+        for _round in range(rounds):
+            total += <uint64_t> grpc_message.parse_timeout(data, size_bytes)
+    assert total % 2 == 0
+    return now_ns() - start
+
+
+def time_percent_encode(bytes text, int64_t rounds):
+    """Nanoseconds of `rounds` encodings of a grpc-message."""
+    cdef const uint8_t *data = <const uint8_t *> <const char *> text
+    cdef uint64_t size_bytes = len(text)
+    cdef bytearray room = bytearray(3 * len(text) + 1)
+    cdef uint8_t *to = <uint8_t *> <char *> room
+    cdef uint64_t total = 0
+    cdef int64_t _round
+    cdef int64_t start = now_ns()
+    with nogil:
+        for _round in range(rounds):
+            total += grpc_message.percent_encode(data, size_bytes, to)
+    assert total >= rounds * size_bytes
+    return now_ns() - start
 
 
 def write_prefix(uint32_t size_bytes):

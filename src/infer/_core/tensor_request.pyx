@@ -14,7 +14,8 @@ from infer._core.status cimport STATUS_UNIMPLEMENTED
 from infer._core.tensor_contents cimport INPUT_CONTENTS
 from infer._core.tensor_text cimport ErrorText, clear_error, say, say_int, say_name
 from infer._core.tensor_view cimport MAX_RANK
-from infer._core.wire cimport WIRE_DEPTH, WIRE_END, WIRE_FIELD, Field, is_utf8, try_field, try_varint
+from infer._core.utf8 cimport is_utf8
+from infer._core.wire cimport WIRE_DEPTH, WIRE_END, WIRE_FIELD, Field, try_field, try_varint
 
 # Tags: number << 3 | wire type.
 cdef enum RequestTag:
