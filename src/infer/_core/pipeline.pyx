@@ -27,7 +27,7 @@ from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
     STATUS_UNAVAILABLE)
 from infer._core.tensor cimport (
-    DEFERRED_BYTES, OutputSlice, bind_inputs, decode_contents, decode_request, encode_raw_tag, encode_response_head,
+    OutputSlice, bind_inputs, decode_contents, decode_request, encode_raw_tag, encode_response_head,
     message_free, message_init, raw_tag_bytes, response_head_bytes, say)
 from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, MAX_OUTPUTS, TensorView, mask_has
 from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
@@ -131,10 +131,12 @@ cdef class Pipeline(RequestSink):
         cdef Request *request = request_new()
         cdef Reply reply
         if request == NULL:
+            self.error.size_bytes = 0
+            self.say_no_memory()
             memset(&reply, 0, sizeof(reply))
             reply.code = STATUS_RESOURCE_EXHAUSTED
-            reply.message = "the server's memory for requests is used up; retry later or send to another replica"
-            reply.message_bytes = 79
+            reply.message = self.error.text
+            reply.message_bytes = self.error.size_bytes
             reply.pushback_ms = -1
             self.unrouted[<int> STATUS_RESOURCE_EXHAUSTED] += 1
             sink.finish(call, &reply)
@@ -158,12 +160,15 @@ cdef class Pipeline(RequestSink):
         self.error.size_bytes = 0
         if request.state == RECEIVING:
             say(&self.error, "the deadline passed before the request was whole")
-        elif request.state == QUEUED:
+        elif request.state == DONE:
             say(&self.error, "the deadline passed while the request waited in its queue; it was not run")
         else:
             say(&self.error, "the deadline passed while the model ran")
 
-    cdef void arm(self, int64_t deadline_ns):
+    cdef void say_no_memory(self) noexcept:
+        say(&self.error, "the server's memory for requests is used up; retry later or send to another replica")
+
+    cdef void arm(self, int64_t deadline_ns) except *:
         cdef int64_t wait_ns = deadline_ns - now_ns()
         if self.timer is not None:
             self.timer.cancel()
@@ -184,15 +189,11 @@ cdef class Pipeline(RequestSink):
             self.after_turn()
 
     cdef void expired(self, Request *request) noexcept:
+        # One that an executor has, if only since this moment, runs on: its caller has the answer, its memory waits.
+        if not (request.state == QUEUED and remove_queued(&self.pool.batcher, request)):
+            try_transition(request, RUNNING, ANSWERED)
         self.say_late(request)
-        if request.state == QUEUED and remove_queued(&self.pool.batcher, request):
-            self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
-        elif request.state == RUNNING or request.state == QUEUED:
-            # An executor has it, or took it this moment: the caller has its answer, the run goes on.
-            if try_transition(request, RUNNING, ANSWERED):
-                self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
-        elif request.state == RECEIVING:
-            self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
+        self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
 
     # submit
 
@@ -202,6 +203,7 @@ cdef class Pipeline(RequestSink):
         cdef VersionEntry entry
         cdef VersionQueue *queue
         cdef int64_t pushback_ms = -1
+        cdef int64_t now = now_ns()
         request.body = body
         self.error.size_bytes = 0
         code = decode_request(block_data(body) + start, size_bytes, &self.message, &self.error)
@@ -213,12 +215,26 @@ cdef class Pipeline(RequestSink):
             self.answer(request, code, -1)
             return
         entry = <VersionEntry> found
+        if entry.c.closing:
+            say(&self.error, "model '")
+            say(&self.error, entry.c.name)
+            say(&self.error, "' version ")
+            say(&self.error, entry.c.number)
+            say(&self.error, " is being unloaded; retry later or send to another replica")
+            self.answer(request, STATUS_UNAVAILABLE, -1)
+            return
         queue = <VersionQueue *> entry.c.queue
         request.version = found
         take_handle(entry)
+        # The timer of a deadline that passed this very moment has not fired yet.
+        code = admit_deadline(request.deadline_ns, now)
+        if code != STATUS_OK:
+            self.say_late(request)
+            self.answer(request, code, -1)
+            return
         code = self.admit(request, entry, queue.rows)
         if code == STATUS_OK:
-            if put(&self.pool.batcher, request, queue, now_ns()):
+            if put(&self.pool.batcher, request, queue, now):
                 return
             say(&self.error, "the server's memory for its queues is used up; retry later or send to another replica")
             code = STATUS_RESOURCE_EXHAUSTED
@@ -231,7 +247,7 @@ cdef class Pipeline(RequestSink):
         cdef Binding binding
         cdef int code
         if not request_reserve_views(request, entry.c.signature.n_inputs):
-            say(&self.error, "the server's memory for requests is used up; retry later or send to another replica")
+            self.say_no_memory()
             return STATUS_RESOURCE_EXHAUSTED
         code = bind_inputs(&self.message, &entry.c.signature, request.views, &binding, &self.error)
         if code != STATUS_OK:
@@ -248,7 +264,7 @@ cdef class Pipeline(RequestSink):
             return code
         if binding.typed_bytes == 0:
             return STATUS_OK
-        if binding.typed_bytes > DEFERRED_BYTES:
+        if binding.deferred:
             request.deferred = 1
             return STATUS_OK
         return self.decode_typed(request, entry, &binding)
@@ -264,7 +280,7 @@ cdef class Pipeline(RequestSink):
                 room += (request.views[i].size_bytes + ALIGNMENT - 1) & ~(<uint64_t> ALIGNMENT - 1)
         request.decoded = block_new(room)
         if request.decoded == NULL:
-            say(&self.error, "the server's memory for requests is used up; retry later or send to another replica")
+            self.say_no_memory()
             return STATUS_RESOURCE_EXHAUSTED
         for i in range(request.n_views):
             view = &request.views[i]
@@ -398,6 +414,10 @@ cdef class Pipeline(RequestSink):
                 text = <Block *> at(request.error)
                 memcpy(self.error.text, block_data(text), text.size_bytes)
                 self.error.size_bytes = <uint32_t> text.size_bytes
+            elif item.code == STATUS_RESOURCE_EXHAUSTED:
+                self.say_no_memory()
+            else:
+                say(&self.error, "the model could not be run on this request; the server's log says why")
             self.answer(request, item.code, -1)
         batch_free(batch)
 

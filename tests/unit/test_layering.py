@@ -1,0 +1,160 @@
+"""The import directions of the compiled core and of the package around it: a crossing fails here.
+
+Read from the sources' own `import` and `cimport` lines. A module of the core imports lower levels only, but for the edges
+inside a level that are listed; the packages of `infer` import what their row says and not each other.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+SOURCES = Path(__file__).parents[2] / "src" / "infer"
+CORE = SOURCES / "_core"
+
+LEVELS = [
+    {"debug", "clock", "status"},
+    {"arena", "block", "span", "ring", "timer_wheel", "counters", "tensor_view", "slab", "utf8"},
+    {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode", "grpc_message",
+     "model_version", "request"},
+    {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "self_check", "ort_runtime",
+     "ort_provider", "ort_inspect", "ort_session", "executor", "external_data", "self_check"},
+    {"pipeline"},
+    {"http2_session", "grpc_stream", "protocol", "http2_client", "load_loop", "load_client"},
+]
+LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
+
+# Inside a level: from each module to those that it may import.
+INSIDE = {
+    "block": {"arena"},
+    # One codec in rooms of its own: text below, then reading and writing, `tensor` as the door.
+    "tensor_request": {"wire", "tensor_text"},
+    "tensor_bind": {"tensor_text", "tensor_request", "tensor_contents", "wire"},
+    "tensor_contents": {"wire", "tensor_text", "tensor_request"},
+    "tensor_encode": {"wire", "tensor_text"},
+    "tensor": {"wire", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode"},
+    "model_version": {"tensor", "tensor_text", "tensor_encode"},
+    "request": {"model_version"},
+    "ort_provider": {"ort_runtime"},
+    "ort_inspect": {"ort_runtime", "ort_provider"},
+    "ort_session": {"ort_runtime", "ort_provider", "ort_inspect"},
+    "batcher": {"batch_policy"},
+    "batch": {"ort_session"},
+    "executor": {"batcher", "batch", "ort_session"},
+    "protocol": {"http2_session"},
+    "http2_session": {"grpc_stream"},
+    "load_loop": {"http2_client"},
+    "load_client": {"load_loop", "http2_client"},
+}
+
+LIBRARIES = {
+    "capi.nghttp2": {"http2_session"},
+    # load_loop names the library's error codes; it does not link it.
+    "capi.nghttp2_client": {"http2_client", "load_loop"},
+    "capi.onnxruntime": {"ort_runtime", "ort_provider", "ort_inspect", "ort_session"},
+}
+
+CORE_IMPORT = re.compile(r"^\s*(?:from\s+infer\._core\.([\w.]+)\s+c?import|c?import\s+infer\._core\.([\w.]+))", re.M)
+PYTHON_IMPORT = re.compile(r"^\s*(?:from\s+(infer(?:\.\w+)*)\s+import\s+(\w+)|import\s+(infer(?:\.\w+)*))", re.M)
+
+
+def core_imports(module: str) -> set[str]:
+    """What a core module's .pyx and .pxd import of the core: module names, `capi.x` for declarations."""
+    found = set()
+    for suffix in (".pyx", ".pxd"):
+        path = CORE / (module + suffix)
+        if path.exists():
+            for match in CORE_IMPORT.finditer(path.read_text()):
+                found.add(match[1] or match[2])
+    return found - {module}
+
+
+def core_modules() -> set[str]:
+    names = {path.stem for path in CORE.iterdir() if path.suffix in (".pyx", ".pxd")}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_every_core_module_has_a_level() -> None:
+    assert core_modules() == set(LEVEL_OF)
+
+
+def test_core_imports_go_down() -> None:
+    crossings = []
+    for module in sorted(core_modules()):
+        for target in sorted(core_imports(module)):
+            if target.startswith("capi."):
+                continue
+            lower = LEVEL_OF[target] < LEVEL_OF[module]
+            inside = LEVEL_OF[target] == LEVEL_OF[module] and target in INSIDE.get(module, set())
+            if not (lower or inside):
+                crossings.append(f"{module} (L{LEVEL_OF[module]}) imports {target} (L{LEVEL_OF[target]})")
+    assert crossings == []
+
+
+def test_listed_edges_inside_a_level_stay_inside_it() -> None:
+    assert [(module, target) for module, targets in INSIDE.items() for target in targets
+            if LEVEL_OF[module] != LEVEL_OF[target]] == []
+
+
+def test_only_their_own_modules_reach_the_libraries() -> None:
+    users: dict[str, set[str]] = {name: set() for name in LIBRARIES}
+    for module in core_modules():
+        for target in core_imports(module):
+            if target in users:
+                users[target].add(module)
+    assert all(users[name] <= LIBRARIES[name] for name in LIBRARIES), users
+
+
+def test_the_core_imports_no_python_of_ours_but_errors() -> None:
+    crossings = []
+    for module in sorted(core_modules()):
+        path = CORE / (module + ".pyx")
+        if not path.exists():
+            continue
+        for match in PYTHON_IMPORT.finditer(path.read_text()):
+            name = f"{match[1]}.{match[2]}" if match[1] == "infer" else match[1] or match[3]
+            if not name.startswith(("infer._core", "infer.errors")):
+                crossings.append(f"{module} imports {name}")
+    assert crossings == []
+
+
+# Python packages: what of `infer` each may import besides itself.
+SHARED = {"config", "errors", "versions", "proto", "cores", "_core", "__init__"}
+PACKAGES = {
+    "services": SHARED,
+    "observe": SHARED,
+    "models": SHARED,
+    "transport": SHARED | {"services"},
+    "proto": set[str](),
+    "cli": SHARED | {"server", "observe", "services", "models"},
+    "server": SHARED | {"services", "observe", "models", "transport"},
+}
+
+
+def python_imports(path: Path) -> set[str]:
+    """First names below `infer` that a module imports, type-checking blocks included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [f"{node.module}.{alias.name}" if node.module == "infer" else node.module for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("infer.")}
+    return found - {"__version__"}
+
+
+def test_python_packages_keep_to_their_rooms() -> None:
+    crossings = []
+    for package, allowed in PACKAGES.items():
+        single = SOURCES / f"{package}.py"
+        for path in [single] if single.exists() else sorted((SOURCES / package).rglob("*.py")):
+            for target in sorted(python_imports(path) - allowed - {package}):
+                crossings.append(f"{path.relative_to(SOURCES)} imports infer.{target}")
+    assert crossings == []
+
+
+def test_only_the_command_line_imports_the_server() -> None:
+    importers = {path.relative_to(SOURCES).parts[0] for path in SOURCES.rglob("*.py")
+                 if "server" in python_imports(path) and path != SOURCES / "server.py"}
+    assert importers <= {"cli"}
