@@ -91,7 +91,7 @@ micro: setup
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/cython-lint src/infer/_core
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/cython-lint src/infer/_core
 
 clean:
 	rm -rf build $(VENV) src/*.egg-info

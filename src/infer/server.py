@@ -1,8 +1,8 @@
 """Composition root: builds every part in order, starts, drains, stops.
 
-Order of a start: sockets bound (a conflict ends the program at once), HTTP answers, models load on a thread of their own,
-the route table is handed over, gRPC listens, ready. Order of a drain: unready, `drain_delay`, GOAWAY, calls under way finish
-within `drain_timeout`, executors stop.
+Order of a start: sockets bound (a conflict ends the program at once), HTTP answers, models load on a thread of their
+own, the route table is handed over, gRPC listens, ready. Order of a drain: unready, `drain_delay`, GOAWAY, calls under
+way finish within `drain_timeout`, executors stop.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ log = logging.getLogger("infer.server")
 FAILED_PRECONDITION = 9
 HEARTBEAT_SECONDS = 0.5
 LIVE_SECONDS = 10.0
-# A waiting thread asks for the GIL after this long instead of 5 ms: a scrape must not stall the loop, nor the loop a scrape.
+# A waiting thread asks for the GIL after this long instead of 5 ms: a scrape must not stall the loop, nor the loop it.
 SWITCH_SECONDS = 0.0005
 ARENA_SHARE = 2
 # Address space only; freed chunks keep their size class, so there has to be far more of it than memory.
@@ -74,6 +74,13 @@ class Server:
         if not arena.stats()["reserved_bytes"]:
             arena.open(ARENA_ADDRESS_BYTES, memory // ARENA_SHARE)
         self.sockets = self._bind()
+        try:
+            with named(f"{settings.host}:{settings.http_port} (--host, --http-port)"):
+                self.http = http_pages.HttpServer(settings.host, settings.http_port, http_pages.pages(self, renderer(
+                    self, {"nghttp2": nghttp2_version(), "onnxruntime": onnxruntime_version()})))
+        except OSError:
+            self._unbind()
+            raise
         self.pool = ExecutorPool(self.threads.executors)
         self.pipeline = Pipeline(loop, self.pool, self.routes)
         handlers = {**inference_service(self), **health_service(self)}
@@ -87,8 +94,6 @@ class Server:
             preface_timeout=settings.preface_timeout, settings_timeout=settings.settings_timeout,
             write_stall_timeout=settings.write_stall_timeout)
         self.pipeline.after_turn = self.transport.flush
-        self.http = http_pages.HttpServer(settings.host, settings.http_port, http_pages.pages(self, renderer(self, {
-            "nghttp2": nghttp2_version(), "onnxruntime": onnxruntime_version()})))
 
     # What services, health and metrics see of the server; `live`, `ready`, `versions` and `gauges` from any thread.
 
@@ -128,7 +133,7 @@ class Server:
 
     def _bind(self) -> list[socket.socket]:
         """The gRPC sockets, bound and not yet listening. Raises OSError naming the address that is taken."""
-        bound = []
+        bound: list[socket.socket] = []
         try:
             with named(f"{self.settings.host}:{self.settings.port} (--host, --port)"):
                 bound.append(http_pages.bind(self.settings.host, self.settings.port))
@@ -140,6 +145,12 @@ class Server:
                 each.close()
             raise
         return bound
+
+    def _unbind(self) -> None:
+        for each in self.sockets:
+            each.close()
+        if self.settings.uds is not None:
+            self.settings.uds.unlink(missing_ok=True)
 
     @property
     def addresses(self) -> list[str]:
@@ -220,7 +231,7 @@ class Server:
     # The end.
 
     async def drain(self, delay: float, timeout: float) -> bool:
-        """Unready, `delay` seconds, GOAWAY, at most `timeout` seconds for calls under way; whether all of them ended."""
+        """Unready, `delay` seconds, GOAWAY, at most `timeout` seconds for calls under way; whether all ended."""
         self._draining = True
         log.info("draining: unready", extra={"delay_s": delay, "in_flight": self.pipeline.in_flight})
         await asyncio.sleep(delay)
@@ -244,10 +255,7 @@ class Server:
             self.pipeline.detach(entry)
         self._entries = []
         self.http.close()
-        for each in self.sockets:
-            each.close()
-        if self.settings.uds is not None:
-            self.settings.uds.unlink(missing_ok=True)
+        self._unbind()
 
 
 @contextlib.contextmanager
@@ -292,6 +300,10 @@ class Signals:
                 return
 
 
+def either(*waited: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
+    return set(waited)
+
+
 async def serve(settings: Settings) -> int:
     """Serves until a signal; the process's exit code: 0 drained, 1 ended before its calls did."""
     loop = asyncio.get_running_loop()
@@ -299,7 +311,7 @@ async def serve(settings: Settings) -> int:
     server = Server(settings, loop)
     try:
         start = loop.create_task(server.start())
-        await asyncio.wait({start, signals.first}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either(start, signals.first), return_when=asyncio.FIRST_COMPLETED)
         if not start.done():
             log.info("stopped by a signal while loading")
             start.cancel()
@@ -312,7 +324,7 @@ async def serve(settings: Settings) -> int:
         number = await signals.first
         delay = 0.0 if number == signal.SIGINT else settings.drain_delay
         drain = loop.create_task(server.drain(delay, settings.drain_timeout))
-        await asyncio.wait({drain, signals.second}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either(drain, signals.second), return_when=asyncio.FIRST_COMPLETED)
         if not drain.done():
             log.warning("second signal: stopping at once", extra={"in_flight": server.pipeline.in_flight})
             drain.cancel()

@@ -1,7 +1,7 @@
 """The import directions of the compiled core and of the package around it: a crossing fails here.
 
-Read from the sources' own `import` and `cimport` lines. A module of the core imports lower levels only, but for the edges
-inside a level that are listed; the packages of `infer` import what their row says and not each other.
+Read from the sources' own `import` and `cimport` lines. A module of the core imports lower levels only, but for the
+edges inside a level that are listed; the packages of `infer` import what their row says and not each other.
 """
 
 import ast
@@ -17,7 +17,7 @@ LEVELS = [
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode", "grpc_message",
      "model_version", "request"},
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "self_check", "ort_runtime",
-     "ort_provider", "ort_inspect", "ort_session", "executor", "external_data", "self_check"},
+     "ort_provider", "ort_inspect", "ort_session", "executor"},
     {"pipeline"},
     {"http2_session", "grpc_stream", "protocol", "http2_client", "load_loop", "load_client"},
 ]
