@@ -1,8 +1,8 @@
 """A queue per version, in buckets of one shape each; put by the loop, taken by executors.
 
-The loop thread is the only producer. One short mutex guards everything here; executors sleep on its condition variable with a
-monotonic deadline. Versions with something to run stand in a list, so taking is O(1) however many models there are.
-Requests in a queue belong to it until taken or removed.
+The loop thread is the only producer. One short mutex guards everything here; executors sleep on its condition variable
+with a monotonic deadline. Versions with something to run stand in a list, so taking is O(1) however many models there
+are. Requests in a queue belong to it until taken or removed.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -61,13 +61,13 @@ cdef struct Batcher:
 cdef int batcher_init(Batcher *batcher, int executors) noexcept nogil      # 0, or -1: no memory
 cdef void batcher_free(Batcher *batcher) noexcept nogil                    # no executor may be inside
 cdef VersionQueue *queue_new(Version *version) noexcept nogil
-cdef void queue_free(VersionQueue *queue) noexcept nogil                   # must be empty and not running
+cdef void queue_free(VersionQueue *queue) noexcept nogil                   # must be empty and not running, or NULL
 
 # Links a RECEIVING Request in as QUEUED; False: no memory for its bucket. Wakes nobody.
 cdef bint put(Batcher *batcher, Request *request, VersionQueue *queue, int64_t now) noexcept nogil
 # Unlinks it if it is still QUEUED (it is then the caller's again, DONE); False: an executor has it.
 cdef bint remove_queued(Batcher *batcher, Request *request) noexcept nogil
-# Wakes at most one idle executor per batch that could run now.
+# Wakes at most one idle executor per batch that could run now and that none is being woken for.
 cdef void kick(Batcher *batcher) noexcept nogil
 # An executor: sleeps until a batch can close, then unlinks its requests and marks them RUNNING. Writes up to `capacity`
 # of them, oldest first and all of one shape; returns how many, or 0 when stopping and nothing is left.

@@ -1,17 +1,17 @@
 """Queues of versions: put by the loop, taken by executors, under one short mutex.
 
-Memory: queues and buckets are malloc'd and owned here; Requests are only linked. Threads: `put`, `remove_queued` and `kick` are the
-loop's, `take_batch` and `complete_batch` the executors'.
+Memory: queues and buckets are malloc'd and owned here; Requests are only linked. Threads: `put`, `remove_queued` and
+`kick` are the loop's, `take_batch` and `complete_batch` the executors'.
 
-Design note. A queue keeps its requests in buckets, one per shape, in the order of their heads' arrival: the oldest request
-of all is at the head of the first bucket, and a batch is what that bucket holds, up to the version's gather_rows. A queue
-that could run stands in exactly one list; one that is empty or already runs `max_running` batches stands in none and is
-listed again by a put or a completion. `idle` counts executors asleep less the signals on their way, so that a burst
-of kicks wakes each executor once.
+Design note. A queue keeps its requests in buckets, one per shape, in the order of their heads' arrival: the oldest
+request of all is at the head of the first bucket, and a batch is what that bucket holds, up to the version's
+gather_rows. A queue that could run stands in exactly one list; one that is empty or already runs `max_running` batches
+stands in none and is listed again by a put or a completion. `idle` counts executors asleep less the signals on their
+way, so that a burst of kicks wakes each executor once.
 """
 
 from libc.stdlib cimport calloc, free, malloc
-from libc.stdint cimport INT64_MAX, uint8_t
+from libc.stdint cimport INT64_MAX
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, timespec
 
@@ -23,7 +23,7 @@ from infer._core.capi.pthread cimport (
     pthread_mutex_t, pthread_mutex_unlock)
 from infer._core.clock cimport now_ns
 from infer._core.request cimport DONE, QUEUED, RECEIVING, RUNNING, try_transition
-from infer._core.tensor_view cimport TensorView
+from infer._core.tensor_view cimport TYPE_NONE, TensorView
 
 cdef enum:
     SLOTS = 64
@@ -73,6 +73,8 @@ cdef VersionQueue *queue_new(Version *version) noexcept nogil:
 
 cdef void queue_free(VersionQueue *queue) noexcept nogil:
     cdef Bucket *bucket
+    if queue == NULL:
+        return
     while queue.free_buckets != NULL:
         bucket = queue.free_buckets
         queue.free_buckets = bucket.next
@@ -154,7 +156,11 @@ cdef bint same_shape(const Request *one, const Request *other) noexcept nogil:
     for i in range(one.n_views):
         a = &one.views[i]
         b = &other.views[i]
-        if a.rank != b.rank or a.data_type != b.data_type:
+        if a.data_type != b.data_type:
+            return False
+        if a.data_type == TYPE_NONE:
+            continue
+        if a.rank != b.rank:
             return False
         for k in range(1, a.rank):
             if a.shape[k] != b.shape[k]:
@@ -175,7 +181,7 @@ cdef void unplace(VersionQueue *queue, Bucket *bucket) noexcept nogil:
 
 
 cdef void place(VersionQueue *queue, Bucket *bucket) noexcept nogil:
-    """Keeps the order by the head's arrival; a head is mostly newer than the others', so the search starts at the end."""
+    """Keeps the order by the head's arrival; a head is mostly newer than others, so the search starts at the end."""
     cdef Bucket *before = queue.newest
     while before != NULL and before.head.sequence > bucket.head.sequence:
         before = before.prev
@@ -345,24 +351,34 @@ cdef int64_t earliest_close(Batcher *batcher, int64_t now) noexcept nogil:
     return earliest
 
 
+cdef int64_t sleepers_wanted(Batcher *batcher) noexcept nogil:
+    """How many sleepers to wake: one for each batch that no wake-up is on its way for; else one to keep the time, where
+    a delayed queue closes before any sleeper wakes by itself."""
+    cdef int64_t earliest_ns = INT64_MAX
+    cdef int64_t ready
+    if batcher.idle == 0:
+        return 0
+    if batcher.lists[<int> LIST_DELAYED].head != NULL:
+        earliest_ns = earliest_close(batcher, now_ns())
+    ready = batches_ready(batcher, batcher.idle + batcher.signals) - batcher.signals
+    if ready > 0:
+        return ready
+    # One that has been signalled keeps the time itself when it goes back to sleep.
+    return batcher.signals == 0 and earliest_ns < batcher.wait_until_ns
+
+
 cdef void kick(Batcher *batcher) noexcept nogil:
-    cdef int64_t wake = 0
-    cdef int64_t i
-    # Without the mutex: the last put took it, so an executor that slept before that put is seen here as idle, and one that
-    # goes to sleep later has seen what was put.
+    cdef int64_t wake, _i
+    # Without the mutex: the last put took it, so an executor that slept before that put is seen here as idle, and one
+    # that goes to sleep later has seen what was put.
     if batcher.idle == 0 or batcher.requests == 0:
         return
     pthread_mutex_lock(&inside(batcher).mutex)
-    wake = batches_ready(batcher, batcher.idle)
-    if wake == 0 and batcher.idle > 0 and batcher.lists[<int> LIST_DELAYED].head != NULL:
-        if earliest_close(batcher, now_ns()) < batcher.wait_until_ns:
-            wake = 1
-        else:
-            wake = batches_ready(batcher, batcher.idle)
+    wake = sleepers_wanted(batcher)
     batcher.idle -= <int32_t> wake
     batcher.signals += <int32_t> wake
     pthread_mutex_unlock(&inside(batcher).mutex)
-    for i in range(wake):
+    for _i in range(wake):
         pthread_cond_signal(&inside(batcher).awake)
 
 
@@ -388,7 +404,8 @@ cdef void sleep_until(Batcher *batcher, int64_t until_ns) noexcept nogil:
         batcher.idle -= 1
 
 
-cdef int take_from(Batcher *batcher, VersionQueue *queue, Request **requests, int capacity, int64_t *rows) noexcept nogil:
+cdef int take_from(Batcher *batcher, VersionQueue *queue, Request **requests, int capacity,
+                   int64_t *rows) noexcept nogil:
     cdef Bucket *bucket = queue.oldest
     cdef Request *request
     cdef int count = 0
@@ -431,10 +448,9 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t 
         if not block or batcher.stopping:
             break
         sleep_until(batcher, until)
-    # What is left over may be a batch for an executor that still sleeps; and if this one kept the time for a delayed queue,
-    # another has to.
-    if count != 0 and batcher.idle > 0 and (batches_ready(batcher, 1) != 0 or (
-            batcher.lists[<int> LIST_DELAYED].head != NULL and batcher.wait_until_ns == INT64_MAX)):
+    # What is left over may be a batch for an executor that still sleeps; and if this one was to keep the time for a
+    # delayed queue, another has to. One is enough: it looks again when it has taken its batch.
+    if count != 0 and sleepers_wanted(batcher) > 0:
         batcher.idle -= 1
         batcher.signals += 1
         pthread_mutex_unlock(&inside(batcher).mutex)
