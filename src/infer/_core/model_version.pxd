@@ -4,6 +4,7 @@ Made and dropped on the loop thread. Executors read `Version`, its plain C part,
 The slots `queue` and `session` belong to L3 (batcher, ort_session) and are opaque here.
 """
 
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from infer._core.counters cimport Histogram
@@ -45,7 +46,7 @@ cdef struct Version:
 cdef class TensorInfo:
     cdef readonly str name
     cdef readonly int data_type            # tensor_view.DataType; TYPE_NONE for what is not a tensor
-    cdef readonly str datatype             # as the protocol writes it: "FP32"; "SEQUENCE" or "MAP" for what is not served
+    cdef readonly str datatype             # the protocol's name: "FP32"; "SEQUENCE" or "MAP" for what is not served
     cdef readonly tuple shape              # -1: any; None: the model does not say the rank
     cdef readonly tuple symbols            # per dimension the symbolic name, "" where it has none
     cdef readonly bint served
@@ -65,8 +66,11 @@ cdef class VersionEntry:
     cdef list _strings                     # owners of the names that the signature points to
     cdef TensorSpec *specs(self, list tensors, bint batched) except? NULL
 
+# The first handle takes a reference on the entry: a Request borrows its pointer.
 cdef inline void take_handle(VersionEntry entry) noexcept:
+    if entry.c.handles == 0:
+        Py_INCREF(entry)
     entry.c.handles += 1
 
-# Paired with take_handle; the last one of a closing version calls on_drained.
+# Paired with take_handle; the last one drops the reference, and of a closing version calls on_drained.
 cdef void drop_handle(VersionEntry entry) noexcept

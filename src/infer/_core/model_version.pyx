@@ -4,6 +4,7 @@ Made, closed and dropped on the loop thread; owns the strings and specs that its
 """
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.ref cimport Py_DECREF
 from libc.string cimport memset
 
 from infer._core.counters cimport snapshot
@@ -53,6 +54,10 @@ cdef class VersionEntry:
                  int max_running, dict properties not None):
         if len(outputs) > MAX_OUTPUTS:
             raise ValueError(f"model {name!r} has {len(outputs)} outputs, at most {MAX_OUTPUTS} can be served")
+        if min(max_rows, gather_rows, queue_limit_rows, max_running) < 1 or delay_ns < 0:
+            raise ValueError(f"model {name!r}: max_rows {max_rows}, gather_rows {gather_rows}, queue_limit_rows "
+                             f"{queue_limit_rows} and max_running {max_running} must be at least 1, "
+                             f"delay_ns {delay_ns} at least 0")
         self.name = name.encode()
         self.version = version
         self.prefix = encode_prefix(self.name, version.encode())
@@ -130,13 +135,15 @@ cdef class VersionEntry:
 
     def close(self, on_drained):
         """Takes no new requests; `on_drained()` is called once the last handle is gone, at once if there is none."""
+        if self.c.closing:
+            raise RuntimeError(f"{self!r} is closed already")
         self.c.closing = 1
         self.on_drained = on_drained
         if self.c.handles == 0:
             call_drained(self)
 
     def stats_snapshot(self, tuple second_bounds_ns not None, tuple row_bounds not None):
-        """Counters as Python objects: calls (by gRPC code), rows, batches, and (count, sum, cumulative) per histogram."""
+        """Counters as Python objects: calls (by gRPC code), rows, ..., and (count, sum, cumulative) per histogram."""
         cdef int code
         return {
             "calls": [self.stats.calls[code] for code in range(STATUS_CODES)],
@@ -169,5 +176,8 @@ cdef void call_drained(VersionEntry entry) noexcept:
 
 cdef void drop_handle(VersionEntry entry) noexcept:
     entry.c.handles -= 1
-    if entry.c.handles == 0 and entry.c.closing:
+    if entry.c.handles:
+        return
+    if entry.c.closing:
         call_drained(entry)
+    Py_DECREF(entry)
