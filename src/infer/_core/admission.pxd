@@ -1,4 +1,4 @@
-"""Gates in front of the queue: each answers a gRPC status and, where it refuses, a text. Pure functions of their arguments."""
+"""Gates in front of the queue: each answers a gRPC status and, where it refuses, a text. Pure functions."""
 
 from libc.stdint cimport int64_t
 

@@ -33,7 +33,8 @@ cdef class Pipeline(RequestSink):
     cdef int64_t unrouted[17]              # calls that ended before a version was found, by code
     cdef public object after_turn          # called once after completions or expiries: transports flush there
     cdef void say_late(self, Request *request) noexcept
-    cdef void arm(self, int64_t deadline_ns)
+    cdef void say_no_memory(self) noexcept
+    cdef void arm(self, int64_t deadline_ns) except *
     cdef void expired(self, Request *request) noexcept
     cdef int admit(self, Request *request, VersionEntry entry, uint64_t queued_rows) noexcept
     cdef int decode_typed(self, Request *request, VersionEntry entry, Binding *binding) noexcept

@@ -1,8 +1,8 @@
 """The stages of a request in their order.
 
-open: the call's headers are here; its deadline starts. submit: decode, route, deadline, bind, queue bound, put. An executor
-runs it. complete: its own status and its own rows, encoded and handed to the transport. A refusal at any stage ends the
-call there. Owns the deadline wheel and every Request from `open` until it is freed. Loop thread only.
+open: the call's headers are here; its deadline starts. submit: decode, route, deadline, bind, queue bound, put. An
+executor runs it. complete: its own status and its own rows, encoded and handed to the transport. A refusal at any stage
+ends the call there. Owns the deadline wheel and every Request from `open` until it is freed. Loop thread only.
 """
 
 from libc.stdint cimport INT64_MAX, uint8_t, uint32_t
@@ -12,24 +12,25 @@ from posix.time cimport clock_gettime, timespec
 from infer._core.admission cimport admit_deadline, admit_queue
 from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport BatchItem, ItemOutput, batch_free
-from infer._core.batcher cimport VersionQueue, kick, put, queue_free, queue_new, remove_queued
-from infer._core.block cimport Block, block_data, block_new, block_ref, block_unref
+from infer._core.batcher cimport kick as kick_batcher
+from infer._core.batcher cimport VersionQueue, put, queue_free, queue_new, remove_queued
+from infer._core.block cimport Block, block_data, block_new, block_ref
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
-from infer._core.model_version cimport Version, drop_handle, take_handle
+from infer._core.model_version cimport drop_handle, take_handle
 from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
     request_reserve_views, try_transition)
 from infer._core.ring cimport waker_acknowledge, waker_arm
 from infer._core.span cimport Span, span_left
 from infer._core.status cimport (
-    STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
+    STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
     STATUS_UNAVAILABLE)
 from infer._core.tensor cimport (
     OutputSlice, bind_inputs, decode_contents, decode_request, encode_raw_tag, encode_response_head,
     message_free, message_init, raw_tag_bytes, response_head_bytes, say)
-from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, MAX_OUTPUTS, TensorView, mask_has
+from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, TensorView, mask_has
 from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
 
 cdef extern from "<time.h>" nogil:
@@ -302,7 +303,7 @@ cdef class Pipeline(RequestSink):
         return min(max(wait_ms, 1), 10000)
 
     cdef void kick(self) noexcept:
-        kick(&self.pool.batcher)
+        kick_batcher(&self.pool.batcher)
 
     cdef void cancel(self, Request *request) noexcept:
         request.sink = NULL
@@ -422,8 +423,8 @@ cdef class Pipeline(RequestSink):
         batch_free(batch)
 
     cdef bint reply(self, Request *request, Batch *batch, int index) noexcept:
-        """Encodes the item's rows and hands them over; False: no memory. Small outputs are copied beside the head, larger
-        ones sent from the batch's own Blocks."""
+        """Encodes the item's rows and hands them over; False: no memory. Small outputs are copied beside the head,
+        larger ones sent from the batch's own Blocks."""
         cdef VersionEntry entry = <VersionEntry> request.version
         cdef const ItemOutput *outputs = &batch.outputs[index * batch.n_outputs]
         cdef OutputSlice slices[256]
@@ -431,7 +432,7 @@ cdef class Pipeline(RequestSink):
         cdef Block *owner
         cdef uint8_t *to
         cdef uint8_t *begin
-        cdef uint64_t room, head_bytes, message_bytes
+        cdef uint64_t room, head_bytes, prefix_bytes, message_bytes
         cdef uint64_t copied = 0
         cdef int64_t rows = request.rows
         cdef int run = batch.items[index].run
@@ -441,6 +442,7 @@ cdef class Pipeline(RequestSink):
         cdef Reply reply
         identity.at = <const uint8_t *> at(request.id_offset)
         identity.end = identity.at + request.id_bytes
+        prefix_bytes = <uint64_t> len(entry.prefix)
         for i in range(batch.n_outputs):
             if not mask_has(&request.outputs, i):
                 continue
@@ -450,8 +452,7 @@ cdef class Pipeline(RequestSink):
             copied += raw_tag_bytes(outputs[i].size_bytes)
             if outputs[i].size_bytes <= COPIED_REPLY_BYTES:
                 copied += outputs[i].size_bytes
-        head_bytes = response_head_bytes(&entry.c.signature, &request.outputs, slices, rows, <uint64_t> len(entry.prefix),
-                                         &identity)
+        head_bytes = response_head_bytes(&entry.c.signature, &request.outputs, slices, rows, prefix_bytes, &identity)
         room = PREFIX_BYTES + head_bytes + copied
         head = block_new(room)
         if head == NULL:
@@ -459,7 +460,7 @@ cdef class Pipeline(RequestSink):
         to = block_data(head)
         begin = to
         to = encode_response_head(to + PREFIX_BYTES, &entry.c.signature, &request.outputs, slices, rows,
-                                  <const uint8_t *> <const char *> entry.prefix, <uint64_t> len(entry.prefix), &identity)
+                                  <const uint8_t *> <const char *> entry.prefix, prefix_bytes, &identity)
         message_bytes = head_bytes + copied
         for i in range(batch.n_outputs):
             if not mask_has(&request.outputs, i):

@@ -1,7 +1,7 @@
 """A Request - one inference call on its way - and the two sinks where transports and pipeline meet.
 
-A Request lives in the arena and belongs to the loop thread, except that an executor reads it (views, rows) and writes its
-code and error between taking it and publishing its batch. States:
+A Request lives in the arena and belongs to the loop thread, except that an executor reads it (views, rows) and writes
+its code and error between taking it and publishing its batch. States:
 
     RECEIVING  the call's headers are here, its message is not whole
     QUEUED     in its version's queue
@@ -9,8 +9,8 @@ code and error between taking it and publishing its batch. States:
     ANSWERED   the caller has its status, the batch still runs: its outcome is discarded, its memory waits
     DONE       about to be freed
 
-The executor makes QUEUED -> RUNNING under the batcher's mutex; every other step is the loop's. `finish` to the transport
-happens once, on leaving RECEIVING, QUEUED or RUNNING for ANSWERED or DONE.
+The executor makes QUEUED -> RUNNING under the batcher's mutex; every other step is the loop's. `finish` to the
+transport happens once, on leaving RECEIVING, QUEUED or RUNNING for ANSWERED or DONE.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t

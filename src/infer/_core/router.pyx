@@ -51,8 +51,8 @@ cdef bint version_is_valid(const uint8_t *version, uint64_t size_bytes) noexcept
 cdef class RouteTable:
     """Models by name, each with its servable versions, highest first, or the reason why it has none.
 
-    `models` is a list of (name, [VersionEntry, ...], reason): reason is None or (gRPC code, text) and is answered where the
-    list is empty.
+    `models` is a list of (name, [VersionEntry, ...], reason): reason is None or (gRPC code, text) and is answered where
+    the list is empty.
     """
 
     def __cinit__(self):

@@ -1,0 +1,60 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+class TensorInfo:
+    name: str
+    data_type: int
+    datatype: str
+    shape: tuple[int, ...] | None
+    symbols: tuple[str, ...]
+    served: bool
+    optional: bool
+    def __init__(
+        self,
+        name: str,
+        data_type: int,
+        shape: Sequence[int] | None,
+        symbols: Sequence[str] = (),
+        *,
+        served: bool = True,
+        optional: bool = False,
+        datatype: str | None = None,
+    ) -> None: ...
+
+class VersionEntry:
+    name: bytes
+    version: str
+    prefix: bytes
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    properties: dict[str, Any]
+    session: Any
+    on_drained: Callable[[], object] | None
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        session: Any,
+        inputs: list[TensorInfo],
+        outputs: list[TensorInfo],
+        *,
+        batched: bool,
+        max_rows: int,
+        gather_rows: int,
+        delay_ns: int,
+        queue_limit_rows: int,
+        max_running: int,
+        properties: dict[str, Any],
+    ) -> None: ...
+    @property
+    def batched(self) -> bool: ...
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def gather_rows(self) -> int: ...
+    @property
+    def max_running(self) -> int: ...
+    @property
+    def handles(self) -> int: ...
+    def close(self, on_drained: Callable[[], object] | None) -> None: ...
+    def stats_snapshot(self, second_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> dict[str, Any]: ...
