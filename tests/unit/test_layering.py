@@ -17,7 +17,7 @@ LEVELS = [
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
      "grpc_message", "model_version", "request"},
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "self_check", "ort_runtime",
-     "ort_provider", "ort_inspect", "ort_session", "executor"},
+     "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
     {"http2_session", "grpc_stream", "protocol", "http2_client", "load_loop", "load_client"},
 ]
@@ -37,10 +37,11 @@ INSIDE = {
     "request": {"model_version"},
     "ort_provider": {"ort_runtime"},
     "ort_inspect": {"ort_runtime", "ort_provider"},
-    "ort_session": {"ort_runtime", "ort_provider", "ort_inspect"},
+    "ort_run": {"ort_runtime"},
+    "ort_session": {"ort_runtime", "ort_provider", "ort_inspect", "ort_run"},
     "batcher": {"batch_policy"},
-    "batch": {"ort_session"},
-    "executor": {"batcher", "batch", "ort_session"},
+    "batch": {"ort_run"},
+    "executor": {"batcher", "batch"},
     "protocol": {"http2_session"},
     "http2_session": {"grpc_stream"},
     "load_loop": {"http2_client"},
@@ -51,7 +52,7 @@ LIBRARIES = {
     "capi.nghttp2": {"http2_session"},
     # load_loop names the library's error codes; it does not link it.
     "capi.nghttp2_client": {"http2_client", "load_loop"},
-    "capi.onnxruntime": {"ort_runtime", "ort_provider", "ort_inspect", "ort_session"},
+    "capi.onnxruntime": {"ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session"},
 }
 
 CORE_IMPORT = re.compile(r"^\s*(?:from\s+infer\._core\.([\w.]+)\s+c?import|c?import\s+infer\._core\.([\w.]+))", re.M)

@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from infer._core.block cimport Block
 from infer._core.model_version cimport Version
-from infer._core.ort_session cimport RunOutput
+from infer._core.ort_run cimport RunOutput
 from infer._core.request cimport Request
 from infer._core.tensor_view cimport TensorView
 
@@ -51,7 +51,7 @@ cdef struct Scratch:
     RunOutput *outputs
     int32_t n_inputs             # room
     int32_t n_outputs
-    Batch *emergency             # answers requests that cannot have a Batch of their own; lent to the loop while so used
+    Batch *emergency             # for requests that cannot have a Batch of their own; lent to the loop while so used
 
 cdef int scratch_init(Scratch *scratch) noexcept nogil                 # 0, or -1: no memory
 cdef void scratch_free(Scratch *scratch) noexcept nogil

@@ -1,12 +1,13 @@
 """Batches: gather the rows of several requests, run the model once, hand each request its own rows and status.
 
-A Batch lies in the arena. Its executor makes and runs it, then publishes it; from there on it is the loop's, which frees it
-with the Blocks of its runs. Requests stay the pipeline's: of them only views, code and error are touched here. A Scratch
-is one executor's own.
+A Batch lies in the arena. Its executor makes and runs it, then publishes it; from there on it is the loop's, which
+frees it with the Blocks of its runs. Requests stay the pipeline's: of them only views, code and error are touched here.
+A Scratch is one executor's own.
 
-Design note. A run that fails says nothing about which row it was, so its halves are run again until each culprit is alone.
-Hostile requests could turn that into work without end: a version may spend a tenth of its executor time on it, and a floor
-that lets the first failures of a young version be found. An output is sliced only where it has as many rows as the batch.
+Design note. A run that fails says nothing about which row it was, so its halves are run again until each culprit is
+alone. Hostile requests could turn that into work without end: a version may spend a tenth of its executor time on it,
+and a floor that lets the first failures of a young version be found. An output is sliced only where it has as many rows
+as the batch.
 """
 
 from libc.stdint cimport uint8_t
@@ -19,7 +20,7 @@ from infer._core.capi.atomics cimport add_i64, load_acquire_i32, load_relaxed_i6
 from infer._core.clock cimport now_ns
 from infer._core.debug cimport LIVE_BATCH, count_live, require
 from infer._core.model_version cimport VersionEntry
-from infer._core.ort_session cimport Session, session_run
+from infer._core.ort_run cimport Session, session_run
 from infer._core.status cimport STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_OK, STATUS_RESOURCE_EXHAUSTED
 from infer._core.tensor_contents cimport decode_contents
 from infer._core.tensor_text cimport ErrorText, clear_error, say
@@ -236,8 +237,8 @@ cdef void decode_deferred(Batch *batch, BatchItem *item) noexcept nogil:
 
 cdef bint gather_input(Batch *batch, Scratch *scratch, int32_t first, int32_t end, int32_t index,
                        int64_t rows) noexcept nogil:
-    """The rows of one input, one item behind the other; False: no memory. A tensor that stands alone and aligned is used where
-    it is."""
+    """The rows of one input, one item behind the other; False: no memory. A tensor that stands alone and aligned is
+    used where it is."""
     cdef TensorView *whole = &scratch.inputs[index]
     cdef const TensorView *view
     cdef Block *block
@@ -354,11 +355,11 @@ cdef bint may_bisect(Version *version) noexcept nogil:
 cdef void blame(Batch *batch, BatchItem *item, int code) noexcept nogil:
     """The error of a request that fails on its own."""
     if code == STATUS_INVALID_ARGUMENT:
-        fail(batch, item, code, b" failed on this request: the model does not accept its input values, such as an index past "
-             b"the end of a table; check the values of the inputs")
+        fail(batch, item, code, b" failed on this request: the model does not accept its input values, such as an "
+             b"index past the end of a table; check the values of the inputs")
     else:
-        fail(batch, item, STATUS_INTERNAL, b" failed on this request: the model could not be run on its inputs; the server's "
-             b"log says why")
+        fail(batch, item, STATUS_INTERNAL, b" failed on this request: the model could not be run on its inputs; the "
+             b"server's log says why")
 
 
 cdef int run_once(Batch *batch, Scratch *scratch, int32_t first, int32_t end) noexcept nogil:

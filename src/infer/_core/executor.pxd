@@ -41,5 +41,6 @@ cdef class ExecutorPool:
     cdef bint running
     cdef void join(self) noexcept
     cdef void relieve(self) noexcept
-    # The next finished batch of any executor, or NULL. Loop thread; to be called once more after the last batch was freed.
+    # The next finished batch of any executor, or NULL. Loop thread; to be called once more after the last batch was
+    # freed.
     cdef Batch *take_finished(self) noexcept

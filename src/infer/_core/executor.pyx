@@ -1,13 +1,13 @@
 """The executor threads and their pool.
 
-The pool owns the threads, their rings and buffers; the loop thread makes, starts, drains and stops it. A thread touches only its
-own Executor, the batcher, and what its batches hold. Signals are blocked in it, so Python's handlers run on the main
-thread.
+The pool owns the threads, their rings and buffers; the loop thread makes, starts, drains and stops it. A thread touches
+only its own Executor, the batcher, and what its batches hold. Signals are blocked in it, so Python's handlers run on
+the main thread.
 
 Design note. Two things can hold an executor up on the way to the loop: a ring that the loop has not drained, and, with
 the arena full, an emergency batch that it has not given back. For both the executor counts itself as waiting and looks
-again before it sleeps; the loop gives room and then looks for waiters, with a full fence between on both sides, so one of
-the two always sees the other.
+again before it sleeps; the loop gives room and then looks for waiters, with a full fence between on both sides, so one
+of the two always sees the other.
 """
 
 from libc.stdio cimport snprintf
@@ -21,11 +21,12 @@ from infer._core.batcher cimport batcher_free, batcher_init, batcher_stop, compl
 from infer._core.capi.atomics cimport add_i32, fence, load_acquire_i32, store_seq_cst_i32
 from infer._core.capi.pthread cimport (
     SIG_SETMASK, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_wait, pthread_create,
-    pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_setname_np,
-    pthread_sigmask, sigfillset, sigset_t)
+    pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    pthread_setname_np, pthread_sigmask, sigfillset, sigset_t)
 from infer._core.debug cimport require
 from infer._core.request cimport Request
-from infer._core.ring cimport ring_close, ring_open, ring_push, ring_size, ring_take, waker_close, waker_notify, waker_open
+from infer._core.ring cimport (
+    ring_close, ring_open, ring_push, ring_size, ring_take, waker_close, waker_notify, waker_open)
 
 cdef enum:
     NAME_BYTES = 24
@@ -156,7 +157,7 @@ cdef class ExecutorPool:
             raise OSError(failed, f"cannot start executor thread {i + 1} of {self.count}")
 
     def stop(self):
-        """Ends the threads once their queues are empty and waits for them. Batches that they finished can still be taken."""
+        """Ends the threads once their queues are empty and waits. Batches that they finished can still be taken."""
         self.join()
 
     cdef void join(self) noexcept:
@@ -177,8 +178,8 @@ cdef class ExecutorPool:
 
     cdef Batch *take_finished(self) noexcept:
         cdef uint64_t offset
-        cdef int i
-        for i in range(self.count):
+        cdef int _i
+        for _i in range(self.count):
             self.turn = self.turn + 1 if self.turn + 1 < self.count else 0
             if ring_take(&self.executors[self.turn].ring, &offset):
                 self.relieve()

@@ -1,7 +1,7 @@
 """Where a model file says that its weights lie outside it, read without the `onnx` package.
 
-Walks the ModelProto down to every TensorProto there is, subgraphs and functions included. Any thread; the walk runs without
-the GIL over bytes that the caller holds. Source: onnx.proto, ONNX 1.23 (field numbers never change).
+Walks the ModelProto down to every TensorProto there is, subgraphs and functions included. Any thread; the walk runs
+without the GIL over bytes that the caller holds. Source: onnx.proto, ONNX 1.23 (field numbers never change).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

@@ -12,7 +12,6 @@ from infer._core.capi.onnxruntime cimport (
     OrtShapeInfo, OrtStatus, OrtTypeInfo)
 from infer._core.model_version cimport TensorInfo
 from infer._core.ort_runtime cimport check, default_allocator, ort
-from infer._core.tensor_text cimport data_type_name
 from infer._core.tensor_view cimport MAX_RANK, TYPE_BYTES, TYPE_COUNT, TYPE_NONE, element_bytes
 
 from infer.errors import ModelLoadError
@@ -78,7 +77,8 @@ cdef TensorInfo tensor_info(str name, const OrtTypeInfo *type_info, bint optiona
         return TensorInfo(name, TYPE_NONE, shape, names, served=False, optional=optional,
                           datatype=UNSERVED_ELEMENTS.get(element, "UNKNOWN"))
     if rank > MAX_RANK:
-        raise ModelLoadError(f"tensor {name!r} has {rank} dimensions, at most {MAX_RANK} can be served; reshape it in the model")
+        raise ModelLoadError(f"tensor {name!r} has {rank} dimensions, at most {MAX_RANK} can be served; reshape it in "
+                             "the model")
     return TensorInfo(name, element, shape, names, optional=optional)
 
 
@@ -99,8 +99,9 @@ cdef list declared_inputs(OrtRunnable *session):
         finally:
             ort.ReleaseTypeInfo(type_info)
         if not info.served:
-            raise ModelLoadError(f"input {name!r} is of type {info.datatype}, which cannot be sent over this protocol; export the "
-                                 "model with tensor inputs of BOOL, INT8-64, UINT8-64, FP16, BF16, FP32, FP64 or strings")
+            raise ModelLoadError(f"input {name!r} is of type {info.datatype}, which cannot be sent over this protocol; "
+                                 "export the model with tensor inputs of BOOL, INT8-64, UINT8-64, FP16, BF16, FP32, "
+                                 "FP64 or strings")
         inputs.append(info)
     return inputs
 

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from posix.dlfcn cimport RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, dlerror, dlopen, dlsym
+from posix.dlfcn cimport RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW, dlopen, dlsym
 
 from infer._core.capi.onnxruntime cimport OrtProviderOptions, OrtStatus
-from infer._core.ort_runtime cimport check, ort, take_words
+from infer._core.ort_runtime cimport ort, take_words
 
 from infer.errors import ModelLoadError
 
@@ -18,8 +18,8 @@ SUFFIX = "ExecutionProvider"
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
-CUDA_ADVICE = ("install CUDA's libraries beside it: pip install 'onnxruntime-gpu[cuda,cudnn]'; or serve on the CPU with "
-               "--provider CPU")
+CUDA_ADVICE = ("install CUDA's libraries beside it: pip install 'onnxruntime-gpu[cuda,cudnn]'; or serve on the CPU "
+               "with --provider cpu")
 
 ctypedef int (*cuda_init_function)(unsigned int) noexcept nogil
 ctypedef int (*cuda_count_function)(int *) noexcept nogil
@@ -39,8 +39,8 @@ def nvidia_libraries():
 
 
 cdef load_nvidia():
-    """Loads them so that the provider's own library finds them by name. They need one another in no known order, so it is
-    tried until a pass loads nothing more; what is still missing then is left for the provider to name."""
+    """Loads them so that the provider's own library finds them by name. They need one another in no known order, so it
+    is tried until a pass loads nothing more; what is still missing then is left for the provider to name."""
     global nvidia_loaded
     cdef bytes path
     if nvidia_loaded:
@@ -81,9 +81,9 @@ cdef str full_name(str name, list available):
         if candidate.removesuffix(SUFFIX).lower() == folded:
             return candidate
     listed = ", ".join(candidate.removesuffix(SUFFIX) for candidate in available)
-    raise ModelLoadError(f"provider {name} is not in the installed ONNX Runtime library, which has: {listed}; install the "
-                         "onnxruntime package that carries it (onnxruntime-gpu for CUDA and TensorRT, onnxruntime-openvino for "
-                         "OpenVINO)")
+    raise ModelLoadError(f"provider {name} is not in the installed ONNX Runtime library, which has: {listed}; install "
+                         "the onnxruntime package that carries it (onnxruntime-gpu for CUDA and TensorRT, "
+                         "onnxruntime-openvino for OpenVINO)")
 
 
 cdef OrtStatus *append_one(OrtSessionOptions *options, str name, const char **keys, const char **values, size_t count):
@@ -148,13 +148,14 @@ cdef list append_providers(OrtSessionOptions *options, Runtime runtime, wanted, 
     used = []
     for name, settings in wanted:
         name = full_name(name, runtime.providers)
+        short = name.removesuffix(SUFFIX)
         if any(name == other for other, _ in used):
-            raise ModelLoadError(f"provider {name.removesuffix(SUFFIX)} is named twice")
+            raise ModelLoadError(f"provider {short} is named twice")
         if name == CPU:
             if settings:
                 raise ModelLoadError(f"provider CPU takes no options, got: {', '.join(map(str, settings))}")
         elif any(other == CPU for other, _ in used):
-            raise ModelLoadError(f"provider {name.removesuffix(SUFFIX)} comes after CPU, which runs everything; put CPU last")
+            raise ModelLoadError(f"provider {short} comes after CPU, which runs all that is left; put CPU last")
         else:
             append(options, name, settings)
         used.append((name, dict(settings)))

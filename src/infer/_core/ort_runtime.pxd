@@ -9,7 +9,9 @@ cdef OrtAllocator *default_allocator
 
 # Raises ModelLoadError, "<what>: <the runtime's words>", for a status that is not NULL, and releases it.
 cdef int check(OrtStatus *status, str what) except -1
-# The words of a status as a line without the library's source positions; releases it.
+# What the runtime said as one line without positions in its source.
+cdef str plain(const char *words)
+# The words of a status as such a line; releases it.
 cdef str take_words(OrtStatus *status)
 
 # Warnings and errors that the library logs on the calling thread between the two calls; elsewhere it logs nothing.
@@ -27,5 +29,5 @@ cdef class Runtime:
     cdef readonly str library_path
     cdef readonly str version
     cdef readonly list providers           # compiled into the library, as it names them
-    cdef readonly int intra_op             # threads that one operator may use, of sessions without a setting of their own
+    cdef readonly int intra_op             # threads per operator, of sessions without a setting of their own
     cdef void *environment

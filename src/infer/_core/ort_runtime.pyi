@@ -3,6 +3,7 @@ from os import PathLike
 MINIMUM_VERSION: tuple[int, int]
 
 def find_library() -> str: ...
+def give_back_memory() -> None: ...
 
 class Runtime:
     library_path: str

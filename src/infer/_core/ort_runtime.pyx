@@ -1,21 +1,21 @@
 """The ONNX Runtime library and the process's one environment with its global thread pools.
 
 The library is found without importing the `onnxruntime` package (that would load a second, separate runtime) and stays
-loaded. Runtimes may be made on any thread that holds the GIL. The library counts its environment: a second Runtime shares
-the first one's, thread pools included, and must be of the same library.
+loaded. Runtimes may be made on any thread that holds the GIL. The library counts its environment: a second Runtime
+shares the first one's, thread pools included, and must be of the same library.
 """
 
 import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, strlen
 from posix.dlfcn cimport RTLD_LOCAL, RTLD_NOW, dlerror, dlopen, dlsym
 
+from infer._core.arena cimport trim
 from infer._core.capi.onnxruntime cimport (
     ORT_DEVICE_ALLOCATOR, ORT_HAS_SHAPE_VERSION, ORT_LOGGING_WARNING, ORT_MEMORY_DEFAULT, ORT_TABLE_VERSION,
-    OrtAllocator, OrtApi, OrtApiBase, OrtEnv, OrtMemoryInfo, OrtStatus, OrtThreadingOptions,
+    OrtApiBase, OrtEnv,  OrtStatus, OrtThreadingOptions,
     SLOT_AddSessionConfigEntry, SLOT_AllocatorFree, SLOT_CastTypeInfoToOptionalTypeInfo,
     SLOT_CastTypeInfoToTensorInfo, SLOT_CreateCUDAProviderOptions, SLOT_CreateCpuMemoryInfo,
     SLOT_CreateEnvWithCustomLoggerAndGlobalThreadPools, SLOT_CreateSession, SLOT_CreateSessionOptions,
@@ -45,6 +45,9 @@ from infer.errors import ConfigError, ModelLoadError
 MINIMUM_VERSION = (1, 26)        # older ones read a model's external data from outside its directory
 
 cdef str loaded_path = None
+
+cdef extern from "<malloc.h>" nogil:
+    int malloc_trim(size_t pad) noexcept
 
 cdef extern from * nogil:
     """
@@ -168,7 +171,8 @@ cdef void fill(const void **table, const void **newer_table) noexcept nogil:
     put(&ort.SetGlobalInterOpNumThreads, table[SLOT_SetGlobalInterOpNumThreads])
     put(&ort.SetGlobalSpinControl, table[SLOT_SetGlobalSpinControl])
     put(&ort.CreateEnvWithCustomLoggerAndGlobalThreadPools, table[SLOT_CreateEnvWithCustomLoggerAndGlobalThreadPools])
-    put(&ort.SessionOptionsAppendExecutionProvider_TensorRT_V2, table[SLOT_SessionOptionsAppendExecutionProvider_TensorRT_V2])
+    put(&ort.SessionOptionsAppendExecutionProvider_TensorRT_V2,
+        table[SLOT_SessionOptionsAppendExecutionProvider_TensorRT_V2])
     put(&ort.CreateTensorRTProviderOptions, table[SLOT_CreateTensorRTProviderOptions])
     put(&ort.UpdateTensorRTProviderOptions, table[SLOT_UpdateTensorRTProviderOptions])
     put(&ort.ReleaseTensorRTProviderOptions, table[SLOT_ReleaseTensorRTProviderOptions])
@@ -228,8 +232,8 @@ cdef str open_library(str path):
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     table = base.GetApi(ORT_TABLE_VERSION)
     if numbers < MINIMUM_VERSION or table == NULL:
-        raise ConfigError(f"ONNX Runtime {version} is too old, {MINIMUM_VERSION[0]}.{MINIMUM_VERSION[1]} or newer is needed; "
-                          "run: pip install --upgrade onnxruntime")
+        raise ConfigError(f"ONNX Runtime {version} is too old, {MINIMUM_VERSION[0]}.{MINIMUM_VERSION[1]} or newer is "
+                          "needed; run: pip install --upgrade onnxruntime")
     if loaded_path is None:
         fill(<const void **> table, <const void **> base.GetApi(ORT_HAS_SHAPE_VERSION))
         check(ort.CreateCpuMemoryInfo(ORT_DEVICE_ALLOCATOR, ORT_MEMORY_DEFAULT, &cpu_memory), "ONNX Runtime")
@@ -246,6 +250,13 @@ cdef list provider_names():
         return [names[i].decode() for i in range(count)]
     finally:
         ort.ReleaseAvailableProviders(names, count)
+
+
+def give_back_memory():
+    """Returns to the kernel what loading a model has used and freed again: arena pages and the allocator's own."""
+    with nogil:
+        trim()
+        malloc_trim(0)
 
 
 cdef class Runtime:

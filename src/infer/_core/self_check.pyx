@@ -96,8 +96,8 @@ cdef int type_called(str datatype) except -1:
 
 
 def all_close(bytes a not None, bytes b not None, str datatype not None, double rtol, double atol):
-    """Whether two raw tensors agree: floats within rtol of b's element plus atol of b's largest magnitude (NaN equals NaN),
-    everything else byte for byte."""
+    """Whether two raw tensors agree: floats within rtol of b's element plus atol of b's largest magnitude (NaN equals
+    NaN), everything else byte for byte."""
     cdef int data_type = type_called(datatype)
     cdef uint64_t size = <uint64_t> PyBytes_GET_SIZE(b)
     cdef const uint8_t *left = <const uint8_t *> PyBytes_AS_STRING(a)
@@ -138,26 +138,25 @@ cdef void make_up(uint8_t *to, uint64_t elements, int data_type, uint64_t seed, 
     cdef uint64_t state = seed * 0x9E3779B97F4A7C15ULL + 1
     cdef uint64_t size = element_bytes(data_type)
     cdef uint32_t one = 1
-    cdef uint64_t i
+    cdef uint64_t random, i
     for i in range(elements):
         # xorshift64*; Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled" (2016)
         state ^= state >> 12
         state ^= state << 25
         state ^= state >> 27
+        random = state * 0x2545F4914F6CDD1DULL
         if data_type == TYPE_BYTES:
             memcpy(to + i * BYTES_ELEMENT, &one, PREFIX)
-            to[i * BYTES_ELEMENT + PREFIX] = 48 + ((state * 0x2545F4914F6CDD1DULL) >> 33) % (below if below < 10 else 10)
+            to[i * BYTES_ELEMENT + PREFIX] = <uint8_t> (48 + (random >> 33) % min(below, <uint32_t> 10))
         elif data_type in (TYPE_FP32, TYPE_FP64, TYPE_FP16, TYPE_BF16):
-            put_value(to + i * size, data_type,
-                      low + (high - low) * <double> ((state * 0x2545F4914F6CDD1DULL) >> 11) / 9007199254740992.0)
+            put_value(to + i * size, data_type, low + (high - low) * <double> (random >> 11) / 9007199254740992.0)
         else:
-            put_value(to + i * size, data_type, <double> (((state * 0x2545F4914F6CDD1DULL) >> 33)
-                                                          % (2 if data_type == TYPE_BOOL else below)))
+            put_value(to + i * size, data_type, <double> ((random >> 33) % (2 if data_type == TYPE_BOOL else below)))
 
 
 def made_up(str datatype not None, uint64_t elements, uint64_t seed, double low, double high, uint32_t below):
-    """A raw tensor of pseudo-random elements, the same for the same arguments: floats in [low, high), integers in [0, below),
-    BYTES of one digit."""
+    """A raw tensor of pseudo-random elements, the same for the same arguments: floats in [low, high), integers in
+    [0, below), BYTES of one digit."""
     cdef int data_type = type_called(datatype)
     cdef uint64_t size = BYTES_ELEMENT if data_type == TYPE_BYTES else element_bytes(data_type)
     cdef bytes tensor = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> (elements * size))

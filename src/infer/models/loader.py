@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from infer._core.model_version import VersionEntry
-from infer._core.ort_runtime import Runtime
+from infer._core.ort_runtime import Runtime, give_back_memory
 from infer._core.ort_session import OrtSession, attach
 from infer.errors import InferError, ModelLoadError
 from infer.models.batchability import Batchability, decide, sample
@@ -72,6 +72,7 @@ def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> Versio
         delay_ns=options.delay_ns, queue_limit_rows=options.queue_limit_rows,
         max_running=_max_running(session, options), properties=_properties(session, batching, steps))
     attach(entry, session)
+    give_back_memory()
     log.info("model %r version %s loaded: %s", source.name, source.version, batching.reason,
              extra={"model": source.name, "version": source.version, "external_bytes": external_bytes,
                     "milliseconds": {step: round(value, 1) for step, value in steps.items()}})

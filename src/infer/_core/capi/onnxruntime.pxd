@@ -1,8 +1,8 @@
 """ONNX Runtime's C API, as far as it is used: positions in the OrtApi table and the signatures that stand there.
 
 The table only ever grows at its end, so a position is valid for every library at least as new as the function. Handles
-are opaque; a call answers NULL or a status that the caller releases. Source: the table's documented order; held against an
-independent copy by tests/conformance/test_ort_slots.py.
+are opaque; a call answers NULL or a status that the caller releases. Source: the table's documented order; held against
+an independent copy by tests/conformance/test_ort_slots.py.
 """
 
 from libc.stdint cimport int64_t, uint32_t
@@ -192,7 +192,7 @@ cdef struct OrtApi:
     OrtStatus *(*GetDimensionsCount)(const OrtShapeInfo *, size_t *) noexcept nogil
     OrtStatus *(*GetDimensions)(const OrtShapeInfo *, int64_t *, size_t) noexcept nogil
     OrtStatus *(*GetSymbolicDimensions)(const OrtShapeInfo *, const char **, size_t) noexcept nogil
-    unsigned char (*TensorTypeAndShape_HasShape)(const OrtShapeInfo *) noexcept nogil       # NULL where the library is older
+    unsigned char (*TensorTypeAndShape_HasShape)(const OrtShapeInfo *) noexcept nogil    # NULL: an older library
     void (*ReleaseTensorTypeAndShapeInfo)(OrtShapeInfo *) noexcept nogil
 
     OrtStatus *(*SessionGetModelMetadata)(const OrtRunnable *, OrtModelMetadata **) noexcept nogil
