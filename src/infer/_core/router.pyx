@@ -78,6 +78,8 @@ cdef class RouteTable:
             h = hash_name(encoded, len(encoded))
             at = h & self.mask
             while self.slots[at].name != NULL:
+                if encoded == self.slots[at].name[:self.slots[at].name_bytes]:
+                    raise ValueError(f"model {name!r} is in the route table twice")
                 at = (at + 1) & self.mask
             slot = &self.slots[at]
             slot.hash = h
