@@ -6,12 +6,20 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from infer._core import arena, debug
+from infer._core import arena, clock, debug
 
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci")
 
 arena.open(reserved_bytes=1 << 40, limit_bytes=1 << 30)
+
+
+@pytest.fixture
+def stepped_clock() -> Iterator[None]:
+    """The core's clock stands at 1,000 s and moves by `clock.advance` alone."""
+    clock.set_fake(1_000_000_000_000)
+    yield
+    clock.restore()
 
 
 @pytest.fixture(autouse=True)
