@@ -116,7 +116,11 @@ def _host(value: object) -> object:
 
 
 def _path_list(value: object) -> object:
-    return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+    parts = [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+    # Path("") is the working directory, which nobody means by it.
+    if isinstance(parts, (list, tuple)) and "" in parts:
+        raise ValueError("a path is empty; a variable in the command line may be unset")
+    return parts
 
 
 Count = Annotated[int, BeforeValidator(parse_count)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -75,7 +76,7 @@ class Server:
             arena.open(ARENA_ADDRESS_BYTES, memory // ARENA_SHARE)
         self.sockets = self._bind()
         try:
-            with named(f"{settings.host}:{settings.http_port} (--host, --http-port)"):
+            with named(f"{settings.host}:{settings.http_port} (--host, --http-port) for metrics and health"):
                 self.http = http_pages.HttpServer(settings.host, settings.http_port, http_pages.pages(self, renderer(
                     self, {"nghttp2": nghttp2_version(), "onnxruntime": onnxruntime_version()})))
         except OSError:
@@ -174,8 +175,7 @@ class Server:
         self._entries = entries
         self.routes = RouteTable(
             [(entry.name.decode(), [entry], None) for entry in entries]
-            + [(name, [], (FAILED_PRECONDITION, f"model {name!r} could not be loaded: {reason}"))
-               for name, reason in self.failures.items()])
+            + [(name, [], (FAILED_PRECONDITION, reason)) for name, reason in self.failures.items()])
         self.pipeline.set_routes(self.routes)
         with self._timed("listen"):
             await self.transport.listen(self.sockets)
@@ -204,8 +204,7 @@ class Server:
             if entry is not None:
                 entries.append(entry)
         if not entries:
-            reasons = "\n  ".join(f"{name}: {reason}" for name, reason in self.failures.items())
-            raise ModelLoadError(f"no model could be loaded:\n  {reasons}")
+            raise ModelLoadError("\n  ".join(["no model could be loaded:", *self.failures.values()]))
         return entries
 
     def _load_one(self, source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry | None:
@@ -213,7 +212,8 @@ class Server:
             return load_version(source, runtime, options)
         except InferError as error:
             self.failures[source.name] = error.message
-            log.error("model %r is not served: %s", source.name, error.message)
+            log.error("%s", error.message, extra={"model": source.name, "version": source.version,
+                                               "path": str(source.path)})
             return None
 
     @contextlib.contextmanager
@@ -226,7 +226,8 @@ class Server:
         """What the start prints."""
         host, port = self.http.address
         return Start(models=self._entries, executors=self.threads.executors, intra_op=self.threads.intra_op,
-                     grpc=self.addresses, http=address_text(host, port), steps=self.steps, protoset=str(DESCRIPTORS))
+                     grpc=self.addresses, http=address_text(host, port), steps=self.steps, protoset=str(DESCRIPTORS),
+                     failures=self.failures)
 
     # The end.
 
@@ -264,11 +265,15 @@ def named(what: str) -> Any:
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, f"cannot bind {what}: {error.strerror}") from error
+        advice = "; stop what holds it, or choose another" if error.errno == errno.EADDRINUSE else ""
+        raise OSError(error.errno, f"cannot bind {what}: {error.strerror}{advice}") from error
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """A bound Unix socket; one that a dead server left behind is replaced, one that answers is a conflict."""
+    """A bound Unix socket; one that a dead server left behind is replaced, one that answers is a conflict, and so is
+    whatever is not a socket."""
+    if path.exists() and not path.is_socket():
+        raise OSError(errno.EEXIST, "it is not a socket; choose another path, or remove what is there")
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with probe:
         try:
@@ -278,7 +283,7 @@ def bind_unix(path: Path) -> socket.socket:
         except FileNotFoundError:
             pass
         else:
-            raise OSError(98, "another server answers on it")
+            raise OSError(errno.EADDRINUSE, "another server answers on it")
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     bound.bind(os.fspath(path))
     return bound

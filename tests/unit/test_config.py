@@ -74,6 +74,7 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("flags", "text"), [
+    ({"paths": ("a", "")}, "PATH: got ('a', ''): a path is empty; a variable in the command line may be unset"),
     ({"paths": ("a", "b"), "name": "m"}, "--name: names one model, but 2 paths are to be served"),
     ({"port": "8002"}, "--port, --http-port (default): both are 8002; gRPC and HTTP need a port each"),
     ({"uds": "/" + "x" * 107}, "--uds: a Unix socket's path has at most 107 bytes"),

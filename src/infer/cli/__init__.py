@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 
 import click
@@ -22,7 +23,9 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
-            return None
+            near = difflib.get_close_matches(cmd_name, VERBS, 1)
+            meant = f" (did you mean {near[0]!r}?)" if near else f"; expected {', '.join(VERBS)}"
+            ctx.fail(f"no such command {cmd_name!r}{meant}")
         command: click.Command = importlib.import_module(f"infer.cli.{cmd_name}").command
         return command
 

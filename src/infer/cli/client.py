@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ INFER_PATH = f"{SERVICE}/ModelInfer"
 # No bound of our own: the server's is the one that counts. A proxy set for web traffic is not for this.
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
                    ("grpc.enable_http_proxy", 0))
+# grpcio's own words for a server that it cannot reach; whatever else is UNAVAILABLE comes from one.
+_UNREACHED = re.compile("failed to connect|[Rr]esolv|name resolution|lookup")
 
 
 class CallFailed(InferError):
@@ -40,7 +43,7 @@ class Client:
 
     def __init__(self, address: str, timeout: float) -> None:
         self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
-        self._timeout = timeout
+        self._address, self._timeout = address, timeout
 
     def __enter__(self) -> Client:
         return self
@@ -56,8 +59,13 @@ class Client:
         try:
             return stub(request, timeout=self._timeout)
         except grpc.RpcError as error:
-            code = error.code()
-            raise CallFailed(code.name, error.details() or "", code.value[0]) from None
+            code, details = error.code(), error.details() or ""
+            if code is grpc.StatusCode.UNAVAILABLE and _UNREACHED.search(details):
+                details = (f"no server answers at {self._address}; start one with infer serve, or say where it is with "
+                           f"--address: {details}")
+            elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                details = f"no answer from {self._address} within {self._timeout:g} s: {details}"
+            raise CallFailed(code.name, details, code.value[0]) from None
 
     def metadata(self, model: str, version: str = "") -> Any:
         request = message("inference.ModelMetadataRequest")(name=model, version=version)

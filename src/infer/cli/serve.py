@@ -50,7 +50,7 @@ def _serve(paths: tuple[str, ...], config: str | None, **flags: str | None) -> N
     except InferError as error:
         _fail(error.message, START_ERROR)
     except OSError as error:
-        _fail(str(error), START_ERROR)
+        _fail(error.strerror or str(error), START_ERROR)
     raise SystemExit(code)
 
 

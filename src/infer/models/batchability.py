@@ -48,7 +48,7 @@ FILLS = [Fill(size, low, high, below)
 
 @dataclass(frozen=True)
 class Batchability:
-    """The decision, why in one line, and a fill that the model runs with (None: none was found)."""
+    """The decision, the reason for it in one line, and a fill that the model runs with (None: none was found)."""
 
     batchable: bool
     reason: str
@@ -60,7 +60,7 @@ def decide(session: OrtSession) -> Batchability:
     """Checks shapes, then samples. Never raises for what the model does."""
     objection = shape_objection(session.inputs, [info for info in session.outputs if info.served])
     if objection:
-        return Batchability(False, f"not batched: {objection}", find_fill(session))
+        return Batchability(False, objection, find_fill(session))
     failure = ""
     for fill in FILLS:
         try:
@@ -71,11 +71,11 @@ def decide(session: OrtSession) -> Batchability:
         try:
             difference = compare_together(session, fill, singly)
         except InferError as error:
-            return Batchability(False, "not batched: three samples run alone but not together", fill, error.message)
+            return Batchability(False, "three samples run alone but not together", fill, error.message)
         if difference:
-            return Batchability(False, f"not batched: {difference}", fill)
-        return Batchability(True, "batched: rows run alone and together agree", fill)
-    return Batchability(False, "not batched: the self-check found no input that the model runs with", None, failure)
+            return Batchability(False, difference, fill)
+        return Batchability(True, "rows run alone and together agree", fill)
+    return Batchability(False, "the self-check found no input that the model runs with", None, failure)
 
 
 def shape_objection(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> str | None:

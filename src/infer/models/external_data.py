@@ -25,7 +25,8 @@ def check_external_data(model: Path) -> int:
     """
     tensors = external_entries(model.read_bytes())
     if tensors is None:
-        raise ModelLoadError("the file is not a whole ONNX model; the copy or the export was cut short, write it again")
+        raise ModelLoadError(f"{model.name} is not an ONNX model, or only a part of one; look at what it is, copy or "
+                             "export the model again")
     sizes: dict[str, int] = {}
     for entries in tensors:
         locations = [value for key, value in entries if key == "location"]

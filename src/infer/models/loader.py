@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ log = logging.getLogger("infer.models")
 
 # Providers of one device, on which a second batch at once would only queue inside the driver.
 _DEVICE_PROVIDERS = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
+# How the runtime says that a model asks for more than it has.
+_TOO_NEW = re.compile("No Op registered|not a registered function/op|Could not find an implementation|"
+                      "Unsupported model IR version|ONNX Runtime only .?guarantees.? support")
+_TOO_NEW_ADVICE = "; upgrade onnxruntime, or export the model again with operators and an opset that it has"
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,14 @@ def load_version(source: ModelSource, runtime: Runtime, options: LoadOptions) ->
     """The version, warm and ready to be published. Raises ModelLoadError naming it."""
     for warning in source.warnings:
         log.warning("%s", warning)
+    named = f"model {source.name!r} version {source.version} is not served"
     try:
         return _load(source, runtime, options)
     except InferError as error:
-        raise ModelLoadError(f"model {source.name!r} version {source.version}: {error.message}") from error
+        advice = _TOO_NEW_ADVICE if _TOO_NEW.search(error.message) else ""
+        raise ModelLoadError(f"{named}: {error.message}{advice}") from error
     except OSError as error:
-        raise ModelLoadError(
-            f"model {source.name!r} version {source.version}: its file cannot be read: {error.strerror}") from error
+        raise ModelLoadError(f"{named}: its file {source.path.name} cannot be read: {error.strerror}") from error
 
 
 def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry:
@@ -63,17 +69,18 @@ def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> Versio
     with _timed(steps, "self-check"):
         batching = decide(session)
     if batching.detail:
-        log.warning("model %r: %s: %s", source.name, batching.reason, batching.detail)
+        log.warning("model %r is not batched: %s: %s", source.name, batching.reason, batching.detail)
     with _timed(steps, "warm-up"):
         _warm_up(session, batching, options.gather_rows)
     entry = VersionEntry(
         source.name, source.version, session, session.inputs, session.outputs, batched=batching.batchable,
         max_rows=options.max_rows if batching.batchable else 1, gather_rows=options.gather_rows,
         delay_ns=options.delay_ns, queue_limit_rows=options.queue_limit_rows,
-        max_running=_max_running(session, options), properties=_properties(session, batching, steps))
+        max_running=_max_running(session, options), properties=_properties(session, batching, options, steps))
     attach(entry, session)
     give_back_memory()
-    log.info("model %r version %s loaded: %s", source.name, source.version, batching.reason,
+    log.info("model %r version %s loaded, %s: %s", source.name, source.version,
+             "batched" if batching.batchable else "not batched", batching.reason,
              extra={"model": source.name, "version": source.version, "external_bytes": external_bytes,
                     "milliseconds": {step: round(value, 1) for step, value in steps.items()}})
     return entry
@@ -92,11 +99,12 @@ def _max_running(session: OrtSession, options: LoadOptions) -> int:
     return 1 if session.providers[0][0] in _DEVICE_PROVIDERS else options.max_running
 
 
-def _properties(session: OrtSession, batching: Batchability, steps: dict[str, float]) -> dict[str, str]:
+def _properties(session: OrtSession, batching: Batchability, options: LoadOptions, steps: dict[str, float]
+                ) -> dict[str, str]:
     """What model metadata and the start-up table say beside the tensors."""
     named = {key: str(session.metadata[key]) for key in ("producer", "domain", "description") if session.metadata[key]}
     return {
-        "batching": batching.reason,
+        "batching": f"up to {options.gather_rows} rows" if batching.batchable else f"no: {batching.reason}",
         "providers": ", ".join(name.removesuffix("ExecutionProvider") for name, _ in session.providers),
         "load_ms": ", ".join(f"{step} {value:.1f}" for step, value in steps.items()),
         **named,

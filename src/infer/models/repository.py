@@ -88,7 +88,8 @@ def _scan_path(path: Path, found: _Findings, name: str | None) -> None:
     elif path.is_dir():
         _scan_directory(path, found, name)
     elif path.suffix.lower() != ".onnx":
-        found.problems.append(f"{path}: is not an .onnx file; expected a model.onnx, its directory or a repository")
+        found.problems.append(f"{path}: is not an .onnx file; expected a model.onnx, its directory or a repository: "
+                              "export the model to ONNX, or name what holds it")
     else:
         _add(found, path, name or path.stem, BARE_VERSION)
 

@@ -89,10 +89,7 @@ class HttpServer:
         self._request_seconds = request_seconds
         self._connections = connections
         self._open = 0
-        try:
-            self._socket = bind(host, port)
-        except OSError as error:
-            raise OSError(error.errno, f"cannot bind {host}:{port} for metrics and health: {error.strerror}") from error
+        self._socket = bind(host, port)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None

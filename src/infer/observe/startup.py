@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import keyword
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TextIO
 
 log = logging.getLogger("infer.server")
@@ -21,8 +22,9 @@ _CONTENTS = {"BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_cont
              "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
              "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents"}
 # What the Python lines themselves define.
-_PASTED_NAMES = frozenset({"np", "triton", "reply", "print"})
+_PASTED_NAMES = frozenset({"np", "triton", "ml_dtypes", "reply", "print"})
 _NUMPY = {"BOOL": "bool_", "FP16": "float16", "FP32": "float32", "FP64": "float64", "BYTES": "object_"}
+_BF16 = "ml_dtypes.bfloat16"
 
 
 class TensorLine(Protocol):
@@ -84,6 +86,7 @@ class Start:
     http: str
     steps: Sequence[Step]
     protoset: str               # path of the descriptor set, for clients that want one
+    failures: Mapping[str, str] = field(default_factory=dict)   # by model: why it is not served
 
 
 class _Table(NamedTuple):
@@ -156,6 +159,7 @@ def _footer(start: Start) -> str:
     total = sum(milliseconds for _, milliseconds in start.steps)
     lines = [
         "",
+        *start.failures.values(),
         f"executors  {start.executors} x {start.intra_op} thread{'s' if start.intra_op > 1 else ''}",
         f"gRPC       {', '.join(start.grpc)}",
         f"HTTP       {start.http}  /metrics  /v2/health/live  /v2/health/ready",
@@ -172,12 +176,13 @@ def paste_lines(model: ModelLine, address: str, protoset: str) -> list[str]:
     name = model.name.decode()
     inputs = [tensor for tensor in model.inputs if not tensor.optional]
     outputs = [tensor for tensor in model.outputs if tensor.served]
+    extra = "ml_dtypes, " if any(tensor.datatype == "BF16" for tensor in inputs) else ""
     lines = ["infer call:", f"  infer call {name} --address {address}", "Python (pip install 'tritonclient[grpc]'):",
-             "  import numpy as np, tritonclient.grpc as triton"]
+             f"  import {extra}numpy as np, tritonclient.grpc as triton"]
     for tensor in inputs:
-        shape, kind = _shape(tensor), _NUMPY.get(tensor.datatype, tensor.datatype.lower())
-        kind = "float32" if tensor.datatype == "BF16" else kind
-        filled = f'np.full({shape}, b"", np.object_)' if kind == "object_" else f"np.zeros({shape}, np.{kind})"
+        shape = _shape(tensor)
+        kind = _BF16 if tensor.datatype == "BF16" else "np." + _NUMPY.get(tensor.datatype, tensor.datatype.lower())
+        filled = f'np.full({shape}, b"", {kind})' if tensor.datatype == "BYTES" else f"np.zeros({shape}, {kind})"
         lines.append(f"  {_identifier(tensor.name)} = triton.InferInput({json.dumps(tensor.name)}, {shape}, "
                      f'"{tensor.datatype}").set_data_from_numpy({filled})')
     given = ", ".join(_identifier(tensor.name) for tensor in inputs)
@@ -194,8 +199,11 @@ def paste_lines(model: ModelLine, address: str, protoset: str) -> list[str]:
     else:
         lines.append("grpcurl and ghz:")
         grpcurl, ghz, end = f"-d '{data}'", f"-d '{data}'", ""
+    protoset = shlex.quote(protoset)
     lines.append(f"  grpcurl -plaintext -protoset {protoset} {grpcurl} {address} {METHOD}{end}")
-    lines.append(f"  ghz --insecure --protoset {protoset} --call {METHOD} {ghz} -c 64 -z 10s {address}")
+    # By default ghz cuts off the calls that are under way at the end, and counts them as failed.
+    lines.append(f"  ghz --insecure --protoset {protoset} --call {METHOD} {ghz} -c 64 -z 10s --duration-stop wait "
+                 f"{address}")
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -120,7 +121,15 @@ def test_call_that_fails(address: str) -> None:
 def test_call_of_nobody() -> None:
     result = run("call", "m", "--address", "127.0.0.1:1", "--timeout", "5")
     assert result.exit_code == 1
-    assert result.stderr.startswith("infer call: UNAVAILABLE")
+    assert result.stderr.startswith("infer call: UNAVAILABLE: no server answers at 127.0.0.1:1; start one")
+
+
+def test_call_that_takes_too_long() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        result = run("call", "m", "--address", address, "--timeout", "0.2")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"infer call: DEADLINE_EXCEEDED: no answer from {address} within 0.2 s")
 
 
 def test_bench(address: str) -> None:

@@ -50,9 +50,13 @@ def test_version_names_libraries_without_importing_onnxruntime() -> None:
     assert python.startswith("python 3.")
 
 
-def test_unknown_verb_is_a_usage_error() -> None:
-    result = CliRunner().invoke(main, ["srve"])
+@pytest.mark.parametrize(("verb", "advice"), [
+    ("srve", "no such command 'srve' (did you mean 'serve'?)"),
+    ("unlike", "no such command 'unlike'; expected serve, call, demo, bench")])
+def test_unknown_verb_is_a_usage_error(verb: str, advice: str) -> None:
+    result = CliRunner().invoke(main, [verb])
     assert result.exit_code == 2
+    assert advice in result.stderr
 
 
 def test_serve_reports_every_problem_and_exits_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

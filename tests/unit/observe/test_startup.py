@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.support.cold_server import FakeTensor, FakeVersion
 DIGITS = FakeVersion(
     b"digits", "1", [FakeTensor("image", "FP32", (-1, 4), ("batch", ""))],
     [FakeTensor("label", "INT64", (-1,), ("batch",)), FakeTensor("zip", "SEQUENCE", None, served=False)],
-    {"batching": "64 rows"})
+    {"batching": "up to 64 rows"})
 
 
 def start(*models: FakeVersion) -> Start:
@@ -31,7 +32,7 @@ def test_plain_table() -> None:
     lines = render(start(DIGITS, FakeVersion(b"other", "12"))).splitlines()
     assert lines[:4] == [
         "MODEL   VERSION  INPUTS                OUTPUTS                    BATCHING",
-        "digits  1        image FP32 [batch,4]  label INT64 [batch]        64 rows",
+        "digits  1        image FP32 [batch,4]  label INT64 [batch]        up to 64 rows",
         "                                       zip SEQUENCE (not served)",
         "other   12       x FP32 [?,4]          y FP32 [?,2]",
     ]
@@ -50,6 +51,11 @@ def test_on_a_terminal() -> None:
     print_start(start(DIGITS), stream)
     assert "image FP32 [batch,4]" in stream.getvalue()
     assert "infer call digits --address localhost:8001" in stream.getvalue()
+
+
+def test_models_that_are_not_served_are_told() -> None:
+    text = render(replace(start(DIGITS), failures={"bad": "model 'bad' version 1 is not served: it is cut short"}))
+    assert "\nmodel 'bad' version 1 is not served: it is cut short\n" in text
 
 
 def test_no_models() -> None:
@@ -109,12 +115,23 @@ def test_requests_that_fit_no_command_line_come_from_a_file(inputs: list[FakeTen
     assert any("-D request.json" in line for line in lines)
 
 
+def test_paths_with_spaces_stay_one_word() -> None:
+    lines = paste_lines(DIGITS, "localhost:8001", "/my models/d.binpb")
+    assert all("/my models/d.binpb" in shlex.split(line) for line in lines if "binpb" in line)
+
+
+def test_ghz_counts_no_call_as_failed_that_it_cut_off() -> None:
+    (line,) = (line for line in lines_of(FakeTensor("x")) if line.startswith("ghz "))
+    assert "-z 10s --duration-stop wait" in line
+
+
 def test_python_lines_compile_and_name_every_required_input() -> None:
     lines = lines_of(FakeTensor("2 in", "BF16", (-1, 2)), FakeTensor("text", "BYTES", (1,)), FakeTensor("in"),
                      FakeTensor("np"), FakeTensor("maybe", optional=True))
     python = [line for line in lines if re.match(r"(import|x_\w+|text|reply|print)\b", line)]
     compile("\n".join(python), "lines", "exec")
-    filled = "np.zeros([1, 2], np.float32)"
+    filled = "np.zeros([1, 2], ml_dtypes.bfloat16)"
+    assert "import ml_dtypes, numpy as np, tritonclient.grpc as triton" in python
     assert f'x_2_in = triton.InferInput("2 in", [1, 2], "BF16").set_data_from_numpy({filled})' in python
     assert 'reply = triton.InferenceServerClient("localhost:8001").infer("m", [x_2_in, text, x_in, x_np])' in python
     assert json.dumps("maybe") not in "\n".join(lines)
