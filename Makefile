@@ -12,7 +12,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench micro lint debug sanitize conformance clean
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth micro lint debug sanitize conformance clean
 
 help:
 	@echo "make serve        set up and serve examples/models (PATHS=... for others)"
@@ -21,6 +21,7 @@ help:
 	@echo "make sanitize     the suite under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make conformance  the suite's clients that need an environment of their own"
 	@echo "make bench        this server and a plain baseline side by side (ARGS='--help')"
+	@echo "make bench-growth what connections, streams, requests and time cost this server"
 	@echo "make micro        time each module of the core"
 	@echo "make lint         ruff, mypy, cython-lint"
 
@@ -84,6 +85,9 @@ conformance: setup
 
 bench: setup
 	$(PY) -m bench.compare $(ARGS)
+
+bench-growth: setup
+	$(PY) -m bench.growth $(ARGS)
 
 micro: setup
 	$(PY) -m bench.micro $(ARGS)

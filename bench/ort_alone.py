@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnxruntime as ort
 BATCH_ROWS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
-def rows_per_second(path: Path, seconds: float) -> dict[int, float]:
+def rows_per_second(path: Path, seconds: float, batches: Sequence[int] = BATCH_ROWS) -> dict[int, float]:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -19,7 +20,7 @@ def rows_per_second(path: Path, seconds: float) -> dict[int, float]:
     tensor = session.get_inputs()[0]
     random = np.random.default_rng(11)
     rates = {}
-    for rows in BATCH_ROWS:
+    for rows in batches:
         feed = {tensor.name: random.uniform(-1, 1, (rows, *tensor.shape[1:])).astype(np.float32)}
         session.run(None, feed)
         runs, start_s = 0, time.monotonic()
@@ -31,4 +32,5 @@ def rows_per_second(path: Path, seconds: float) -> dict[int, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(rows_per_second(Path(sys.argv[1]), float(sys.argv[2]))))
+    only = tuple(map(int, sys.argv[3:])) or BATCH_ROWS
+    print(json.dumps(rows_per_second(Path(sys.argv[1]), float(sys.argv[2]), only)))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,39 +19,65 @@ from infer._core import load_client
 ROOT = Path(__file__).resolve().parents[1]
 SERVICE = "/inference.GRPCInferenceService"
 START_S = 60.0
-OURS = "{python} -m infer serve {models} --host 127.0.0.1 --port {port} --http-port {http_port}"
-# Calls answered OK, and rows inferred, as our /metrics names them.
+OURS = (
+    "{python} -m infer serve {models} --host 127.0.0.1 --port {port} --http-port {http_port}"
+    " --drain-delay 0 --log-level warning"
+)
+# As our /metrics names them.
 OK_METRIC = "infer_requests_total"
 ROWS_METRIC = "infer_rows_total"
+BATCHES_METRIC = "infer_batches_total"
+SWITCHES = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
 
 
 @dataclass(frozen=True)
 class Counts:
     ok: int
+    """Calls answered OK."""
     inferences: int
+    """Rows."""
+    batches: int
 
     def __sub__(self, other: "Counts") -> "Counts":
-        return Counts(self.ok - other.ok, self.inferences - other.inferences)
+        return Counts(self.ok - other.ok, self.inferences - other.inferences, self.batches - other.batches)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What all threads of a process have used so far."""
+
+    cpu_s: float
+    switches: int
+    """Context switches, voluntary and not."""
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(self.cpu_s - other.cpu_s, self.switches - other.switches)
 
 
 def counts_from_metrics(http_port: int) -> Counts:
     with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/metrics", timeout=10) as reply:
         text = reply.read().decode()
-    ok = inferences = 0.0
+    ok = inferences = batches = 0.0
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == OK_METRIC and sample.labels.get("code") == "OK":
                 ok += sample.value
             elif sample.name == ROWS_METRIC:
                 inferences += sample.value
-    return Counts(int(ok), int(inferences))
+            elif sample.name == BATCHES_METRIC:
+                batches += sample.value
+    return Counts(int(ok), int(inferences), int(batches))
 
 
 def counts_from_statistics(address: str) -> Counts:
     pb2, _ = stubs.load()
     reply = load_client.run(address, f"{SERVICE}/ModelStatistics", b"", requests=1).first_reply
     stats = pb2.ModelStatisticsResponse.FromString(reply or b"").model_stats
-    return Counts(sum(s.inference_stats.success.count for s in stats), sum(s.inference_count for s in stats))
+    return Counts(
+        sum(s.inference_stats.success.count for s in stats),
+        sum(s.inference_count for s in stats),
+        sum(s.execution_count for s in stats),
+    )
 
 
 def free_port() -> int:
@@ -69,6 +96,7 @@ class Server:
         self.address = f"127.0.0.1:{self.port}"
         values = {"python": sys.executable, "models": models, "port": self.port, "http_port": self.http_port}
         command = [word.format(**values) for word in template.split()]
+        self.spawned_s = time.monotonic()
         self.process = subprocess.Popen(["taskset", "-c", str(core), *command], cwd=ROOT, stdout=subprocess.DEVNULL)
 
     def __enter__(self) -> "Server":
@@ -84,25 +112,60 @@ class Server:
 
     def wait_ready(self) -> None:
         """Return once ServerReady says so."""
+        self._wait(self._says_ready, 0.05)
+
+    def wait_http_ready(self) -> float:
+        """Seconds from the spawn until /v2/health/ready answered 200."""
+        return self._wait(self._http_ready, 0.0005) - self.spawned_s
+
+    def _wait(self, is_ready: Callable[[], bool], pause_s: float) -> float:
         deadline_s = time.monotonic() + START_S
         while time.monotonic() < deadline_s:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} ended with {self.process.returncode} before it was ready")
             try:
-                if load_client.run(self.address, f"{SERVICE}/ServerReady", b"", requests=1).first_reply == b"\x08\x01":
-                    return
-            except ConnectionError:
+                if is_ready():
+                    return time.monotonic()
+            except OSError:
                 pass
-            time.sleep(0.05)
+            time.sleep(pause_s)
         raise RuntimeError(f"{self.name} was not ready within {START_S:.0f} s")
+
+    def _says_ready(self) -> bool:
+        return load_client.run(self.address, f"{SERVICE}/ServerReady", b"", requests=1).first_reply == b"\x08\x01"
+
+    def _http_ready(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.http_port), 1.0) as connection:
+            connection.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return connection.recv(64).startswith(b"HTTP/1.1 200 ")
 
     def counts(self) -> Counts:
         return counts_from_metrics(self.http_port) if self.has_metrics else counts_from_statistics(self.address)
 
-    def cpu_s(self) -> float:
-        """User and system time of all its threads. taskset execs, so the pid is the server's."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    def usage(self) -> Usage:
+        """taskset execs, so the pid is the server's."""
+        process = Path(f"/proc/{self.process.pid}")
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return Usage(cpu_s, sum(switches_of(thread / "status") for thread in (process / "task").iterdir()))
+
+    def rss_bytes(self) -> int:
+        return fields_of(Path(f"/proc/{self.process.pid}/status"))["VmRSS"] * 1024
+
+
+def fields_of(status: Path) -> dict[str, int]:
+    """The numbers of a status file under /proc by name; sizes in KiB."""
+    lines = (line.split() for line in status.read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
+
+
+def switches_of(status: Path) -> int:
+    """Context switches of one thread; 0 where it has just ended."""
+    try:
+        fields = fields_of(status)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(fields[name] for name in SWITCHES)
 
 
 def baselines(models: Path, core: int) -> list[Server]:
