@@ -305,9 +305,9 @@ cdef class Pipeline(RequestSink):
     cdef void kick(self) noexcept:
         kick_batcher(&self.pool.batcher)
 
-    cdef void cancel(self, Request *request) noexcept:
+    cdef void cancel(self, Request *request, int code=STATUS_CANCELLED) noexcept:
         request.sink = NULL
-        self.count(request, STATUS_CANCELLED)
+        self.count(request, code)
         if request.state == QUEUED and remove_queued(&self.pool.batcher, request):
             self.retire(request)
         elif request.state == RECEIVING:

@@ -83,8 +83,9 @@ cdef class RequestSink:
     # The whole message has come: [start, start + size) of `body`, whose reference goes over. May call `finish` at once,
     # after which the Request is gone.
     cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept
-    # The caller is gone: no `finish` for it any more, the Request is not to be used again.
-    cdef void cancel(self, Request *request) noexcept
+    # The caller is gone, or the transport has answered it with `code` itself: no `finish` for it any more, the Request
+    # is not to be used again.
+    cdef void cancel(self, Request *request, int code=*) noexcept
     # A socket read has been consumed: wake executors for what was put.
     cdef void kick(self) noexcept
 

@@ -9,7 +9,7 @@ from infer._core.arena cimport allocate, at, offset_of, release
 from infer._core.block cimport Block, block_unref
 from infer._core.capi.atomics cimport cas_i32
 from infer._core.debug cimport LIVE_REQUEST, count_live
-from infer._core.status cimport STATUS_INTERNAL
+from infer._core.status cimport STATUS_CANCELLED, STATUS_INTERNAL
 
 # A bit per state that may follow.
 cdef int[5] followers
@@ -36,7 +36,7 @@ cdef class RequestSink:
     cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
         pass
 
-    cdef void cancel(self, Request *request) noexcept:
+    cdef void cancel(self, Request *request, int code=STATUS_CANCELLED) noexcept:
         pass
 
     cdef void kick(self) noexcept:
