@@ -23,5 +23,7 @@ cdef inline void write_prefix(uint8_t *to, uint32_t size_bytes) noexcept nogil:
 
 # grpc-timeout as nanoseconds, clamped to what int64 holds; TIMEOUT_MALFORMED if it is not 1 to 8 digits and a unit.
 cdef int64_t parse_timeout(const uint8_t *text, uint64_t size_bytes) noexcept nogil
+# How much of `text` (UTF-8) stays within `limit_bytes` once percent-encoded, cut at a character's edge.
+cdef uint64_t encodable_bytes(const uint8_t *text, uint64_t size_bytes, uint64_t limit_bytes) noexcept nogil
 # Percent-encodes `text` (UTF-8) into `to` (room for 3 * size_bytes); returns the bytes written.
 cdef uint64_t percent_encode(const uint8_t *text, uint64_t size_bytes, uint8_t *to) noexcept nogil

@@ -38,11 +38,27 @@ cdef int64_t parse_timeout(const uint8_t *text, uint64_t size_bytes) noexcept no
     return value * unit if value <= INT64_MAX // unit else INT64_MAX
 
 
+cdef inline bint is_plain(uint8_t c) noexcept nogil:
+    return 0x20 <= c <= 0x7E and c != c'%'
+
+
+cdef uint64_t encodable_bytes(const uint8_t *text, uint64_t size_bytes, uint64_t limit_bytes) noexcept nogil:
+    cdef uint64_t encoded_bytes = 0
+    cdef uint64_t i
+    for i in range(size_bytes):
+        encoded_bytes += 1 if is_plain(text[i]) else 3
+        if encoded_bytes > limit_bytes:
+            while i > 0 and text[i] & 0xC0 == 0x80:
+                i -= 1
+            return i
+    return size_bytes
+
+
 cdef uint64_t percent_encode(const uint8_t *text, uint64_t size_bytes, uint8_t *to) noexcept nogil:
     cdef uint8_t *start = to
     cdef uint64_t i
     for i in range(size_bytes):
-        if 0x20 <= text[i] <= 0x7E and text[i] != c'%':
+        if is_plain(text[i]):
             to[0] = text[i]
             to += 1
         else:

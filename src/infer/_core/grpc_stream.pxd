@@ -1,7 +1,7 @@
 """One call on one HTTP/2 stream: what has come of it, in which state it is, what is still to be sent.
 
-A Stream is malloc'd by its Http2Session, set as nghttp2's user data of the stream, and freed when nghttp2 closes the stream.
-Loop thread only. No I/O and no nghttp2 in here: rules and bytes.
+A Stream is malloc'd by its Http2Session, set as nghttp2's user data of the stream, and freed when nghttp2 closes the
+stream. Loop thread only. No I/O and no nghttp2 in here: rules and bytes.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -53,7 +53,8 @@ cdef struct Stream:
     int64_t received_ns
     uint64_t message_bytes       # announced by the prefix, prefix included; 0: not yet known
     uint64_t sent                # of the current segment
-    uint64_t buffered_bytes      # of the message, counted into the session's while it is not whole
+    uint64_t buffered_bytes      # of the message, counted into the session's until the call is answered
+    uint64_t outbound_bytes      # of the reply, counted into the session's until they are taken
     Request *request
     Block *body
     void *cold                   # ColdCall, one reference
@@ -71,8 +72,8 @@ cdef int on_field(Stream *stream, const uint8_t *name, uint64_t name_bytes, cons
                   int32_t limit_bytes, ErrorText *error) noexcept
 # Once the header block is whole. HTTP status 200 and STATUS_OK, or how the call ends.
 cdef int check_headers(const Stream *stream, int *http_status, ErrorText *error) noexcept
-# Appends DATA to the body. A gRPC status: RESOURCE_EXHAUSTED at the prefix of a message over the limit, INTERNAL for a bad
-# flag, UNIMPLEMENTED for a second message.
+# Appends DATA to the body. A gRPC status: RESOURCE_EXHAUSTED at the prefix of a message over the limit, INTERNAL for a
+# bad flag, UNIMPLEMENTED for a second message.
 cdef int on_data(Stream *stream, const uint8_t *data, uint64_t size_bytes, uint64_t limit_bytes, bint refuse_new,
                  ErrorText *error) noexcept
 # Once END_STREAM has come. UNIMPLEMENTED: no message; INTERNAL: a message cut short.
@@ -89,3 +90,5 @@ cdef class ColdCall:
     cdef list fields                       # of (bytes name, bytes value), as they came
     cdef int64_t deadline_ns
     cdef public object task
+    cdef object timer                      # ends the call at its deadline, or None
+    cdef void disarm(self) noexcept

@@ -33,6 +33,9 @@ cdef int[STREAM_STATES][STREAM_EVENTS] followers = [
     [-1,                -1,              -1,                -1],                # CLOSED
 ]
 
+cdef frozenset TRANSPORT_FIELDS = frozenset([
+    b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"])
+
 cdef Stream *spare = NULL
 cdef int n_spare = 0
 
@@ -285,20 +288,29 @@ cdef bint set_segments(Stream *stream, const Segment *segments, int count) noexc
 cdef class ColdCall:
     """A unary call for an async handler: request bytes in, reply bytes out, metadata, deadline, `abort`.
 
-    `metadata` is a tuple of (key, value): str values, bytes for keys that end in `-bin`.
+    `metadata` is a tuple of (key, value): str values, bytes for keys that end in `-bin`. What the transport itself
+    reads is not among it.
     """
 
     def __cinit__(self):
         self.stream = NULL
         self.deadline_ns = 0
         self.task = None
+        self.timer = None
+
+    cdef void disarm(self) noexcept:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     @property
     def metadata(self):
         pairs = []
         for name, value in self.fields:
+            if name in TRANSPORT_FIELDS:
+                continue
             if name.endswith(b"-bin"):
-                pairs.append((name.decode(), decode_binary(value)))
+                pairs.extend((name.decode(), decode_binary(part)) for part in value.split(b","))
             else:
                 pairs.append((name.decode(), value.decode("ascii", "replace")))
         return tuple(pairs)
@@ -321,4 +333,5 @@ cdef class ColdCall:
 
 def decode_binary(value):
     """Base64 of a `-bin` metadata value, padded or not; raises ValueError where it is neither."""
-    return b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    # A C remainder is negative where the dividend is.
+    return b64decode(value + b"=" * (3 - (len(value) + 3) % 4), validate=True)

@@ -1,7 +1,7 @@
 """One HTTP/2 connection's protocol: bytes in, calls out; replies in, bytes out. No I/O.
 
-Owns the nghttp2 session and its Streams. Loop thread only. Hot calls (ModelInfer) go to the RequestSink, all others to a
-table of cold handlers.
+Owns the nghttp2 session and its Streams. Loop thread only. Hot calls (ModelInfer) go to the RequestSink, all others to
+a table of cold handlers.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -18,7 +18,8 @@ cdef enum RefusedKind:
     REFUSED_PREFACE = 4          # no preface or no SETTINGS acknowledgement in time
     REFUSED_STALLED = 5          # a peer that does not read
     REFUSED_EMPTY_FRAMES = 6     # too many empty DATA frames in a row
-    REFUSED_KINDS = 7
+    REFUSED_STREAMS = 7          # more streams at once than were allowed
+    REFUSED_KINDS = 8
 
 # Bounds of a transport, each a setting; shared by its sessions.
 cdef struct Limits:
@@ -39,8 +40,9 @@ cdef struct TransportStats:
     int64_t cold_calls_total
     int64_t received_bytes
     int64_t sent_bytes
-    int64_t buffered_bytes       # of messages that are not whole yet
-    int64_t refused[7]
+    int64_t buffered_bytes       # of messages whose calls are not answered yet
+    int64_t outbound_bytes       # of replies, not yet handed to a socket
+    int64_t refused[8]
 
 cdef class Http2Session(ResponseSink):
     cdef nghttp2_session *session
@@ -50,6 +52,7 @@ cdef class Http2Session(ResponseSink):
     cdef object owner                      # keeps limits and stats alive
     cdef dict handlers                     # path -> async handler
     cdef object spawn                      # spawn(session, call, handler): runs a cold handler
+    cdef object arm                        # arm(session, call) -> timer: ends a cold call at its deadline
     cdef list flushes                      # sessions with something to send append themselves, once
     cdef object connection                 # the protocol's: given back through `flushes`, asked for `peer_name()`
     cdef Stream *streams
@@ -57,8 +60,11 @@ cdef class Http2Session(ResponseSink):
     cdef int32_t early_replies             # replies whose request has not ended
     cdef int32_t empty_frames              # DATA frames without data, in a row
     cdef int64_t buffered_bytes
+    cdef int64_t outbound_bytes            # of replies, not yet taken
+    cdef uint64_t handed_bytes             # of replies, taken: stands still while the peer opens no window
     cdef int64_t now                       # at the start of the current feed
-    cdef bint listed                       # in `flushes`
+    cdef bint listed                       # in `flushes`; cleared by whoever takes it out
+    cdef bint feeding
     cdef bint greeted                      # the preface and the peer's SETTINGS have come
     cdef bint settled                      # the peer has acknowledged our SETTINGS
     cdef bint draining
@@ -80,14 +86,16 @@ cdef class Http2Session(ResponseSink):
     cdef bint is_done(self) noexcept
     cdef void want_flush(self) noexcept
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept
-    cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message, uint32_t message_bytes,
-                             int64_t pushback_ms) noexcept
+    cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message,
+                             uint32_t message_bytes, int64_t pushback_ms) noexcept
     cdef void submit_reply(self, Stream *stream) noexcept
     cdef void headers_end(self, Stream *stream, bint end_stream) noexcept
     cdef void message_end(self, Stream *stream) noexcept
     cdef void open_cold(self, Stream *stream, bytes path) noexcept
+    cdef void arm_cold(self, Stream *stream, int64_t deadline_ns) noexcept
     cdef int check_path(self, Stream *stream) noexcept
     cdef void release_buffered(self, Stream *stream) noexcept
+    cdef void handed_out(self, Stream *stream, uint64_t size_bytes) noexcept
     cdef void count_refused(self, const Stream *stream) noexcept
     cdef void set_early(self, Stream *stream, bint early) noexcept
     cdef void say_last_goaway(self) noexcept
@@ -98,6 +106,8 @@ cdef class Http2Session(ResponseSink):
     cdef void drain(self) noexcept
     # Ends every call with UNAVAILABLE and the session with GOAWAY.
     cdef void end_calls(self, const char *message) noexcept
+    # Ends the session with GOAWAY, for a peer that does not read.
+    cdef void cut(self) noexcept
     # The connection is gone: every call is cancelled, all memory freed.
     cdef void close(self) noexcept
     cdef void terminate(self, uint32_t error_code) noexcept

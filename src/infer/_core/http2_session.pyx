@@ -1,7 +1,7 @@
 """One HTTP/2 connection's protocol over libnghttp2. See http2_session.pxd.
 
-nghttp2 calls back while it consumes input; a callback that fails stops the session. Nothing here calls into asyncio: what
-has to be written is noted in `flushes`, cold calls go out through `spawn`.
+nghttp2 calls back while it consumes input; a callback that fails stops the session. Nothing here calls into asyncio:
+what has to be written is noted in `flushes`, cold calls go out through `spawn`.
 Sources: RFC 9113; gRPC `doc/PROTOCOL-HTTP2.md`; nghttp2's programmers' guide.
 """
 
@@ -9,28 +9,30 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport INT64_MAX
 from libc.stdio cimport snprintf
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 from infer._core.block cimport Block, BlockView, block_data, block_new, block_unref
 from infer._core.capi.nghttp2 cimport *
 from infer._core.clock cimport now_ns
 from infer._core.debug cimport LIVE_SESSION, count_live
-from infer._core.grpc_message cimport PREFIX_BYTES, percent_encode, prefix_length, write_prefix
+from infer._core.grpc_message cimport PREFIX_BYTES, encodable_bytes, percent_encode, prefix_length, write_prefix
 from infer._core.grpc_stream cimport (
     EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, SEEN_ENCODING, SEEN_PATH, SEEN_TIMEOUT,
-    STREAM_CALLED, STREAM_HEADERS, STREAM_MESSAGE, STREAM_REPLYING, ColdCall, advance, check_headers, check_message,
+    STREAM_HEADERS, STREAM_MESSAGE, ColdCall, advance, check_headers, check_message,
     on_data, on_field, set_segments, stream_free, stream_new)
 from infer._core.request cimport Request, Segment
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
-    STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE, STATUS_UNIMPLEMENTED)
-from infer._core.tensor cimport ERROR_TEXT_BYTES, ErrorText, say, say_name
+    STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE, STATUS_UNIMPLEMENTED)
+from infer._core.tensor cimport ErrorText, say, say_name
 
 cdef enum:
     SCRATCH_BYTES = 65536
     UNCOPIED_BYTES = 4096        # a segment with at least this left is sent from its Block
     EMPTY_FRAMES = 16
     MAX_FIELDS = 8
+    MESSAGE_BYTES = 1024         # of grpc-message, percent-encoded
+    ERR_TOO_MANY_CONTINUATIONS = -905    # declared since 1.61; distributions' patched older ones return it too
 
 cdef const char *HOT_PATH = "/inference.GRPCInferenceService/ModelInfer"
 cdef uint64_t HOT_PATH_BYTES = 42
@@ -125,7 +127,7 @@ cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const u
 
 cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_bytes,
                            const uint8_t *value, size_t value_bytes, uint8_t flags, void *user_data) noexcept:
-    """nghttp2 would drop a field with a bad value and go on: a request that it came with is malformed (RFC 9113, 8.1.1)."""
+    """nghttp2 would drop a field with a bad value: a request that it came with is malformed (RFC 9113, 8.1.1)."""
     cdef Stream *stream = stream_of(session, frame.hd.stream_id)
     if stream != NULL and not stream.dead:
         stream.dead = 1
@@ -170,8 +172,8 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
     return 0
 
 
-cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_id, const uint8_t *data, size_t size_bytes,
-                       void *user_data) noexcept:
+cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_id, const uint8_t *data,
+                       size_t size_bytes, void *user_data) noexcept:
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream = stream_of(session, stream_id)
     cdef int code
@@ -180,8 +182,8 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     error.size_bytes = 0
     code = on_data(
         stream, data, size_bytes, self.limits.max_message_bytes,
-        self.buffered_bytes > self.limits.connection_buffered_bytes
-        or self.stats.buffered_bytes > self.limits.process_buffered_bytes, &error)
+        self.buffered_bytes + self.outbound_bytes > self.limits.connection_buffered_bytes
+        or self.stats.buffered_bytes + self.stats.outbound_bytes > self.limits.process_buffered_bytes, &error)
     self.buffered_bytes += size_bytes
     self.stats.buffered_bytes += size_bytes
     stream.buffered_bytes += size_bytes
@@ -203,6 +205,8 @@ cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, voi
     """A call that was answered before its request ended: tell the client to stop sending (RFC 9113, 8.1)."""
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream
+    if frame.hd.type == NGHTTP2_RST_STREAM and frame.rst_stream.error_code == NGHTTP2_REFUSED_STREAM:
+        self.stats.refused[<int> REFUSED_STREAMS] += 1
     if self.early_replies > 0 and frame.hd.type == NGHTTP2_HEADERS and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
         stream = stream_of(session, frame.hd.stream_id)
         if stream != NULL and stream.early:
@@ -213,10 +217,11 @@ cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, voi
 
 cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *room, size_t room_bytes, uint32_t *flags,
                         nghttp2_data_source *source, void *user_data) noexcept:
-    """Fills a DATA frame from the reply's segments: small ones are copied, what is left of a large one goes uncopied."""
+    """Fills a DATA frame from the reply's segments: small ones are copied, the rest of a large one goes uncopied."""
     cdef Stream *stream = <Stream *> source.ptr
     cdef Segment *segment
     cdef uint64_t filled = 0
+    cdef uint64_t copied = 0
     cdef uint64_t left
     while stream.segment < stream.n_segments and filled < room_bytes:
         segment = &stream.segments[stream.segment]
@@ -228,11 +233,12 @@ cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *ro
                 if filled == left and stream.segment + 1 == stream.n_segments:
                     flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
                     nghttp2_submit_trailer(session, stream_id, ok_trailer, 1)
-            return <ssize_t> filled
+            break
         if left > room_bytes - filled:
             left = room_bytes - filled
         memcpy(room + filled, segment.data + stream.sent, left)
         filled += left
+        copied += left
         stream.sent += left
         if stream.sent == segment.size_bytes:
             block_unref(segment.block)
@@ -241,6 +247,7 @@ cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *ro
     if stream.segment == stream.n_segments:
         flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
         nghttp2_submit_trailer(session, stream_id, ok_trailer, 1)
+    (<Http2Session> user_data).handed_out(stream, copied)
     return <ssize_t> filled
 
 
@@ -260,6 +267,7 @@ cdef int send_uncopied(nghttp2_session *session, nghttp2_frame *frame, const uin
     except MemoryError:
         return NGHTTP2_ERR_CALLBACK_FAILURE
     self.taken += size_bytes
+    self.handed_out(stream, size_bytes)
     stream.sent += size_bytes
     if stream.sent == segment.size_bytes:
         block_unref(segment.block)
@@ -330,9 +338,12 @@ cdef class Http2Session(ResponseSink):
         cdef ssize_t consumed
         self.now = now_ns()
         self.stats.received_bytes += size_bytes
+        # What this read brings about is flushed by the caller.
+        self.feeding = True
         consumed = nghttp2_session_mem_recv(self.session, data, size_bytes)
+        self.feeding = False
         if consumed < 0:
-            if consumed == NGHTTP2_ERR_FLOODED:
+            if consumed == NGHTTP2_ERR_FLOODED or consumed == ERR_TOO_MANY_CONTINUATIONS:
                 self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
             return -1
         return 0
@@ -360,19 +371,30 @@ cdef class Http2Session(ResponseSink):
             self.refuse(stream, http_status, code)
             return
         advance(stream, EVENT_HEADERS_END)
-        if stream.seen & SEEN_TIMEOUT:
+        if stream.seen & SEEN_TIMEOUT and stream.timeout_ns <= INT64_MAX // 2:
             deadline_ns = stream.received_ns + stream.timeout_ns
-            if stream.timeout_ns > INT64_MAX // 2:
-                deadline_ns = 0
         if stream.hot:
             # May answer at once: the stream is then REPLYING.
             stream.request = self.sink.open(self, stream, stream.received_ns, deadline_ns)
             if stream.request == NULL:
                 return
-        else:
-            (<ColdCall> stream.cold).deadline_ns = deadline_ns
+        elif deadline_ns != 0:
+            if deadline_ns <= now_ns():
+                say(&error, "the deadline passed before the request was whole")
+                self.refuse(stream, 200, STATUS_DEADLINE_EXCEEDED)
+                return
+            self.arm_cold(stream, deadline_ns)
         if end_stream:
             self.message_end(stream)
+
+    cdef void arm_cold(self, Stream *stream, int64_t deadline_ns) noexcept:
+        cdef ColdCall call = <ColdCall> stream.cold
+        call.deadline_ns = deadline_ns
+        try:
+            call.timer = self.arm(self, call)
+        except Exception:
+            say(&error, "the server is stopping; send the request to another replica")
+            self.refuse(stream, 200, STATUS_UNAVAILABLE)
 
     cdef int check_path(self, Stream *stream) noexcept:
         cdef ColdCall call
@@ -405,7 +427,6 @@ cdef class Http2Session(ResponseSink):
             self.refuse(stream, 200, code)
             return
         advance(stream, EVENT_MESSAGE_END)
-        self.release_buffered(stream)
         body = stream.body
         stream.body = NULL
         if stream.hot:
@@ -417,7 +438,10 @@ cdef class Http2Session(ResponseSink):
         call.message = PyBytes_FromStringAndSize(<const char *> block_data(body) + PREFIX_BYTES,
                                                  <Py_ssize_t> stream.message_bytes - PREFIX_BYTES)
         block_unref(body)
-        self.spawn(self, call, self.handlers[call.path])
+        try:
+            self.spawn(self, call, self.handlers[call.path])
+        except Exception:
+            self.finish_cold(call, STATUS_UNAVAILABLE, b"the server is stopping; send the request to another replica")
 
     cdef void count_refused(self, const Stream *stream) noexcept:
         """Which bound a message that was just refused for its size had reached."""
@@ -437,6 +461,12 @@ cdef class Http2Session(ResponseSink):
         self.buffered_bytes -= stream.buffered_bytes
         self.stats.buffered_bytes -= stream.buffered_bytes
         stream.buffered_bytes = 0
+
+    cdef inline void handed_out(self, Stream *stream, uint64_t size_bytes) noexcept:
+        stream.outbound_bytes -= size_bytes
+        self.outbound_bytes -= size_bytes
+        self.stats.outbound_bytes -= size_bytes
+        self.handed_bytes += size_bytes
 
     # Replies.
 
@@ -464,8 +494,10 @@ cdef class Http2Session(ResponseSink):
         cdef Segment segment
         if stream == NULL or self.closed or not advance(stream, EVENT_REPLY):
             return
+        call.disarm()
+        self.set_early(stream, not stream.ended)
+        self.release_buffered(stream)
         if code != STATUS_OK:
-            message = message[:ERROR_TEXT_BYTES]
             self.submit_refusal(stream, 200, code, message, <uint32_t> len(message), -1)
         else:
             segment.block = block_new(<uint64_t> len(message) + PREFIX_BYTES)
@@ -483,6 +515,11 @@ cdef class Http2Session(ResponseSink):
 
     cdef void submit_reply(self, Stream *stream) noexcept:
         cdef nghttp2_data_provider provider
+        cdef int i
+        for i in range(stream.n_segments):
+            stream.outbound_bytes += stream.segments[i].size_bytes
+        self.outbound_bytes += stream.outbound_bytes
+        self.stats.outbound_bytes += stream.outbound_bytes
         provider.source.ptr = stream
         provider.read_callback = read_reply
         nghttp2_submit_response(self.session, stream.id, reply_fields, 2, &provider)
@@ -495,18 +532,18 @@ cdef class Http2Session(ResponseSink):
         self.set_early(stream, not stream.ended)
         if request != NULL:
             stream.request = NULL
-            self.sink.cancel(request)
+            self.sink.cancel(request, code)
         self.release_buffered(stream)
         self.submit_refusal(stream, http_status, code, error.text, error.size_bytes, -1)
 
-    cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message, uint32_t message_bytes,
-                             int64_t pushback_ms) noexcept:
+    cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message,
+                             uint32_t message_bytes, int64_t pushback_ms) noexcept:
         """A reply without a message: one HEADERS frame with END_STREAM (Trailers-Only)."""
         cdef nghttp2_nv[MAX_FIELDS] fields
         cdef char[4] status_text
         cdef char[4] code_text
         cdef char[24] pushback_text
-        cdef uint8_t[3 * ERROR_TEXT_BYTES] encoded
+        cdef uint8_t[MESSAGE_BYTES] encoded
         cdef uint64_t encoded_bytes
         cdef int n = 0
         snprintf(status_text, 4, "%d", http_status)
@@ -518,7 +555,8 @@ cdef class Http2Session(ResponseSink):
         fields[n] = passing_field("grpc-status", 11, code_text, 1 if code < 10 else 2)
         n += 1
         if message_bytes > 0:
-            encoded_bytes = percent_encode(<const uint8_t *> message, message_bytes, encoded)
+            encoded_bytes = encodable_bytes(<const uint8_t *> message, message_bytes, MESSAGE_BYTES)
+            encoded_bytes = percent_encode(<const uint8_t *> message, encoded_bytes, encoded)
             fields[n] = passing_field("grpc-message", 12, <const char *> encoded, encoded_bytes)
             fields[n].flags |= NGHTTP2_NV_FLAG_NO_INDEX
             n += 1
@@ -552,10 +590,13 @@ cdef class Http2Session(ResponseSink):
             stream.request = NULL
             self.sink.cancel(request)
         self.release_buffered(stream)
+        self.outbound_bytes -= stream.outbound_bytes
+        self.stats.outbound_bytes -= stream.outbound_bytes
         if stream.cold != NULL:
             call = <ColdCall> stream.cold
             stream.cold = NULL
             call.stream = NULL
+            call.disarm()
             if call.task is not None:
                 call.task.cancel()
             # Paired with the INCREF in `open_cold`.
@@ -565,7 +606,7 @@ cdef class Http2Session(ResponseSink):
     # Output.
 
     cdef void want_flush(self) noexcept:
-        if not self.listed and not self.closed:
+        if not self.listed and not self.closed and not self.feeding:
             self.listed = True
             self.flushes.append(self.connection)
 
@@ -591,7 +632,6 @@ cdef class Http2Session(ResponseSink):
     cdef list take_output(self, uint64_t limit_bytes, bint *more):
         cdef const uint8_t *frame
         cdef ssize_t size_bytes
-        self.listed = False
         more[0] = False
         if self.closed:
             return None
@@ -619,14 +659,14 @@ cdef class Http2Session(ResponseSink):
     cdef bint is_done(self) noexcept:
         if self.closed:
             return True
-        if self.draining and not self.last_goaway and self.settled:
+        if self.draining and not self.last_goaway:
             return False
         return not nghttp2_session_want_read(self.session) and not nghttp2_session_want_write(self.session)
 
     # The end.
 
     cdef void drain(self) noexcept:
-        if self.closed or self.draining:
+        if self.closed or self.draining or self.last_goaway:
             return
         self.draining = True
         nghttp2_submit_shutdown_notice(self.session)
@@ -653,11 +693,15 @@ cdef class Http2Session(ResponseSink):
         self.say_last_goaway()
         self.want_flush()
 
+    cdef void cut(self) noexcept:
+        self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+
     cdef void terminate(self, uint32_t error_code) noexcept:
         nghttp2_session_terminate_session(self.session, error_code)
         self.want_flush()
 
     cdef void close(self) noexcept:
+        self.connection = None
         if self.closed:
             return
         self.closed = True
@@ -666,4 +710,3 @@ cdef class Http2Session(ResponseSink):
         nghttp2_session_del(self.session)
         self.session = NULL
         count_live(LIVE_SESSION, -1)
-        self.connection = None

@@ -14,6 +14,7 @@ cdef class Endpoint:
     cdef RequestSink sink
     cdef dict handlers
     cdef object spawn
+    cdef object arm
     cdef list flushes                      # connections with something to write at the end of this turn
     cdef set connections
     cdef bytearray read_room
@@ -26,14 +27,20 @@ cdef class Endpoint:
     cdef int64_t write_stall_timeout_ns
     cdef object on_idle                    # called when the last connection is gone
     cdef bint draining
-    cdef void closed(self, Connection connection)
+    cdef int64_t draining_ns               # since when
+    cdef void check(self, Connection connection, int64_t now) except *
+    cdef void closed(self, Connection connection) except *
 
 cdef class Connection:
     cdef Endpoint endpoint
     cdef Http2Session session
     cdef object transport
     cdef int64_t opened_ns
-    cdef int64_t stalled_ns                # since when the peer does not read; 0: it does
+    cdef int64_t stalled_ns                # since when the socket takes no more; 0: it does
+    cdef int64_t waiting_ns                # since when replies wait for the peer to open a window; 0: they do not
+    cdef int64_t closing_ns                # since when all is said and the peer has not read it; 0: not yet
+    cdef uint64_t handed_bytes             # of replies, when last looked at
     cdef bint failed
-    cdef void flush(self)
-    cdef void finish(self)
+    cdef void flush(self) except *
+    cdef void send(self) except *
+    cdef void finish(self) except *

@@ -1,31 +1,33 @@
 """asyncio BufferedProtocol over Http2Session, and the Endpoint that owns what its connections share.
 
-uvloop reads into `get_buffer`'s memory and calls `buffer_updated`; one buffer serves all connections, since a read is consumed
-before the next begins. What a turn of the loop has to send is noted in `flushes` and written at its end.
+uvloop reads into `get_buffer`'s memory and calls `buffer_updated`; one buffer serves all connections, since a read is
+consumed before the next begins. What a turn of the loop has to send is noted in `flushes` and written at its end.
 """
 
 from infer._core.clock cimport now_ns
 from infer._core.http2_session cimport (
     REFUSED_BUFFERED, REFUSED_CONNECTIONS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_MESSAGE, REFUSED_PREFACE,
-    REFUSED_STALLED)
+    REFUSED_STALLED, REFUSED_STREAMS)
 from libc.string cimport memset
 
 cdef enum:
     READ_BYTES = 131072
+    GOAWAY_WAIT_NS = 10000000000     # for the answer to the PING after the first GOAWAY
 
 
 cdef class Endpoint:
     """What the connections of one server share: limits, statistics, the sink, cold handlers, the read buffer.
 
-    handlers: path -> async handler. spawn(session, call, handler) runs a cold call and ends in `session.finish_cold`.
+    handlers: path -> async handler. spawn(session, call, handler) runs a cold call and ends in `session.finish_cold`;
+    arm(session, call) returns a timer that does so at the call's deadline and that can be cancelled.
     Sizes in bytes, times in seconds. Raises ValueError for a bound that is not positive.
     """
 
-    def __init__(self, RequestSink sink not None, dict handlers not None, spawn, *, int header_bytes=16384,
+    def __init__(self, RequestSink sink not None, dict handlers not None, spawn, arm, *, int header_bytes=16384,
                  int max_streams=1024, int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
                  int64_t process_buffered_bytes=1 << 32, int64_t outbound_bytes=4 << 20, int64_t max_connections=0,
-                 double preface_timeout=10.0, double settings_timeout=10.0, double write_stall_timeout=30.0, int stream_window_bytes=1 << 20,
-                 int connection_window_bytes=16 << 20):
+                 double preface_timeout=10.0, double settings_timeout=10.0, double write_stall_timeout=30.0,
+                 int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20):
         for name, bound in (("header_bytes", header_bytes), ("max_streams", max_streams),
                             ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes)):
             if bound <= 0:
@@ -34,6 +36,7 @@ cdef class Endpoint:
         self.sink = sink
         self.handlers = handlers
         self.spawn = spawn
+        self.arm = arm
         self.flushes = []
         self.connections = set()
         self.read_room = bytearray(READ_BYTES)
@@ -66,28 +69,48 @@ cdef class Endpoint:
         cdef Connection connection
         while flushes:
             connection = <Connection> flushes.pop()
+            connection.session.listed = False
             connection.flush()
 
     def check_timeouts(self):
-        """Ends connections whose peer has not sent its preface and SETTINGS acknowledgement in time, or does not read."""
-        cdef Connection connection
+        """Ends connections whose peer sends no preface or no SETTINGS acknowledgement in time, or does not read."""
         cdef int64_t now = now_ns()
-        cdef int64_t age_ns
         for each in list(self.connections):
-            connection = <Connection> each
-            age_ns = now - connection.opened_ns
-            if (not connection.session.greeted and age_ns > self.preface_timeout_ns) or (
-                    not connection.session.settled and age_ns > self.settings_timeout_ns):
-                self.stats.refused[<int> REFUSED_PREFACE] += 1
-                connection.transport.abort()
-            elif connection.stalled_ns != 0 and now - connection.stalled_ns > self.write_stall_timeout_ns:
-                self.stats.refused[<int> REFUSED_STALLED] += 1
-                connection.transport.abort()
+            self.check(<Connection> each, now)
+
+    cdef void check(self, Connection connection, int64_t now) except *:
+        cdef Http2Session session = connection.session
+        cdef int64_t age_ns = now - connection.opened_ns
+        if session.outbound_bytes == 0 or session.handed_bytes != connection.handed_bytes:
+            connection.waiting_ns = 0
+        elif connection.waiting_ns == 0:
+            connection.waiting_ns = now
+        connection.handed_bytes = session.handed_bytes
+        if connection.transport.is_closing() and connection.closing_ns == 0:
+            connection.closing_ns = now
+        if (not session.greeted and age_ns > self.preface_timeout_ns) or (
+                not session.settled and age_ns > self.settings_timeout_ns):
+            self.stats.refused[<int> REFUSED_PREFACE] += 1
+            connection.transport.abort()
+        elif (0 < connection.stalled_ns < now - self.write_stall_timeout_ns
+              or 0 < connection.closing_ns < now - self.write_stall_timeout_ns):
+            self.stats.refused[<int> REFUSED_STALLED] += 1
+            connection.transport.abort()
+        elif 0 < connection.waiting_ns < now - self.write_stall_timeout_ns and not connection.failed:
+            self.stats.refused[<int> REFUSED_STALLED] += 1
+            session.cut()
+            connection.failed = True
+            connection.flush()
+        elif session.draining and now - self.draining_ns > <int64_t> GOAWAY_WAIT_NS:
+            session.say_last_goaway()
+            connection.flush()
 
     def drain(self, on_idle):
         """GOAWAY on every connection; calls under way finish. `on_idle()` is called once no connection is left."""
         cdef Connection connection
-        self.draining = True
+        if not self.draining:
+            self.draining = True
+            self.draining_ns = now_ns()
         self.on_idle = on_idle
         for each in list(self.connections):
             connection = <Connection> each
@@ -103,15 +126,15 @@ cdef class Endpoint:
         for each in list(self.connections):
             connection = <Connection> each
             connection.session.end_calls(message)
+            connection.failed = True
             connection.flush()
-            connection.transport.close()
 
     def abort(self):
         """Closes every connection at once, sending nothing more."""
         for each in list(self.connections):
             (<Connection> each).transport.abort()
 
-    cdef void closed(self, Connection connection):
+    cdef void closed(self, Connection connection) except *:
         self.connections.discard(connection)
         self.stats.connections -= 1
         if self.on_idle is not None and not self.connections:
@@ -130,11 +153,13 @@ cdef class Endpoint:
             "received_bytes_total": self.stats.received_bytes,
             "sent_bytes_total": self.stats.sent_bytes,
             "buffered_bytes": self.stats.buffered_bytes,
+            "outbound_bytes": self.stats.outbound_bytes,
             "refused": {
                 "header_bytes": self.stats.refused[<int> REFUSED_HEADERS],
                 "max_message_bytes": self.stats.refused[<int> REFUSED_MESSAGE],
                 "max_buffered_bytes": self.stats.refused[<int> REFUSED_BUFFERED],
                 "max_connections": self.stats.refused[<int> REFUSED_CONNECTIONS],
+                "max_streams": self.stats.refused[<int> REFUSED_STREAMS],
                 "preface_timeout": self.stats.refused[<int> REFUSED_PREFACE],
                 "write_stall_timeout": self.stats.refused[<int> REFUSED_STALLED],
                 "empty_frames": self.stats.refused[<int> REFUSED_EMPTY_FRAMES],
@@ -159,6 +184,7 @@ cdef class Connection:
         session.owner = endpoint
         session.handlers = endpoint.handlers
         session.spawn = endpoint.spawn
+        session.arm = endpoint.arm
         session.flushes = endpoint.flushes
         session.connection = self
         self.session = session
@@ -210,13 +236,24 @@ cdef class Connection:
         self.endpoint.closed(self)
         self.transport = None
 
-    cdef void flush(self):
-        """Hands over what the session has to send, while the socket takes it."""
+    cdef void flush(self) except *:
+        """Hands over what the session has to send, while the socket takes it, and closes once all is said."""
+        if self.transport is None:
+            return
+        try:
+            self.send()
+        except MemoryError:
+            # Part of a frame may be lost: nothing that follows would be understood.
+            self.failed = True
+            self.transport.abort()
+            return
+        if self.failed or self.session.is_done():
+            self.finish()
+
+    cdef void send(self) except *:
         cdef Http2Session session = self.session
         cdef bint more = True
         cdef list pieces
-        if self.transport is None:
-            return
         while more and self.stalled_ns == 0:
             pieces = session.take_output(<uint64_t> self.endpoint.outbound_bytes // 4, &more)
             if pieces is None:
@@ -225,12 +262,7 @@ cdef class Connection:
                 self.transport.write(pieces[0])
             else:
                 self.transport.writelines(pieces)
-        session.listed = False
-        if self.failed or session.is_done():
-            self.finish()
 
-    cdef void finish(self):
-        """Nothing more will be said: closes once what is buffered is sent, at the latest when the peer stalls."""
-        if self.stalled_ns == 0 and not self.transport.is_closing():
-            self.stalled_ns = now_ns()
+    cdef void finish(self) except *:
+        """Nothing more will be said: closes once what is buffered is sent, or `check_timeouts` has seen it stall."""
         self.transport.close()

@@ -10,6 +10,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
         NGHTTP2_NO_ERROR
         NGHTTP2_PROTOCOL_ERROR
         NGHTTP2_INTERNAL_ERROR
+        NGHTTP2_REFUSED_STREAM
         NGHTTP2_CANCEL
         NGHTTP2_ENHANCE_YOUR_CALM
         NGHTTP2_FLAG_NONE
@@ -17,6 +18,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
         NGHTTP2_FLAG_ACK
         NGHTTP2_DATA
         NGHTTP2_HEADERS
+        NGHTTP2_RST_STREAM
         NGHTTP2_SETTINGS
         NGHTTP2_PING
         NGHTTP2_GOAWAY
@@ -87,8 +89,12 @@ cdef extern from "<nghttp2/nghttp2.h>":
     ctypedef struct nghttp2_data:
         size_t padlen
 
+    ctypedef struct nghttp2_rst_stream:
+        uint32_t error_code
+
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
+        nghttp2_rst_stream rst_stream
         nghttp2_data data
         nghttp2_headers headers
         nghttp2_ping ping

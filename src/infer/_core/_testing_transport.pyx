@@ -1,0 +1,341 @@
+"""The native transport without a socket, as a test drives it; not in wheels.
+
+A SessionDriver is one Http2Session over a PuppetSink: bytes in, bytes out, and the calls that came of them, which the
+test answers when and how it likes. One thread.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from infer._core.block cimport Block, block_data, block_new
+from infer._core.clock cimport now_ns
+from infer._core cimport grpc_message
+from infer._core cimport grpc_stream
+from infer._core.grpc_stream cimport ColdCall, Stream, stream_free, stream_new
+from infer._core.http2_session cimport Http2Session, Limits, TransportStats
+from infer._core.request cimport Reply, Request, RequestSink, ResponseSink, Segment, request_free, request_new
+from infer._core.status cimport STATUS_CANCELLED
+from infer._core.tensor cimport ErrorText
+
+STATES = ("headers", "message", "called", "replying", "closed")         # in the order of StreamState
+EVENTS = ("headers_end", "message_end", "reply", "close")               # in the order of StreamEvent
+assert len(STATES) == grpc_stream.STREAM_STATES and len(EVENTS) == grpc_stream.STREAM_EVENTS
+
+cdef enum:
+    MAX_SEGMENTS = 64
+
+
+def next_state(state: int, event: int) -> int:
+    """The state that follows, -1 where the event cannot come."""
+    return grpc_stream.next_state(state, event)
+
+
+def message_prefix(text: bytes, limit_bytes: int) -> int:
+    """How many bytes of `text` stay within `limit_bytes` once percent-encoded."""
+    return grpc_message.encodable_bytes(<const uint8_t *> <const char *> text, <uint64_t> len(text), limit_bytes)
+
+
+cdef class StreamDriver:
+    """A Stream by itself."""
+    cdef Stream *stream
+    cdef ErrorText error
+
+    def __cinit__(self):
+        self.stream = stream_new(1, now_ns())
+        if self.stream == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.stream != NULL:
+            stream_free(self.stream)
+
+    cdef object outcome(self, int code):
+        return code, self.error.text[:self.error.size_bytes].decode()
+
+    def field(self, name: bytes, value: bytes, limit_bytes: int = 16384) -> tuple[int, str]:
+        """Status and text of one header field."""
+        self.error.size_bytes = 0
+        return self.outcome(grpc_stream.on_field(
+            self.stream, <const uint8_t *> <const char *> name, <uint64_t> len(name),
+            <const uint8_t *> <const char *> value, <uint64_t> len(value), limit_bytes, &self.error))
+
+    def check_headers(self) -> tuple[int, int, str]:
+        """HTTP status, gRPC status and text of the fields together."""
+        cdef int http_status
+        cdef int code
+        self.error.size_bytes = 0
+        code = grpc_stream.check_headers(self.stream, &http_status, &self.error)
+        return (http_status, *self.outcome(code))
+
+    def data(self, chunk: bytes, limit_bytes: int = 64 << 20, refuse_new: bool = False) -> tuple[int, str]:
+        self.error.size_bytes = 0
+        return self.outcome(grpc_stream.on_data(
+            self.stream, <const uint8_t *> <const char *> chunk, <uint64_t> len(chunk), limit_bytes, refuse_new,
+            &self.error))
+
+    def check_message(self) -> tuple[int, str]:
+        self.error.size_bytes = 0
+        return self.outcome(grpc_stream.check_message(self.stream, &self.error))
+
+    @property
+    def header_bytes(self) -> int:
+        return self.stream.header_bytes
+
+    @property
+    def timeout_ns(self) -> int:
+        return self.stream.timeout_ns
+
+    @property
+    def body(self) -> bytes | None:
+        """What was kept, prefix included."""
+        if self.stream.body == NULL:
+            return None
+        return (<const char *> block_data(self.stream.body))[:self.stream.body.size_bytes]
+
+    @property
+    def capacity_bytes(self) -> int:
+        return 0 if self.stream.body == NULL else self.stream.body.capacity_bytes
+
+
+cdef class PuppetSink(RequestSink):
+    """Collects calls by number, from 0; answers one when told to, or at once where that was asked for before."""
+    cdef dict requests                     # number -> address of the Request
+    cdef dict numbers                      # address of the Request -> number
+    cdef dict calls                        # number -> address of the transport's own
+    cdef dict sinks
+    cdef public list events
+    cdef public object answer_open         # (code, text): how `open` ends every call
+    cdef public object answer_submit       # (code, text, segments): how `submit` ends every call
+    cdef readonly int kicks
+
+    def __cinit__(self):
+        self.requests = {}
+        self.numbers = {}
+        self.calls = {}
+        self.sinks = {}
+        self.events = []
+        self.answer_open = None
+        self.answer_submit = None
+        self.kicks = 0
+
+    def __dealloc__(self):
+        for address in self.requests.values():
+            request_free(<Request *> <uint64_t> address)
+
+    @property
+    def live(self) -> list[int]:
+        """Calls that are neither answered nor cancelled."""
+        return sorted(self.requests)
+
+    cdef Request *open(self, ResponseSink sink, void *call, int64_t received_ns, int64_t deadline_ns) noexcept:
+        cdef Request *request
+        number = sum(event[0] == "open" for event in self.events)
+        self.events.append(("open", number, deadline_ns - received_ns if deadline_ns != 0 else None))
+        if self.answer_open is not None:
+            code, text = self.answer_open
+            finish_call(sink, call, code, text, (), -1)
+            return NULL
+        request = request_new()
+        if request == NULL:
+            finish_call(sink, call, 8, b"no memory", (), -1)
+            return NULL
+        self.requests[number] = <uint64_t> request
+        self.numbers[<uint64_t> request] = number
+        self.calls[number] = <uint64_t> call
+        self.sinks[number] = sink
+        return request
+
+    cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
+        number = self.numbers[<uint64_t> request]
+        self.events.append(("submit", number, (<const char *> block_data(body) + start)[:size_bytes]))
+        request.body = body
+        if self.answer_submit is not None:
+            code, text, segments = self.answer_submit
+            self.answer(number, code, text, segments)
+
+    cdef void cancel(self, Request *request, int code=STATUS_CANCELLED) noexcept:
+        number = self.numbers[<uint64_t> request]
+        self.events.append(("cancel", number, code))
+        self.forget(number)
+
+    cdef void kick(self) noexcept:
+        self.kicks += 1
+
+    cdef void forget(self, int number) noexcept:
+        cdef uint64_t address = self.requests.pop(number)
+        del self.numbers[address]
+        del self.calls[number]
+        del self.sinks[number]
+        request_free(<Request *> address)
+
+    def answer(self, number: int, code: int = 0, text: bytes = b"", segments: tuple = (),
+               pushback_ms: int = -1) -> None:
+        """Ends a call; `segments` are the pieces of an OK reply, its prefix among them."""
+        finish_call(self.sinks[number], <void *> <uint64_t> self.calls[number], code, text, segments, pushback_ms)
+        self.forget(number)
+
+
+cdef object finish_call(ResponseSink sink, void *call, int code, bytes text, segments, int64_t pushback_ms):
+    cdef Segment[MAX_SEGMENTS] pieces
+    cdef Reply reply
+    cdef int n = 0
+    if len(segments) > MAX_SEGMENTS:
+        raise ValueError("too many segments")
+    memset(&reply, 0, sizeof(reply))
+    for segment in segments:
+        pieces[n].block = block_new(<uint64_t> len(segment))
+        if pieces[n].block == NULL:
+            raise MemoryError
+        memcpy(block_data(pieces[n].block), <const char *> segment, len(segment))
+        pieces[n].block.size_bytes = <uint64_t> len(segment)
+        pieces[n].data = block_data(pieces[n].block)
+        pieces[n].size_bytes = <uint64_t> len(segment)
+        n += 1
+    reply.code = code
+    reply.n_segments = n
+    reply.segments = pieces
+    reply.message = text
+    reply.message_bytes = <uint32_t> len(text)
+    reply.pushback_ms = pushback_ms
+    sink.finish(call, &reply)
+
+
+class Timer:
+    """Stands for the loop's timer of a cold call's deadline."""
+
+    def __init__(self, call):
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self):
+        self.cancelled = True
+
+
+cdef class SessionDriver:
+    """One Http2Session and what its Connection and Endpoint would give it.
+
+    A cold call that is ready to run is appended to `cold` as (ColdCall, handler).
+    """
+    cdef Http2Session session
+    cdef Limits limits
+    cdef TransportStats stats
+    cdef readonly PuppetSink sink
+    cdef readonly list cold
+    cdef readonly list timers              # of cold calls with a deadline, as they were armed
+    cdef readonly list flushes
+    cdef public bint refuse_spawn
+
+    def __init__(self, dict handlers=None, *, int header_bytes=16384, int max_streams=1024,
+                 int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20,
+                 int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
+                 int64_t process_buffered_bytes=1 << 32):
+        memset(&self.stats, 0, sizeof(self.stats))
+        self.limits.header_bytes = header_bytes
+        self.limits.max_streams = max_streams
+        self.limits.stream_window_bytes = stream_window_bytes
+        self.limits.connection_window_bytes = connection_window_bytes
+        self.limits.max_message_bytes = max_message_bytes
+        self.limits.connection_buffered_bytes = connection_buffered_bytes
+        self.limits.process_buffered_bytes = process_buffered_bytes
+        self.sink = PuppetSink.__new__(PuppetSink)
+        self.cold = []
+        self.timers = []
+        self.flushes = []
+        self.session = Http2Session.__new__(Http2Session)
+        self.session.sink = self.sink
+        self.session.limits = &self.limits
+        self.session.stats = &self.stats
+        self.session.owner = self
+        self.session.handlers = handlers or {}
+        self.session.spawn = self.spawn
+        self.session.arm = self.arm
+        self.session.flushes = self.flushes
+        self.session.connection = self
+        self.session.start()
+
+    def spawn(self, session, call, handler):
+        if self.refuse_spawn:
+            raise RuntimeError("the loop is closed")
+        self.cold.append((call, handler))
+
+    def arm(self, session, call):
+        timer = Timer(call)
+        self.timers.append(timer)
+        return timer
+
+    def peer_name(self) -> str:
+        return "test"
+
+    def feed(self, data: bytes) -> bool:
+        """False: the session wants to be closed."""
+        return self.session.feed(<const uint8_t *> <const char *> data, <uint64_t> len(data)) == 0
+
+    def take(self, limit_bytes: int = 1 << 20) -> tuple[list[bytes], bool]:
+        """What is to be sent, in pieces, and whether there is more."""
+        cdef bint more = False
+        cdef list pieces = self.session.take_output(limit_bytes, &more)
+        return [bytes(piece) for piece in pieces or ()], more
+
+    def output(self) -> bytes:
+        """Everything that is to be sent."""
+        parts = []
+        more = True
+        while more:
+            pieces, more = self.take()
+            parts += pieces
+        return b"".join(parts)
+
+    def finish_cold(self, call: ColdCall, code: int, content: bytes) -> None:
+        self.session.finish_cold(call, code, content)
+
+    def drain(self) -> None:
+        self.session.drain()
+
+    def end_calls(self, message: bytes) -> None:
+        self.session.end_calls(message)
+
+    def close(self) -> None:
+        """The connection is lost."""
+        self.session.close()
+
+    @property
+    def done(self) -> bool:
+        return self.session.is_done()
+
+    @property
+    def wants_output(self) -> bool:
+        return self.session.wants_output()
+
+    @property
+    def streams(self) -> int:
+        return self.session.n_streams
+
+    @property
+    def early_replies(self) -> int:
+        return self.session.early_replies
+
+    @property
+    def buffered_bytes(self) -> int:
+        return self.session.buffered_bytes
+
+    @property
+    def outbound_bytes(self) -> int:
+        return self.session.outbound_bytes
+
+    @property
+    def greeted(self) -> bool:
+        return self.session.greeted
+
+    @property
+    def settled(self) -> bool:
+        return self.session.settled
+
+    def counters(self) -> dict[str, int]:
+        return {"streams": self.stats.streams, "streams_total": self.stats.streams_total,
+                "cold_calls_total": self.stats.cold_calls_total, "received_bytes": self.stats.received_bytes,
+                "sent_bytes": self.stats.sent_bytes, "buffered_bytes": self.stats.buffered_bytes,
+                "outbound_bytes": self.stats.outbound_bytes}
+
+    def refused(self) -> list[int]:
+        """By RefusedKind."""
+        return list(self.stats.refused)

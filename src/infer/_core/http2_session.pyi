@@ -1,0 +1,6 @@
+from infer._core.grpc_stream import ColdCall
+
+class Http2Session:
+    def finish_cold(self, call: ColdCall, code: int, message: bytes) -> None: ...
+
+def library_version() -> tuple[str, list[str]]: ...

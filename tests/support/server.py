@@ -1,0 +1,228 @@
+"""The real server under test: in this process on a thread of its own, or as `python -m infer serve`.
+
+Both are context managers that assert a clean end: drained, nothing in flight, no connection, exit 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest import mock
+
+import uvloop
+from prometheus_client.parser import text_string_to_metric_families
+
+from infer import server as composition
+from infer.config import Settings
+from tests.support.h2_peer import Peer, connect
+from tests.support.models import write_version
+
+T = TypeVar("T")
+SECONDS = 30.0
+
+
+def write_repository(path: Path, models: Mapping[str, bytes]) -> Path:
+    for name, content in models.items():
+        write_version(path, name, 1, content)
+    return path
+
+
+def fetch(address: str, page: str) -> tuple[int, bytes]:
+    """Status and content of a page of the HTTP port."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{page}", timeout=SECONDS) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def scrape(address: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """/metrics as {(sample name, labels): value}."""
+    status, content = fetch(address, "/metrics")
+    assert status == 200
+    return {(sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(content.decode()) for sample in family.samples}
+
+
+class InProcess:
+    """A server on a thread of this process. Made by `in_process`."""
+
+    def __init__(self, server: composition.Server, loop: asyncio.AbstractEventLoop) -> None:
+        self.server = server
+        self.loop = loop
+
+    @property
+    def address(self) -> str:
+        return self.server.addresses[0]
+
+    @property
+    def http_address(self) -> str:
+        host, port = self.server.http.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def connect(self, **options: Any) -> Peer:
+        return connect(self.address, **options)
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What a coroutine returns on the server's loop."""
+        return asyncio.run_coroutine_threadsafe(work(), self.loop).result(SECONDS)
+
+    def look(self, read: Callable[[], T]) -> T:
+        """What a function returns on the server's loop."""
+
+        async def work() -> T:
+            return read()
+
+        return self.run(work)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Turns the server's loop until a condition, read there, holds."""
+        deadline = time.monotonic() + SECONDS
+        while not self.look(condition):
+            assert time.monotonic() < deadline, self.snapshot()
+
+    def snapshot(self) -> dict[str, Any]:
+        pipeline = self.server.pipeline
+        return self.look(lambda: {**self.server.transport.endpoint.snapshot(), "in_flight": pipeline.in_flight,
+                                  "queued": pipeline.queued_requests})
+
+    def calls(self, model: str) -> list[int]:
+        """A model's calls by gRPC code."""
+        entry = next(each for each in self.server.versions() if each.name == model.encode())
+        return list(self.look(lambda: entry.stats_snapshot((), ())["calls"]))
+
+    def stats(self, model: str) -> dict[str, Any]:
+        entry = next(each for each in self.server.versions() if each.name == model.encode())
+        return self.look(lambda: entry.stats_snapshot((), ()))
+
+    def unrouted(self) -> list[int]:
+        return self.look(self.server.pipeline.unrouted_calls)
+
+    def settle(self) -> None:
+        """Once every client is gone: until the server has seen it and holds nothing for them."""
+        self.until(self._idle)
+
+    def _idle(self) -> bool:
+        snapshot = self.server.transport.endpoint.snapshot()
+        return snapshot["connections"] == 0 and self.server.pipeline.in_flight == 0
+
+    def assert_clean(self) -> None:
+        self.settle()
+        snapshot = self.snapshot()
+        kept = {name: snapshot[name] for name in ("connections", "streams", "buffered_bytes", "outbound_bytes",
+                                                  "in_flight", "queued")}
+        assert not any(kept.values()), kept
+
+
+@contextlib.contextmanager
+def in_process(repository: Path, **settings: Any) -> Iterator[InProcess]:
+    """A server of the models in `repository`, ready. Its end is asserted to be clean once its clients are gone."""
+    chosen = Settings.model_validate(
+        {"paths": (repository,), "host": "127.0.0.1", "port": 0, "http_port": 0} | settings)
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="infer-loop", daemon=True)
+    thread.start()
+
+    async def make() -> composition.Server:
+        # The process's arena is open already, with the suite's own sizes.
+        with mock.patch.object(composition.arena, "open"):
+            server = composition.Server(chosen, loop)
+        await server.start()
+        return server
+
+    try:
+        served = InProcess(asyncio.run_coroutine_threadsafe(make(), loop).result(SECONDS), loop)
+        try:
+            yield served
+            served.assert_clean()
+        finally:
+            served.run(served.server.stop)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+        loop.close()
+
+
+class Process:
+    """`python -m infer serve`. Made by `process`."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "infer", "serve", "--log-format", "json", *arguments], stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment})
+        self.lines: list[str] = []
+        self.address = ""
+        self.http_address = ""
+        self._came = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._came:
+                self.lines.append(line.rstrip("\n"))
+                self._came.notify_all()
+        with self._came:
+            self.lines.append("")
+            self._came.notify_all()
+
+    def wait_for(self, pattern: str) -> str:
+        """The first line that matches, once it is printed."""
+
+        def found() -> str | None:
+            return next((line for line in self.lines if re.search(pattern, line)), None)
+
+        with self._came:
+            assert self._came.wait_for(lambda: found() is not None or self.process.poll() is not None, SECONDS)
+            line = found()
+        assert line is not None, "\n".join(self.lines)
+        return line
+
+    def wait_ready(self) -> None:
+        serving = json.loads(self.wait_for(r'"msg": ?"serving"'))
+        self.address = serving["grpc"][0]
+        self.http_address = serving["http"]
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def exit_code(self) -> int:
+        code = self.process.wait(SECONDS)
+        self._reader.join(SECONDS)
+        return code
+
+    def connect(self, **options: Any) -> Peer:
+        return connect(self.address, **options)
+
+
+@contextlib.contextmanager
+def process(repository: Path, *arguments: str, **environment: str) -> Iterator[Process]:
+    """A ready server process on free ports of the loopback. One that still runs at the end must drain when told to."""
+    started = Process([str(repository), "--host", "127.0.0.1", "--port", "0", "--http-port", "0", "--drain-delay", "0",
+                       *arguments], environment)
+    try:
+        started.wait_ready()
+        yield started
+        if started.process.poll() is None:
+            started.signal()
+            assert started.exit_code() == 0, "\n".join(started.lines)
+    finally:
+        if started.process.poll() is None:
+            started.process.kill()
+            started.process.wait()
+        started.process.stdout.close()  # type: ignore[union-attr]
