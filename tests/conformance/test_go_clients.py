@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.tools import go_tool
-from tests.support.command import EXAMPLES, Serving, command_line, environment
+from tests.support.command import EXAMPLES, Serving, environment, search_path
 from tests.support.models import every_identity, write_version
 
 pytestmark = pytest.mark.conformance
@@ -30,14 +29,8 @@ def tools() -> list[Path]:
 
 def paste(line: str, tools: list[Path], cwd: Path) -> subprocess.CompletedProcess[str]:
     """A line as a user runs it, with `infer` and the tools on PATH."""
-    commands = cwd / "bin"
-    commands.mkdir(exist_ok=True)
-    program = commands / "infer"
-    program.write_text(f'#!/bin/sh\nexec {" ".join(command_line())} "$@"\n')
-    program.chmod(0o755)
-    path = os.pathsep.join([str(commands), *map(str, tools), os.environ["PATH"]])
-    return subprocess.run(["bash", "-c", line], cwd=cwd, env=environment(PATH=path), capture_output=True, text=True,
-                          timeout=SECONDS, check=False)
+    return subprocess.run(["bash", "-c", line], cwd=cwd, env=environment(PATH=search_path(cwd, *tools)),
+                          capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def printed(serving: Serving, tool: str) -> str:

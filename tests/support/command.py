@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -33,6 +34,16 @@ def environment(**variables: str) -> dict[str, str]:
 
 def command_line(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "infer", *map(str, arguments)]
+
+
+def search_path(folder: Path, *more: Path) -> str:
+    """A PATH with `infer`, which is this interpreter's, and the commands in `more`; the file goes to `folder`."""
+    program = folder / "bin" / "infer"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command_line())} "$@"\n')
+    program.chmod(0o755)
+    own = Path(sys.executable).parent
+    return os.pathsep.join([str(program.parent), *map(str, more), str(own), os.environ["PATH"]])
 
 
 def run(*arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None,
