@@ -83,8 +83,11 @@ def read_argument(name: str, text: str, datatype: str, shape: tuple[int, ...], g
 def _read_file(name: str, path: str, datatype: str) -> Array:
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InvalidArgument(f"input {name!r}: {path}: {error}") from None
+    except OSError as error:
+        raise InvalidArgument(f"input {name!r}: {path} cannot be read: {error.strerror}") from None
+    except (ValueError, EOFError):
+        raise InvalidArgument(f"input {name!r}: {path} is not an array that numpy.save wrote, or one of objects; "
+                              "save the array as numbers or text") from None
     wanted = np.dtype(DTYPES.get(datatype, "<f4"))
     if datatype == "BYTES" and array.dtype.kind in "SU":
         return array.astype(np.object_)

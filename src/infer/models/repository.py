@@ -55,7 +55,7 @@ def scan(paths: Sequence[Path], name: str | None = None) -> list[ModelSource]:
         try:
             _scan_path(path, found, name)
         except OSError as error:
-            found.problems.append(f"{error.filename or path}: cannot be read: {error.strerror}")
+            found.problems.append(f"{error.filename or path}: {_unreadable(error)}")
     if name is not None:
         if len(found.sources) == 1:
             only = found.sources[0]
@@ -223,10 +223,15 @@ def _file_problem(path: Path) -> str | None:
         with path.open("rb") as file:
             head = file.read(len(_LFS_POINTER))
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return _unreadable(error)
     if head == _LFS_POINTER:
         return "is a Git LFS pointer, not the model; run: git lfs pull"
     return None
+
+
+def _unreadable(error: OSError) -> str:
+    advice = "; let the user that serves read it" if isinstance(error, PermissionError) else ""
+    return f"cannot be read: {error.strerror}{advice}"
 
 
 def _entries(path: Path) -> list[Path]:

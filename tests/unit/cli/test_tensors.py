@@ -62,6 +62,10 @@ def test_what_is_refused(text: str, datatype: str) -> None:
 
 
 def test_files(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.npy"
+    notes.write_text("notes")
+    with pytest.raises(InvalidArgument, match=r"notes\.npy is not an array that numpy\.save wrote"):
+        read(f"@{notes}")
     good, wrong, words = tmp_path / "good.npy", tmp_path / "wrong.npy", tmp_path / "words.npy"
     np.save(good, np.ones((1, 2), np.float32))
     np.save(wrong, np.ones((1, 2)))
