@@ -1,7 +1,7 @@
 """The pipeline with real ONNX models, without sockets and, unless a test starts them, without threads.
 
-`Bench` puts the real Pipeline between a PuppetTransport and PuppetExecutors, on an event loop whose timers fire when the
-test says so. A call is a number; what it was answered stands in `bench.outcomes`.
+`Bench` puts the real Pipeline between a PuppetTransport and PuppetExecutors, on an event loop whose timers fire when
+the test says so. A call is a number; what it was answered stands in `bench.outcomes`.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Bench:
     def run_all(self) -> int:
         """Runs what can run and hands it out; how many batches."""
         batches = 0
-        while any([executor.step() for executor in self.executors]):
+        while sum(executor.step() for executor in self.executors):
             batches += 1
         self.pipeline.on_wake()
         return batches

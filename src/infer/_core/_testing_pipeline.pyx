@@ -143,6 +143,9 @@ cdef class PuppetTransport:
         """Calls that were opened and neither finished nor cancelled."""
         return list(self.sink.calls)
 
+    def is_open(self, call: int) -> bool:
+        return call in self.sink.calls
+
     cdef int raise_error(self) except -1:
         error = self.sink.error
         self.sink.error = None

@@ -9,7 +9,7 @@ from infer._core._testing_batcher import CLOSE_NOW, WAIT_FOR_EVENT, decide, take
 GATHER, OLDEST = 4, 1_000
 
 
-def told(rows: int, delay: int, buckets: int, running: int, max_running: int, waited: int) -> int:
+def told(*, rows: int, delay: int, buckets: int, running: int, max_running: int, waited: int) -> int:
     """DESIGN's rule: work-conserving; with a delay, an incomplete batch waits, but never for others' shapes."""
     nothing_to_run = rows == 0
     none_may_run = running >= max_running
@@ -28,7 +28,8 @@ def test_every_case_of_a_small_table(delay: int, running: int, max_running: int)
     for rows, buckets, waited in product(range(GATHER + 3), [1, 2, 5], [0, 1, 499, 500, 501]):
         verdict = decide(rows=rows, oldest_ns=OLDEST, gather_rows=GATHER, delay_ns=delay, buckets=buckets,
                          running=running, max_running=max_running, now=OLDEST + waited)
-        assert verdict == told(rows, delay, buckets, running, max_running, waited)
+        assert verdict == told(rows=rows, delay=delay, buckets=buckets, running=running, max_running=max_running,
+                               waited=waited)
 
 
 def test_a_time_to_ask_again_is_in_the_future_and_then_the_batch_closes() -> None:

@@ -1,0 +1,322 @@
+"""The batcher against a plain Python model, its wake-ups counted, and against real threads.
+
+Model: a queue is a list of requests in the order of their arrival. Its batch is of the shape of the oldest one and
+takes those of that shape, oldest first, until the next would pass `gather_rows`. Queues that may run stand in three
+lines, each served from its front: those that run nowhere, then those that run somewhere; those that wait for more rows
+come into one of the two when their time is over. A queue goes to the end of a line when it changes lines and after a
+batch was taken from it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from infer._core import clock, debug
+from infer._core._testing_batcher import NEVER_NS, BatcherBox, QueueBox, Rush
+
+UNLISTED, FRESH, BUSY, DELAYED = -1, 0, 1, 2
+START_NS = 10**12
+
+
+@dataclass
+class Waiting:
+    number: int
+    rows: int
+    kind: tuple[object, ...]
+    queued_ns: int
+
+
+@dataclass(eq=False)
+class Queue:
+    box: QueueBox
+    gather_rows: int
+    delay_ns: int
+    max_running: int
+    batched: bool
+    waiting: list[Waiting] = field(default_factory=list)
+    running: int = 0
+    line: int = UNLISTED
+
+    def batch(self) -> list[Waiting]:
+        taken: list[Waiting] = []
+        for request in self.waiting:
+            if request.kind != self.waiting[0].kind:
+                continue
+            if taken and sum(each.rows for each in taken) + request.rows > self.gather_rows:
+                break
+            taken.append(request)
+        return taken
+
+    def closes_ns(self, now: int) -> int | None:
+        """When its batch closes, `now` where it may at once; None: only an event can change that."""
+        if not self.waiting or self.running >= self.max_running:
+            return None
+        kinds = {request.kind for request in self.waiting}
+        rows = sum(request.rows for request in self.waiting if request.kind == self.waiting[0].kind)
+        due = self.waiting[0].queued_ns + self.delay_ns
+        return now if rows >= self.gather_rows or len(kinds) > 1 or due <= now else due
+
+    def line_for(self, now: int) -> int:
+        closes = self.closes_ns(now)
+        if closes is None:
+            return UNLISTED
+        if closes > now:
+            return DELAYED
+        return FRESH if self.running == 0 else BUSY
+
+
+class BatcherMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        clock.set_fake(START_NS)
+        self.batcher = BatcherBox()
+        self.queues: list[Queue] = []
+        self.lines: dict[int, list[Queue]] = {FRESH: [], BUSY: [], DELAYED: []}
+        self.batches: list[tuple[Queue, list[int]]] = []
+        self.number = 0
+
+    @initialize(limits=st.lists(
+        st.tuples(st.integers(1, 6), st.sampled_from([0, 0, 3, 10]), st.integers(1, 3), st.booleans()),
+        min_size=1, max_size=3))
+    def make_queues(self, limits: list[tuple[int, int, int, bool]]) -> None:
+        for gather_rows, delay_ns, max_running, batched in limits:
+            gather = gather_rows if batched else 1
+            delay = delay_ns if batched else 0
+            box = QueueBox(gather, delay, max_running, batched)
+            self.queues.append(Queue(box, gather, delay, max_running, batched))
+
+    def settle(self, queue: Queue, *, to_the_end: bool = False) -> None:
+        line = queue.line_for(clock.now())
+        if line == queue.line and not to_the_end:
+            return
+        if queue.line != UNLISTED:
+            self.lines[queue.line].remove(queue)
+        queue.line = line
+        if line != UNLISTED:
+            self.lines[line].append(queue)
+
+    def release_due(self) -> None:
+        for queue in list(self.lines[DELAYED]):
+            self.settle(queue)
+
+    @rule(queue=st.integers(0, 2), rows=st.integers(1, 8), length=st.integers(1, 3),
+          shape=st.tuples(st.sampled_from([1, 1, 3]), st.sampled_from([None, 7]), st.sampled_from([0, 0x7F, 0xFF])))
+    def put(self, queue: int, rows: int, length: int, shape: tuple[int, int | None, int]) -> None:
+        outputs, hash, noise = shape
+        into = self.queues[queue % len(self.queues)]
+        self.number += 1
+        dims = (rows if into.batched else 1, length)
+        assert self.batcher.put(into.box, self.number, dims, outputs=outputs, hash=hash, noise=noise)
+        kind: tuple[object, ...] = (length, outputs, hash) if into.batched else ()
+        into.waiting.append(Waiting(self.number, dims[0], kind, clock.now()))
+        # A queue that can run keeps its place whatever is put.
+        if into.line not in (FRESH, BUSY):
+            self.settle(into)
+
+    @precondition(lambda self: any(queue.waiting for queue in self.queues))
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        queue = data.draw(st.sampled_from([queue for queue in self.queues if queue.waiting]))
+        request = data.draw(st.sampled_from(queue.waiting))
+        assert self.batcher.remove(request.number)
+        queue.waiting.remove(request)
+        self.settle(queue)
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data())
+    def remove_what_runs(self, data: st.DataObject) -> None:
+        _, numbers = data.draw(st.sampled_from(self.batches))
+        assert not self.batcher.remove(data.draw(st.sampled_from(numbers)))
+
+    @rule()
+    def take(self) -> None:
+        self.release_due()
+        line = self.lines[FRESH] or self.lines[BUSY]
+        taken = self.batcher.take()
+        if not line:
+            assert taken is None
+            return
+        queue = line[0]
+        expected = queue.batch()
+        assert taken == (queue.box, [each.number for each in expected], sum(each.rows for each in expected))
+        assert len(expected) == 1 or taken[2] <= queue.gather_rows
+        queue.waiting = [each for each in queue.waiting if each not in expected]
+        queue.running += 1
+        self.batches.append((queue, taken[1]))
+        self.settle(queue, to_the_end=True)
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        queue, numbers = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
+        self.batcher.complete(queue.box, numbers)
+        queue.running -= 1
+        self.settle(queue)
+
+    @rule(delta_ns=st.integers(1, 6))
+    def advance(self, delta_ns: int) -> None:
+        clock.advance(delta_ns)
+
+    @rule(idle=st.integers(1, 4), wait=st.sampled_from([1, 5, 20, None]))
+    def kick(self, idle: int, wait: int | None) -> None:
+        """One wake-up per batch that can be taken (each queue's counted by rows), or one for the time."""
+        until = NEVER_NS if wait is None else clock.now() + wait
+        self.batcher.pretend_asleep(idle, until)
+        self.batcher.kick()
+        ready, closes = 0, NEVER_NS
+        if any(queue.waiting for queue in self.queues):
+            self.release_due()
+            for queue in self.lines[FRESH] + self.lines[BUSY]:
+                batches = -(-sum(each.rows for each in queue.waiting) // queue.gather_rows)
+                ready += min(batches, queue.max_running - queue.running)
+            for queue in self.lines[DELAYED]:
+                closes = min(closes, queue.closes_ns(clock.now()) or NEVER_NS)
+        expected = min(ready, idle) or int(closes < until)
+        assert (self.batcher.idle, self.batcher.signals) == (idle - expected, expected)
+        self.batcher.kick()
+        assert (self.batcher.idle, self.batcher.signals) == (idle - expected, expected)
+        self.batcher.pretend_asleep(0)
+
+    @invariant()
+    def counts(self) -> None:
+        for queue in self.queues:
+            assert queue.box.rows == sum(each.rows for each in queue.waiting)
+            assert queue.box.requests == len(queue.waiting)
+            assert queue.box.buckets == len({each.kind for each in queue.waiting})
+            assert (queue.box.running, queue.box.listed) == (queue.running, queue.line)
+        assert self.batcher.rows == sum(queue.box.rows for queue in self.queues)
+        assert self.batcher.request_count == sum(queue.box.requests for queue in self.queues)
+
+    def teardown(self) -> None:
+        """Stopping runs what is left, delays or not."""
+        for queue, numbers in self.batches:
+            self.batcher.complete(queue.box, numbers)
+        self.batcher.stop()
+        left = sum(len(queue.waiting) for queue in self.queues)
+        while (taken := self.batcher.take()) is not None:
+            left -= len(taken[1])
+            self.batcher.complete(taken[0], taken[1])
+        clock.restore()
+        assert left == 0
+        assert self.batcher.rows == 0
+
+
+TestBatcher = BatcherMachine.TestCase
+TestBatcher.settings = settings(max_examples=40 if debug.ENABLED else 200, stateful_step_count=60, deadline=None)
+
+
+# Wake-ups that the model's driver, whose executors never sleep, cannot show.
+
+
+def test_a_batch_that_somebody_is_being_woken_for_wakes_nobody_else() -> None:
+    batcher, queue = BatcherBox(), QueueBox(8, 0, 4)
+    batcher.pretend_asleep(3)
+    for number in range(5):
+        batcher.put(queue, number, (1, 1))
+        batcher.kick()
+    assert (batcher.idle, batcher.signals) == (2, 1)
+    for number in range(5, 12):
+        batcher.put(queue, number, (1, 1))
+    batcher.kick()
+    assert (batcher.idle, batcher.signals) == (1, 2)
+
+
+def test_what_a_taken_batch_leaves_over_wakes_the_next() -> None:
+    batcher, queue = BatcherBox(), QueueBox(2, 0, 4)
+    for number in range(6):
+        batcher.put(queue, number, (1, 1))
+    for asleep in (3, 2):
+        batcher.pretend_asleep(asleep)
+        assert batcher.take() is not None
+        assert (batcher.idle, batcher.signals) == (asleep - 1, 1)
+    batcher.pretend_asleep(1)
+    assert batcher.take() is not None
+    assert (batcher.idle, batcher.signals) == (1, 0)
+
+
+def test_one_that_was_to_keep_the_time_and_takes_a_batch_wakes_another_to_keep_it(stepped_clock: None) -> None:
+    """A sleeper keeps a later time than the delayed queue's: it does not count as keeping it."""
+    now = clock.now()
+    batcher, fresh, delayed = BatcherBox(), QueueBox(8), QueueBox(8, 50)
+    batcher.put(delayed, 1, (1, 1))
+    batcher.put(fresh, 2, (1, 1))
+    batcher.pretend_asleep(1, now + 100)
+    assert batcher.take() == (fresh, [2], 1)
+    assert (batcher.idle, batcher.signals) == (0, 1)
+
+
+@pytest.mark.parametrize(("until", "wakes"), [(49, 0), (50, 0), (51, 1), (NEVER_NS, 1)])
+def test_a_kick_wakes_one_for_a_delayed_queue_unless_a_sleeper_wakes_in_time(
+        stepped_clock: None, until: int, wakes: int) -> None:
+    now = clock.now()
+    batcher, delayed = BatcherBox(), QueueBox(8, 50)
+    batcher.put(delayed, 1, (1, 1))
+    batcher.pretend_asleep(2, until if until == NEVER_NS else now + until)
+    batcher.kick()
+    assert batcher.signals == wakes
+
+
+def test_buckets_of_many_shapes_come_and_go() -> None:
+    batcher, queue = BatcherBox(), QueueBox(4, 0, 1000)
+    for number in range(1_000):
+        batcher.put(queue, number, (1, number), hash=number % 3)
+    assert queue.buckets == 1_000
+    for number in range(0, 1_000, 2):
+        assert batcher.remove(number)
+    order = []
+    while (taken := batcher.take()) is not None:
+        order += taken[1]
+        batcher.complete(taken[0], taken[1])
+    assert order == list(range(1, 1_000, 2))
+    assert queue.buckets == 0
+
+
+def test_a_batch_has_no_more_requests_than_its_taker_has_room_for() -> None:
+    batcher, queue = BatcherBox(), QueueBox(100, 0, 10)
+    for number in range(7):
+        batcher.put(queue, number, (1, 1))
+    assert [batcher.take(3) for _ in range(3)] == [(queue, [0, 1, 2], 3), (queue, [3, 4, 5], 3), (queue, [6], 1)]
+
+
+# Real threads: every request exactly once, however the wake-ups fall.
+
+
+@pytest.mark.parametrize(("executors", "queues", "gather_rows", "max_running"), [
+    (1, 1, 1, 1), (1, 4, 64, 1), (2, 1, 4, 1), (2, 2, 2, 2), (4, 4, 3, 1), (4, 1, 1, 4), (8, 3, 8, 3)])
+@pytest.mark.parametrize("burst", [1, 2, 17])
+def test_no_wake_up_is_lost(executors: int, queues: int, gather_rows: int, max_running: int, burst: int) -> None:
+    rush = Rush(executors, queues, gather_rows, max_running)
+    total = 500 if debug.ENABLED else 10_000
+    cancel_every = 5 if burst == 17 else 0
+    taken: list[int] = []
+    threads = [threading.Thread(target=lambda: taken.append(rush.execute())) for _ in range(executors)]
+    for thread in threads:
+        thread.start()
+    served = rush.produce(total, burst, cancel_every)
+    rush.stop()
+    for thread in threads:
+        thread.join()
+    assert served, f"{rush.executed} of {total} were run when the producer gave up"
+    assert sum(taken) == rush.executed == total - rush.removed
+    assert rush.violations == 0
+    assert (rush.rows, rush.asleep) == (0, 0)
+
+
+@pytest.mark.parametrize("executors", [1, 3])
+def test_a_delayed_batch_needs_no_further_event(executors: int) -> None:
+    rush = Rush(executors, 2, 1_000, 1, delay_ns=200_000)
+    threads = [threading.Thread(target=rush.execute) for _ in range(executors)]
+    for thread in threads:
+        thread.start()
+    served = rush.produce(400, 3)
+    rush.stop()
+    for thread in threads:
+        thread.join()
+    assert served
+    assert (rush.executed, rush.violations, rush.rows, rush.asleep) == (400, 0, 0, 0)
