@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from infer.errors import ConfigError
 
@@ -156,7 +156,8 @@ class Settings(BaseModel):
         None, "Threads that run batches.", "N", "from the cores available", ge=1, le=1024)
     intra_op: Count | None = _setting(
         None, "Threads inside one run of a model.", "N", "from the cores available", ge=1, le=1024)
-    onnxruntime_library: Path | None = _setting(
+    # Absolute: the dynamic linker looks for a bare file name among the system's libraries.
+    onnxruntime_library: Annotated[Path, AfterValidator(Path.absolute)] | None = _setting(
         None, "The libonnxruntime.so to load.", "FILE", "the installed package's own")
 
     max_batch_size: Count = _setting(
@@ -271,7 +272,9 @@ def _from_file(file: Path, problems: list[str]) -> dict[str, Origin]:
     for key, value in table.items():
         place = f"{file}:{_line_of(key, text)}"
         if key not in Settings.model_fields:
-            problems.append(f"{place}: unknown setting {key!r}{_nearest(key, list(Settings.model_fields))}")
+            advice = _nearest(key, list(Settings.model_fields))
+            advice += "; settings stand at the top, in no table" if isinstance(value, dict) else ""
+            problems.append(f"{place}: unknown setting {key!r}{advice}")
         else:
             found[key] = Origin(_resolved(key, value, file.parent), f"{place}: {key}")
     return found

@@ -63,7 +63,7 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
     assert found == [
         f"{file}:3: unknown setting 'prot' (did you mean 'port'?)",
         f"{file}:4: unknown setting 'max-streams' (did you mean 'max_streams'?)",
-        f"{file}:6: unknown setting 'server'",
+        f"{file}:6: unknown setting 'server'; settings stand at the top, in no table",
         "--name: got 'a/b': should match pattern '^[A-Za-z0-9_.-]{1,128}$'",
         f"{file}:2: port: got 'x': expected a whole number such as 64 or 1k",
         "--http-port: got '99999': should be less than or equal to 65535",
@@ -71,6 +71,11 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
         "--log-level: got 'loud': expected 'debug', 'info', 'warning' or 'error'",
         "PATH: no model to serve; name a .onnx file, its directory or a model repository",
     ]
+
+
+def test_a_library_beside_us_is_not_looked_for_in_the_system() -> None:
+    settings, _ = load_settings(PATHS | {"onnxruntime_library": "libonnxruntime.so"}, {}, None)
+    assert settings.onnxruntime_library == Path.cwd() / "libonnxruntime.so"
 
 
 @pytest.mark.parametrize(("flags", "text"), [
