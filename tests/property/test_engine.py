@@ -12,7 +12,7 @@ from infer._core._testing_engine import Bench, Call, PuppetLoop
 from infer._core.executor import ExecutorPool
 from infer._core.model_version import VersionEntry
 from tests.support import models
-from tests.support.engine import array, call, version
+from tests.support.engine import AGES_NS, array, call, version
 
 WAIT_SECONDS = 30
 POISON = 99
@@ -38,7 +38,7 @@ def check(each: Call, expected: Any) -> None:
         assert np.array_equal(array(outputs[0]), expected)
 
 
-EMBEDDING = version(models.embedding())
+EMBEDDING = version(models.embedding(), ran_ns=AGES_NS)
 
 
 @settings(max_examples=200)
@@ -62,7 +62,8 @@ STEPS = st.one_of(
 @settings(max_examples=150)
 @given(st.integers(1, 3), st.lists(STEPS, max_size=80))
 def test_the_pool_under_any_order_of_events(executors: int, steps: list[tuple[str, Any, Any]]) -> None:
-    entries = [version(models.embedding(), max_running=1), version(models.embedding(), gather_rows=3),
+    entries = [version(models.embedding(), max_running=1, ran_ns=AGES_NS),
+               version(models.embedding(), gather_rows=3, ran_ns=AGES_NS),
                version(models.embedding(), batched=False)]
     pool = ExecutorPool(executors)
     loop = PuppetLoop(pool, entries)

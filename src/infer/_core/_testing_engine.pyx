@@ -11,8 +11,8 @@ from libc.string cimport memcpy, memset
 
 from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport (
-    Batch, BatchItem, ItemOutput, Scratch, batch_emergency, batch_free, batch_new, batch_run, scratch_free,
-    scratch_init)
+    Batch, BatchItem, ItemOutput, Scratch, batch_emergency, batch_free, batch_new, batch_run, scratch_clear,
+    scratch_free, scratch_init)
 from infer._core.batcher cimport VersionQueue, kick, put, queue_free, queue_new, remove_queued
 from infer._core.block cimport Block, block_data, block_new
 from infer._core.clock cimport now_ns
@@ -152,6 +152,9 @@ cdef class Bench:
 
     def __dealloc__(self):
         scratch_free(&self.scratch)
+
+    def close(self):
+        scratch_clear(&self.scratch)
 
     def run(self, list calls not None):
         """Runs the calls as one batch and answers them; returns facts about the batch."""

@@ -41,10 +41,15 @@ cdef int scratch_init(Scratch *scratch) noexcept nogil:
     return -1 if scratch.emergency == NULL else 0
 
 
-cdef void scratch_free(Scratch *scratch) noexcept nogil:
+cdef void scratch_clear(Scratch *scratch) noexcept nogil:
     cdef int32_t i
     for i in range(scratch.n_inputs):
         block_unref(scratch.gathered[i])
+        scratch.gathered[i] = NULL
+
+
+cdef void scratch_free(Scratch *scratch) noexcept nogil:
+    scratch_clear(scratch)
     free(scratch.gathered)
     free(scratch.inputs)
     free(scratch.outputs)
@@ -65,7 +70,8 @@ cdef bint scratch_fit(Scratch *scratch, int32_t n_inputs, int32_t n_outputs) noe
             free(gathered)
             free(inputs)
             return False
-        memcpy(gathered, scratch.gathered, <size_t> scratch.n_inputs * sizeof(Block *))
+        if scratch.n_inputs > 0:
+            memcpy(gathered, scratch.gathered, <size_t> scratch.n_inputs * sizeof(Block *))
         free(scratch.gathered)
         free(scratch.inputs)
         scratch.gathered = gathered

@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport (
-    batch_emergency, batch_free, batch_new, batch_run, scratch_free, scratch_init)
+    batch_emergency, batch_free, batch_new, batch_run, scratch_clear, scratch_free, scratch_init)
 from infer._core.batcher cimport batcher_free, batcher_init, batcher_stop, complete_batch, take_batch
 from infer._core.capi.atomics cimport add_i32, fence, load_acquire_i32, store_seq_cst_i32
 from infer._core.capi.pthread cimport (
@@ -174,6 +174,7 @@ cdef class ExecutorPool:
                 if self.executors[i].started:
                     pthread_join(self.executors[i].thread, NULL)
                     self.executors[i].started = 0
+                    scratch_clear(&self.executors[i].scratch)
         self.running = False
 
     cdef Batch *take_finished(self) noexcept:

@@ -17,7 +17,7 @@ from infer._core._testing_memory import set_limit
 from infer._core.executor import ExecutorPool
 from infer._core.model_version import VersionEntry
 from tests.support import models
-from tests.support.engine import array, call, version
+from tests.support.engine import AGES_NS, array, call, version
 
 WAIT_SECONDS = 30
 
@@ -119,7 +119,7 @@ def test_a_call_that_waits_can_be_taken_back(rigs: list[Rig]) -> None:
 
 
 def test_failing_calls_fail_alone(rigs: list[Rig]) -> None:
-    entry = version(models.gather())
+    entry = version(models.gather(), ran_ns=AGES_NS)
     rigs.append(Rig([entry]))
     calls = [call(entry, np.array([[99 if i % 10 == 3 else i % 10]])) for i in range(100)]
     rigs[0].submit(calls)
