@@ -19,7 +19,6 @@ import urllib.request
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest import mock
 
 import uvloop
 from prometheus_client.parser import text_string_to_metric_families
@@ -137,9 +136,7 @@ def in_process(repository: Path, **settings: Any) -> Iterator[InProcess]:
     thread.start()
 
     async def make() -> composition.Server:
-        # The process's arena is open already, with the suite's own sizes.
-        with mock.patch.object(composition.arena, "open"):
-            server = composition.Server(chosen, loop)
+        server = composition.Server(chosen, loop)
         await server.start()
         return server
 

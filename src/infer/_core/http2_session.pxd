@@ -38,6 +38,7 @@ cdef struct TransportStats:
     int64_t streams
     int64_t streams_total
     int64_t cold_calls_total
+    int64_t calls_without_te     # `te: trailers`: by clients or proxies that may lose trailers
     int64_t received_bytes
     int64_t sent_bytes
     int64_t buffered_bytes       # of messages whose calls are not answered yet

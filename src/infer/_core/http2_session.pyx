@@ -17,7 +17,7 @@ from infer._core.clock cimport now_ns
 from infer._core.debug cimport LIVE_SESSION, count_live
 from infer._core.grpc_message cimport PREFIX_BYTES, encodable_bytes, percent_encode, prefix_length, write_prefix
 from infer._core.grpc_stream cimport (
-    EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, SEEN_ENCODING, SEEN_PATH, SEEN_TIMEOUT,
+    EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, SEEN_ENCODING, SEEN_PATH, SEEN_TE, SEEN_TIMEOUT,
     STREAM_HEADERS, STREAM_MESSAGE, ColdCall, advance, check_headers, check_message,
     on_data, on_field, set_segments, stream_free, stream_new)
 from infer._core.request cimport Request, Segment
@@ -363,6 +363,8 @@ cdef class Http2Session(ResponseSink):
         cdef int code
         cdef int64_t deadline_ns = 0
         stream.ended = end_stream
+        if not stream.seen & SEEN_TE:
+            self.stats.calls_without_te += 1
         error.size_bytes = 0
         code = check_headers(stream, &http_status, &error)
         if code == STATUS_OK and not stream.hot:

@@ -150,6 +150,7 @@ cdef class Endpoint:
             "streams": self.stats.streams,
             "streams_total": self.stats.streams_total,
             "cold_calls_total": self.stats.cold_calls_total,
+            "calls_without_te": self.stats.calls_without_te,
             "received_bytes_total": self.stats.received_bytes,
             "sent_bytes_total": self.stats.sent_bytes,
             "buffered_bytes": self.stats.buffered_bytes,

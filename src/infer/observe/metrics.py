@@ -67,6 +67,8 @@ SERVER_METRICS = {
     "connections": _ServerMetric(GaugeMetricFamily, "infer_connections", "Open connections."),
     "connections_accepted": _ServerMetric(CounterMetricFamily, "infer_connections_accepted", "Connections accepted."),
     "streams": _ServerMetric(GaugeMetricFamily, "infer_streams", "Open HTTP/2 streams."),
+    "calls_without_te": _ServerMetric(CounterMetricFamily, "infer_calls_without_te",
+                                      "Calls without `te: trailers`: their client or proxy may lose trailers."),
     "refused": _ServerMetric(CounterMetricFamily, "infer_refused", "Calls or connections ended by a limit.",
                              ("limit",)),
     "buffered_bytes": _ServerMetric(GaugeMetricFamily, "infer_buffered_bytes", "Request bytes held."),
