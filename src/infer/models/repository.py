@@ -99,6 +99,8 @@ def _scan_directory(path: Path, found: _Findings, name: str | None) -> None:
     files = _onnx_files(entries)
     versions, warnings = _versions(entries)
     models = [entry for entry in entries if entry.is_dir() and _versions(_entries(entry))[0]]
+    if models and not any(_onnx_files(_entries(version)) for version in versions):
+        versions = []           # a directory beside models that only happens to be called like a version
     if files and (versions or models):
         beside = (versions or models)[0].name
         found.problems.append(f"{path}: holds {files[0].name} beside {beside}/; expected either one .onnx or version "
