@@ -277,6 +277,7 @@ cdef class Rush:
         cdef int64_t every = cancel_every
         cdef int64_t expected = load_relaxed_i64(&self.finished)
         cdef int64_t number = 0
+        cdef int64_t gone = 0
         cdef int64_t began
         cdef int size = burst
         cdef int i, count
@@ -299,7 +300,7 @@ cdef class Rush:
                 if every > 0:
                     for i in range(count):
                         if (number + i) % every == 0 and remove_queued(&self.batcher, made[i]):
-                            self.removed += 1
+                            gone += 1
                             expected -= 1
                 began = now_ns()
                 while load_relaxed_i64(&self.finished) != expected:
@@ -311,6 +312,7 @@ cdef class Rush:
                     for i in range(count):
                         request_free(made[i])
                 left -= count
+        self.removed += gone
         return served
 
     def stop(self) -> None:
