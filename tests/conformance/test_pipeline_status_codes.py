@@ -1,7 +1,5 @@
 """Rows of WIRE 4.4 that are decided between router and batch, each named as the table names it."""
 
-from collections.abc import Callable
-
 import pytest
 
 from infer._core import clock
@@ -16,13 +14,16 @@ LOADING = (UNAVAILABLE, "model 'loading' is loading: retry in a moment")
 FAILED = (FAILED_PRECONDITION, "model 'failed' could not be loaded: not an ONNX file")
 
 
-@pytest.fixture
-def bench(stepped_clock: None) -> Bench:
+pytestmark = pytest.mark.usefixtures("stepped_clock")
+
+
+def several_models() -> Bench:
     return Bench(make_entry(identity()), make_entry(identity(), version="3"), make_entry(gather(), "gather"),
                  unready=[("loading", LOADING), ("failed", FAILED)])
 
 
-def refused(bench: Bench, message: bytes) -> tuple[int, str]:
+def refused(message: bytes) -> tuple[int, str]:
+    bench = several_models()
     outcome = bench.outcome(bench.call(message))
     bench.close()
     return outcome.code, outcome.message
@@ -32,8 +33,8 @@ def refused(bench: Bench, message: bytes) -> tuple[int, str]:
     ("nobody", "", "unknown model 'nobody'"), ("nobody", "1", "unknown model 'nobody'"),
     ("m", "2", "model 'm' has no version '2'; served: 3, 1"), ("", "", "names no model"),
 ], ids=["model", "model and version", "version", "no name at all"])
-def test_unknown_model_or_version_is_not_found(bench: Bench, model: str, version: str, says: str) -> None:
-    code, message = refused(bench, fp32_request(ROW, model, version))
+def test_unknown_model_or_version_is_not_found(model: str, version: str, says: str) -> None:
+    code, message = refused(fp32_request(ROW, model, version))
     assert code == NOT_FOUND
     assert says in message
 
@@ -41,15 +42,16 @@ def test_unknown_model_or_version_is_not_found(bench: Bench, model: str, version
 @pytest.mark.parametrize(("model", "reason"), [("loading", LOADING), ("failed", FAILED)],
                          ids=["UNAVAILABLE while loading", "FAILED_PRECONDITION after a load failure"])
 def test_model_known_no_version_servable_answers_with_the_reason(
-        bench: Bench, model: str, reason: tuple[int, str]) -> None:
-    assert refused(bench, fp32_request(ROW, model)) == reason
+        model: str, reason: tuple[int, str]) -> None:
+    assert refused(fp32_request(ROW, model)) == reason
 
 
-def test_f30_known_version_still_loading_is_unavailable(bench: Bench) -> None:
-    assert refused(bench, fp32_request(ROW, "loading", "1")) == LOADING
+def test_f30_known_version_still_loading_is_unavailable() -> None:
+    assert refused(fp32_request(ROW, "loading", "1")) == LOADING
 
 
-def test_f30_known_version_unloading_is_unavailable(bench: Bench) -> None:
+def test_f30_known_version_unloading_is_unavailable() -> None:
+    bench = several_models()
     [entry, *_] = bench.entries
     held = bench.call(fp32_request(ROW, "m", "1"))
     entry.close(lambda: bench.pipeline.detach(entry))
@@ -63,29 +65,31 @@ def test_f30_known_version_unloading_is_unavailable(bench: Bench) -> None:
     bench.close()
 
 
-def test_known_version_unloaded_is_not_found(bench: Bench) -> None:
+def test_known_version_unloaded_is_not_found() -> None:
+    bench = several_models()
     bench.unload(bench.entries[0])
-    assert refused(bench, fp32_request(ROW, "m", "1"))[0] == NOT_FOUND
+    assert bench.outcome(bench.call(fp32_request(ROW, "m", "1"))).code == NOT_FOUND
+    bench.close()
 
 
 @pytest.mark.parametrize("name", ["../x", "a\0b", "x" * 129, "a/b", "é"],
                          ids=["../x", "NUL", "over 128", "slash", "not ASCII"])
-def test_name_that_breaks_the_rules_is_invalid_argument(bench: Bench, name: str) -> None:
-    assert refused(bench, fp32_request(ROW, name))[0] == INVALID_ARGUMENT
+def test_name_that_breaks_the_rules_is_invalid_argument(name: str) -> None:
+    assert refused(fp32_request(ROW, name))[0] == INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("version", ["01", "-1", "abc", "0", "1.0", " 1", "9" * 40])
-def test_version_not_an_integer_is_invalid_argument(bench: Bench, version: str) -> None:
-    assert refused(bench, fp32_request(ROW, "m", version))[0] == INVALID_ARGUMENT
+def test_version_not_an_integer_is_invalid_argument(version: str) -> None:
+    assert refused(fp32_request(ROW, "m", version))[0] == INVALID_ARGUMENT
 
 
-def test_bad_tensors_are_invalid_argument_with_detail(bench: Bench) -> None:
-    code, message = refused(bench, fp32_request([[1.0, 2.0, 3.0]]))
+def test_bad_tensors_are_invalid_argument_with_detail() -> None:
+    code, message = refused(fp32_request([[1.0, 2.0, 3.0]]))
     assert code == INVALID_ARGUMENT
     assert message.startswith("input 'x' of model 'm': expected FP32 [-1,4], got FP32 [1,3]; ")
 
 
-def test_f14_queue_full_is_resource_exhausted_with_a_pushback(stepped_clock: None) -> None:
+def test_f14_queue_full_is_resource_exhausted_with_a_pushback() -> None:
     entry = make_entry(identity(), queue_limit_rows=2)
     bench = Bench(entry)
     queued = [bench.call(fp32_request(ROW)) for _ in range(2)]
@@ -98,7 +102,8 @@ def test_f14_queue_full_is_resource_exhausted_with_a_pushback(stepped_clock: Non
     assert codes_of(entry) == {OK: 2, RESOURCE_EXHAUSTED: 3}
 
 
-def test_f4_queue_timeout_is_deadline_exceeded_and_never_executed(bench: Bench) -> None:
+def test_f4_queue_timeout_is_deadline_exceeded_and_never_executed() -> None:
+    bench = several_models()
     entry = bench.entries[1]
     call = bench.call(fp32_request(ROW), deadline_ns=clock.now() + 5 * MILLISECOND_NS)
     bench.advance(4 * MILLISECOND_NS)
@@ -113,7 +118,8 @@ def test_f4_queue_timeout_is_deadline_exceeded_and_never_executed(bench: Bench) 
     assert codes_of(entry) == {DEADLINE_EXCEEDED: 1}
 
 
-def test_cancelled_by_client_is_counted_as_cancelled_and_answered_by_nobody(bench: Bench) -> None:
+def test_cancelled_by_client_is_counted_as_cancelled_and_answered_by_nobody() -> None:
+    bench = several_models()
     entry = bench.entries[1]
     receiving, queued = bench.open(), bench.call(fp32_request(ROW))
     bench.transport.cancel(receiving)
@@ -132,7 +138,8 @@ def test_cancelled_by_client_is_counted_as_cancelled_and_answered_by_nobody(benc
 
 @pytest.mark.parametrize("ids", [[99], [1, 99]], ids=["alone", "beside a good row of its own"])
 def test_f18_model_execution_error_is_the_requests_own_and_hides_the_runtimes_words(
-        bench: Bench, ids: list[int]) -> None:
+        ids: list[int]) -> None:
+    bench = several_models()
     good, bad = bench.call(int64_request([2], "gather")), bench.call(int64_request(ids, "gather"))
     bench.run_all()
     assert bench.outcome(good).code == OK
@@ -144,8 +151,10 @@ def test_f18_model_execution_error_is_the_requests_own_and_hides_the_runtimes_wo
     bench.close()
 
 
-@pytest.mark.parametrize("make", [lambda: b"\xff", lambda: b"\x0a\x05m", lambda: b"\x0b\x0b\x0b"],
+@pytest.mark.parametrize("message", [b"\xff", b"\x0a\x05m", b"\x0b\x0b\x0b"],
                          ids=["truncated varint", "truncated field", "unclosed groups"])
-def test_malformed_protobuf_is_internal(bench: Bench, make: Callable[[], bytes]) -> None:
-    assert refused(bench, make())[0] == INTERNAL
+def test_malformed_protobuf_is_internal(message: bytes) -> None:
+    bench = several_models()
+    assert bench.outcome(bench.call(message)).code == INTERNAL
+    bench.close()
     assert bench.pipeline.unrouted_calls()[INTERNAL] == 1
