@@ -90,11 +90,16 @@ cdef class StreamDriver:
         """What was kept, prefix included."""
         if self.stream.body == NULL:
             return None
-        return (<const char *> block_data(self.stream.body))[:self.stream.body.size_bytes]
+        return (<const char *> block_data(self.stream.body))[self.stream.lead:self.stream.body.size_bytes]
 
     @property
     def capacity_bytes(self) -> int:
         return 0 if self.stream.body == NULL else self.stream.body.capacity_bytes
+
+    @property
+    def end_past_alignment(self) -> int:
+        """Bytes from the last multiple of 64 to the body's end."""
+        return <uint64_t> (block_data(self.stream.body) + self.stream.body.size_bytes) % 64
 
 
 cdef class PuppetSink(RequestSink):

@@ -46,6 +46,7 @@ cdef struct Stream:
     uint8_t dead                 # reset by us: what still comes of it is dropped
     uint8_t ended                # END_STREAM has come
     uint8_t early                # answered before it came: a reset has to follow the reply
+    uint8_t lead                 # unused bytes ahead of the body, for its end to be aligned; counted in its sizes
     int32_t header_bytes         # decoded, each field with 32 of overhead (RFC 9113, 6.5.2)
     int32_t n_segments
     int32_t segment

@@ -22,6 +22,8 @@ cdef enum:
     FIELD_OVERHEAD_BYTES = 32
     FIRST_BODY_BYTES = 512
     FIRST_MESSAGE_BYTES = 16384  # a Block starts no larger than this, whatever the prefix announces
+    GROWTH = 4
+    ALIGNMENT = 64
     FREE_STREAMS = 4096
 
 cdef int[STREAM_STATES][STREAM_EVENTS] followers = [
@@ -201,8 +203,13 @@ cdef int refuse_prefix(Stream *stream, uint64_t limit_bytes, bint refuse_new, Er
 
 
 cdef bint reserve(Stream *stream, uint64_t more) noexcept:
-    """Room for `more` bytes in the body, doubled as they come and never past what is announced."""
+    """Room for `more` bytes in the body, in steps of what has come times four and never past what is announced.
+
+    The first step of a long message also moves it so that its end is aligned: what stands there is mostly the raw data
+    of its last tensor, which a run can then use where it is.
+    """
     cdef uint64_t needed, room
+    cdef uint8_t lead = 0
     cdef Block *grown
     if stream.body == NULL:
         room = more if more > FIRST_BODY_BYTES else FIRST_BODY_BYTES
@@ -211,16 +218,29 @@ cdef bint reserve(Stream *stream, uint64_t more) noexcept:
     needed = stream.body.size_bytes + more
     if needed <= stream.body.capacity_bytes:
         return True
-    room = 2 * stream.body.capacity_bytes
+    if stream.message_bytes > FIRST_MESSAGE_BYTES and stream.lead == 0:
+        lead = <uint8_t> (-stream.message_bytes & (ALIGNMENT - 1))
+        needed += lead
+    room = GROWTH * stream.body.size_bytes
     if room < FIRST_MESSAGE_BYTES:
         room = FIRST_MESSAGE_BYTES
-    if stream.message_bytes != 0 and room > stream.message_bytes:
-        room = stream.message_bytes
+    if stream.message_bytes != 0 and room > stream.message_bytes + lead:
+        room = stream.message_bytes + lead
     if room < needed:
         room = needed
-    grown = block_grow(stream.body, room)
-    if grown == NULL:
-        return False
+    if lead == 0:
+        grown = block_grow(stream.body, room)
+        if grown == NULL:
+            return False
+    else:
+        grown = block_new(room)
+        if grown == NULL:
+            return False
+        memcpy(block_data(grown) + lead, block_data(stream.body), stream.body.size_bytes)
+        grown.size_bytes = stream.body.size_bytes + lead
+        block_unref(stream.body)
+        stream.lead = lead
+        stream.message_bytes += lead
     stream.body = grown
     return True
 
@@ -264,9 +284,9 @@ cdef int check_message(const Stream *stream, ErrorText *error) noexcept:
         return STATUS_INTERNAL
     if stream.body.size_bytes < stream.message_bytes:
         say(error, "the message is cut short: expected ")
-        say_int(error, <int64_t> stream.message_bytes - PREFIX_BYTES)
+        say_int(error, <int64_t> stream.message_bytes - PREFIX_BYTES - stream.lead)
         say(error, " bytes, got ")
-        say_int(error, <int64_t> stream.body.size_bytes - PREFIX_BYTES)
+        say_int(error, <int64_t> stream.body.size_bytes - PREFIX_BYTES - stream.lead)
         return STATUS_INTERNAL
     return STATUS_OK
 

@@ -433,12 +433,13 @@ cdef class Http2Session(ResponseSink):
         stream.body = NULL
         if stream.hot:
             request = stream.request
-            self.sink.submit(request, body, PREFIX_BYTES, stream.message_bytes - PREFIX_BYTES)
+            self.sink.submit(request, body, stream.lead + PREFIX_BYTES,
+                             stream.message_bytes - stream.lead - PREFIX_BYTES)
             return
         self.stats.cold_calls_total += 1
         call = <ColdCall> stream.cold
-        call.message = PyBytes_FromStringAndSize(<const char *> block_data(body) + PREFIX_BYTES,
-                                                 <Py_ssize_t> stream.message_bytes - PREFIX_BYTES)
+        call.message = PyBytes_FromStringAndSize(<const char *> block_data(body) + stream.lead + PREFIX_BYTES,
+                                                 <Py_ssize_t> stream.message_bytes - stream.lead - PREFIX_BYTES)
         block_unref(body)
         try:
             self.spawn(self, call, self.handlers[call.path])
@@ -449,7 +450,7 @@ cdef class Http2Session(ResponseSink):
         """Which bound a message that was just refused for its size had reached."""
         cdef uint8_t flag
         if stream.body != NULL and stream.body.size_bytes >= PREFIX_BYTES and (
-                <int64_t> prefix_length(block_data(stream.body), &flag) > self.limits.max_message_bytes):
+                <int64_t> prefix_length(block_data(stream.body) + stream.lead, &flag) > self.limits.max_message_bytes):
             self.stats.refused[<int> REFUSED_MESSAGE] += 1
         else:
             self.stats.refused[<int> REFUSED_BUFFERED] += 1

@@ -108,6 +108,28 @@ def test_room_follows_what_has_come_not_what_is_announced():
         assert stream.capacity_bytes <= 4 * sent + 16384
 
 
+@pytest.mark.parametrize("size_bytes", [16380, 16384, 20000, 65536, 602_149, 1 << 20])
+@pytest.mark.parametrize("piece_bytes", [3, 5, 1000, 16384])
+def test_a_long_message_is_kept_whole_and_ends_aligned(size_bytes: int, piece_bytes: int):
+    body = b"\0" + size_bytes.to_bytes(4, "big") + (b"0123456789abcdef" * (size_bytes // 16 + 1))[:size_bytes]
+    stream = StreamDriver()
+    for at in range(0, len(body), piece_bytes):
+        assert stream.data(body[at:at + piece_bytes]) == (0, "")
+    assert stream.check_message() == (0, "")
+    assert stream.body == body
+    if size_bytes > 1 << 16:
+        assert stream.end_past_alignment == 0
+    assert stream.data(b"x")[0] == UNIMPLEMENTED
+
+
+def test_a_long_message_cut_short_says_its_own_sizes():
+    stream = StreamDriver()
+    assert stream.data(b"\0" + (100_000).to_bytes(4, "big") + bytes(50_000)) == (0, "")
+    code, text = stream.check_message()
+    assert code == INTERNAL
+    assert "expected 100000 bytes, got 50000" in text
+
+
 @pytest.mark.parametrize("first", [1, 5, 12, 20000])
 def test_B39_over_the_limit_is_refused_at_the_prefix(first: int):
     stream = StreamDriver()
