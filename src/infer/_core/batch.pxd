@@ -54,7 +54,7 @@ cdef struct Scratch:
     Batch *emergency             # for requests that cannot have a Batch of their own; lent to the loop while so used
 
 cdef int scratch_init(Scratch *scratch) noexcept nogil                 # 0, or -1: no memory
-cdef void scratch_clear(Scratch *scratch) noexcept nogil               # drops what the last batches left to be used again
+cdef void scratch_clear(Scratch *scratch) noexcept nogil               # drops what batches left for reuse
 cdef void scratch_free(Scratch *scratch) noexcept nogil
 
 # A Batch over requests[0:count], or NULL at the arena's limit.

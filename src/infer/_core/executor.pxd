@@ -3,6 +3,7 @@
 Each has its own completion ring; the loop drains them all when the eventfd wakes it.
 """
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from infer._core.batch cimport Batch, Scratch
@@ -31,6 +32,8 @@ cdef struct Executor:
     int32_t index
     int32_t started
 
+
+@cython.final
 cdef class ExecutorPool:
     cdef Batcher batcher
     cdef Waker waker

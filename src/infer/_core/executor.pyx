@@ -10,6 +10,7 @@ again before it sleeps; the loop gives room and then looks for waiters, with a f
 of the two always sees the other.
 """
 
+cimport cython
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -81,6 +82,7 @@ cdef void *execute(void *argument) noexcept nogil:
     return NULL
 
 
+@cython.final
 cdef class ExecutorPool:
     """`count` executors over one batcher. The loop watches `eventfd` and takes finished batches when it is readable."""
 

@@ -1,5 +1,7 @@
 """The ONNX Runtime library inside the `onnxruntime` wheel (dlopen, never linked) and the process's one environment."""
 
+cimport cython
+
 from infer._core.capi.onnxruntime cimport OrtAllocator, OrtApi, OrtMemoryInfo, OrtStatus
 
 # Filled by the first Runtime and never changed again; so are the two objects below, which live as long as the process.
@@ -25,6 +27,8 @@ cdef struct LogLines:
 cdef void collect_log(LogLines *lines) noexcept nogil          # NULL ends it
 cdef list log_lines(const LogLines *lines)
 
+
+@cython.final
 cdef class Runtime:
     cdef readonly str library_path
     cdef readonly str version

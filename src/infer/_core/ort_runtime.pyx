@@ -9,6 +9,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+cimport cython
 from libc.string cimport memcpy, strlen
 from posix.dlfcn cimport RTLD_LOCAL, RTLD_NOW, dlerror, dlopen, dlsym
 
@@ -20,7 +21,7 @@ from infer._core.capi.onnxruntime cimport (
     SLOT_CastTypeInfoToTensorInfo, SLOT_CreateCUDAProviderOptions, SLOT_CreateCpuMemoryInfo,
     SLOT_CreateEnvWithCustomLoggerAndGlobalThreadPools, SLOT_CreateSession, SLOT_CreateSessionOptions,
     SLOT_CreateTensorAsOrtValue, SLOT_CreateTensorRTProviderOptions, SLOT_CreateTensorWithDataAsOrtValue,
-    SLOT_CreateThreadingOptions, SLOT_DisableCpuMemArena, SLOT_DisableMemPattern, SLOT_DisablePerSessionThreads,
+    SLOT_CreateThreadingOptions, SLOT_DisableMemPattern, SLOT_DisablePerSessionThreads,
     SLOT_DisableTelemetryEvents, SLOT_GetAllocatorWithDefaultOptions, SLOT_GetAvailableProviders,
     SLOT_GetDimensions, SLOT_GetDimensionsCount, SLOT_GetErrorCode, SLOT_GetErrorMessage,
     SLOT_GetOnnxTypeFromTypeInfo, SLOT_GetOptionalContainedTypeInfo, SLOT_GetResizedStringTensorElementBuffer,
@@ -59,10 +60,14 @@ cdef extern from * nogil:
 # A position "/path/file.cc:123 function(arguments) " that the library puts in front of its words.
 SOURCE_POSITION = re.compile(r"\S*/\S+\.(?:cc|cu|h|hpp):\d+ (?:[^()]*\([^()]*\)(?: const)? )?(?:\[[^\]]*\] ?)?")
 
+# The directories in front of a shared library's name.
+LIBRARY_DIRECTORY = re.compile(r"/(?:[^\s/:]+/)+(?=[^\s/:]+\.so)")
+
 
 cdef str plain(const char *words):
-    """The runtime's words as one line, without positions in its source."""
-    return " ".join(SOURCE_POSITION.sub("", words.decode("utf-8", "replace")).split())
+    """The runtime's words as one line, without positions in its source or places of its files."""
+    text = SOURCE_POSITION.sub("", words.decode("utf-8", "replace"))
+    return " ".join(LIBRARY_DIRECTORY.sub("", text).split())
 
 
 cdef str take_words(OrtStatus *status):
@@ -119,7 +124,6 @@ cdef void fill(const void **table, const void **newer_table) noexcept nogil:
     put(&ort.Run, table[SLOT_Run])
     put(&ort.CreateSessionOptions, table[SLOT_CreateSessionOptions])
     put(&ort.DisableMemPattern, table[SLOT_DisableMemPattern])
-    put(&ort.DisableCpuMemArena, table[SLOT_DisableCpuMemArena])
     put(&ort.SetSessionGraphOptimizationLevel, table[SLOT_SetSessionGraphOptimizationLevel])
     put(&ort.SetIntraOpNumThreads, table[SLOT_SetIntraOpNumThreads])
     put(&ort.SetInterOpNumThreads, table[SLOT_SetInterOpNumThreads])
@@ -259,6 +263,7 @@ def give_back_memory():
         malloc_trim(0)
 
 
+@cython.final
 cdef class Runtime:
     """The library and its environment. `intra_op` threads serve every session that has no setting of its own."""
 

@@ -3,11 +3,15 @@
 A session is loaded on any thread, then run by several executors at once (`ort_run`) without the GIL.
 """
 
+cimport cython
+
 from infer._core.model_version cimport VersionEntry
 from infer._core.ort_run cimport RunOutput, Session
 from infer._core.ort_runtime cimport Runtime
 from infer._core.tensor_view cimport Signature
 
+
+@cython.final
 cdef class OrtSession:
     cdef Session c
     cdef Signature signature               # of the outputs alone, without a row dimension, until a version is attached
@@ -18,7 +22,7 @@ cdef class OrtSession:
     cdef readonly list providers           # in use, in order, with options
     cdef readonly list messages            # what the runtime warned of while it loaded
     cdef list _names                       # owners of the names that c and signature point to
-    cdef load(self, bytes path, providers, intra_op)
+    cdef load(self, file, providers, intra_op)
     cdef describe(self)
     cdef const char *keep(self, str name) except NULL
     cdef list take_results(self, RunOutput *outputs)

@@ -3,6 +3,9 @@
 An OrtSession is made on any thread and must outlive the runs on its `c`: a VersionEntry holds it.
 """
 
+from pathlib import Path
+
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int16_t, int32_t, uint8_t, uint64_t
@@ -36,6 +39,7 @@ cdef void describe_output(TensorSpec *spec, TensorInfo info):
         spec.shape[k] = info.shape[k]
 
 
+@cython.final
 cdef class OrtSession:
     """A model file loaded for running. `providers` is "auto" or a list of (name, options); `intra_op` gives the session
     threads of its own instead of the runtime's."""
@@ -48,7 +52,7 @@ cdef class OrtSession:
         self.runtime = runtime
         self.messages = []
         self._names = []
-        self.load(str(path).encode(), providers, intra_op)
+        self.load(Path(path), providers, intra_op)
         session = <OrtRunnable *> self.c.session
         self.inputs = declared_inputs(session)
         self.outputs = declared_outputs(session)
@@ -61,11 +65,12 @@ cdef class OrtSession:
                                  "(scikit-learn: convert with options={'zipmap': False})")
         self.describe()
 
-    cdef load(self, bytes path, providers, intra_op):
+    cdef load(self, file, providers, intra_op):
         cdef OrtSessionOptions *options = NULL
         cdef OrtRunnable *session = NULL
         cdef OrtStatus *status
         cdef LogLines lines
+        cdef bytes path = str(file).encode()
         cdef const char *encoded = path
         check(ort.CreateSessionOptions(&options), "session options")
         try:
@@ -85,7 +90,8 @@ cdef class OrtSession:
                 collect_log(NULL)
             self.messages += log_lines(&lines)
             if status != NULL:
-                words = take_words(status).replace(f"Load model from {path.decode()} failed:", "")
+                words = take_words(status).replace(f"Load model from {file} failed:", "")
+                words = words.replace(f"{file.parent}/", "")
                 raise ModelLoadError(f"ONNX Runtime {self.runtime.version} cannot load it: {words}")
             self.c.session = session
         finally:

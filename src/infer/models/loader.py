@@ -25,6 +25,7 @@ log = logging.getLogger("infer.models")
 
 # Providers of one device, on which a second batch at once would only queue inside the driver.
 _DEVICE_PROVIDERS = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
+_WARM_UP_SECONDS = 5.0
 # How the runtime says that a model asks for more than it has.
 _TOO_NEW = re.compile("No Op registered|not a registered function/op|Could not find an implementation|"
                       "Unsupported model IR version|ONNX Runtime only .?guarantees.? support")
@@ -87,12 +88,15 @@ def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> Versio
 
 
 def _warm_up(session: OrtSession, batching: Batchability, gather_rows: int) -> None:
-    """Runs of one row and of a full batch, so that the first callers do not wait for what the runtime prepares."""
+    """Runs of one row and of a full batch, so that the first callers do not wait for what the runtime prepares. A full
+    batch that would take long is left to them."""
     if batching.fill is None:
         return
-    for rows in (1, gather_rows) if batching.batchable else (None,):
-        with contextlib.suppress(InferError):
-            session.run(sample(session.inputs, batching.fill, rows, 0))
+    with contextlib.suppress(InferError):
+        begin = time.perf_counter()
+        session.run(sample(session.inputs, batching.fill, 1 if batching.batchable else None, 0))
+        if batching.batchable and (time.perf_counter() - begin) * gather_rows < _WARM_UP_SECONDS:
+            session.run(sample(session.inputs, batching.fill, gather_rows, 0))
 
 
 def _max_running(session: OrtSession, options: LoadOptions) -> int:

@@ -19,7 +19,6 @@ cdef enum:
     SLOT_Run = 9
     SLOT_CreateSessionOptions = 10
     SLOT_DisableMemPattern = 17
-    SLOT_DisableCpuMemArena = 19
     SLOT_SetSessionGraphOptimizationLevel = 23
     SLOT_SetIntraOpNumThreads = 24
     SLOT_SetInterOpNumThreads = 25
@@ -87,16 +86,12 @@ cdef enum:
     SLOT_TensorTypeAndShape_HasShape = 390
 
 cdef enum:
-    ORT_FAIL = 1
-    ORT_INVALID_ARGUMENT = 2
-    ORT_RUNTIME_EXCEPTION = 6
+    ORT_INVALID_ARGUMENT = 2     # the one code that blames the caller
 
 cdef enum:
-    ONNX_TYPE_UNKNOWN = 0
     ONNX_TYPE_TENSOR = 1
     ONNX_TYPE_SEQUENCE = 2
     ONNX_TYPE_MAP = 3
-    ONNX_TYPE_OPAQUE = 4
     ONNX_TYPE_SPARSE_TENSOR = 5
     ONNX_TYPE_OPTIONAL = 6
 
@@ -153,7 +148,6 @@ cdef struct OrtApi:
     OrtStatus *(*CreateSessionOptions)(OrtSessionOptions **) noexcept nogil
     void (*ReleaseSessionOptions)(OrtSessionOptions *) noexcept nogil
     OrtStatus *(*DisableMemPattern)(OrtSessionOptions *) noexcept nogil
-    OrtStatus *(*DisableCpuMemArena)(OrtSessionOptions *) noexcept nogil
     OrtStatus *(*SetSessionGraphOptimizationLevel)(OrtSessionOptions *, int) noexcept nogil
     OrtStatus *(*SetIntraOpNumThreads)(OrtSessionOptions *, int) noexcept nogil
     OrtStatus *(*SetInterOpNumThreads)(OrtSessionOptions *, int) noexcept nogil
