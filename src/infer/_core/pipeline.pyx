@@ -384,6 +384,7 @@ cdef class Pipeline(RequestSink):
         cdef Request *request
         cdef Block *text
         cdef int i
+        cdef int64_t queue_ns
         cdef int64_t compute_ns = batch.done_ns - batch.taken_ns
         # The version cannot go while this batch's requests hold it.
         entry = <VersionEntry> batch.items[0].request.version
@@ -395,14 +396,15 @@ cdef class Pipeline(RequestSink):
             request = item.request
             if item.code == STATUS_OK:
                 entry.stats.rows += request.rows
-            observe(&entry.stats.queue, batch.taken_ns - request.queued_ns)
+            queue_ns = batch.taken_ns - request.queued_ns
+            observe(&entry.stats.queue, queue_ns)
             observe(&entry.stats.compute, compute_ns)
             if request.state == ANSWERED:
                 self.retire(request)
                 continue
             try_transition(request, RUNNING, DONE)
             if item.code == STATUS_OK and self.reply(request, batch, i):
-                entry.stats.queue_ns += batch.taken_ns - request.queued_ns
+                entry.stats.queue_ns += queue_ns
                 entry.stats.gather_ns += batch.gathered_ns - batch.taken_ns
                 entry.stats.run_ns += batch.ran_ns - batch.gathered_ns
                 entry.stats.scatter_ns += batch.done_ns - batch.ran_ns
