@@ -1,3 +1,4 @@
+import gc
 import random
 import subprocess
 import sys
@@ -16,6 +17,7 @@ CACHE_BOUND = 64 * MIB
 
 @pytest.fixture(autouse=True)
 def everything_released() -> Iterator[None]:
+    gc.collect()        # what an earlier test left to the collector holds memory that must not go while this one counts
     before = arena.stats()["live_bytes"]
     yield
     assert arena.stats()["live_bytes"] == before
