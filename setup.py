@@ -24,8 +24,8 @@ CORE = Path("src/infer/_core")
 KIND = os.environ.get("INFER_BUILD", "release")
 NGHTTP2_MINIMUM = (1, 52, 0)
 NGHTTP2_MODULES = {"http2_session", "http2_client"}
-# Options that came after the minimum: the protection is the library's where it has it, ours where it has not.
-NGHTTP2_OPTIONS = {"INFER_NGHTTP2_HAS_RESET_RATE": (1, 57, 0), "INFER_NGHTTP2_HAS_CONTINUATIONS": (1, 61, 0)}
+# Options that came after the minimum, and that distributions carry back: the header says, not the version.
+NGHTTP2_OPTIONS = {"INFER_NGHTTP2_HAS_RESET_RATE": "nghttp2_option_set_stream_reset_rate_limit"}
 
 DIRECTIVES = {
     "language_level": 3,
@@ -67,10 +67,13 @@ def nghttp2_settings() -> dict[str, list]:
     version = tuple(int(part) for part in pkg_config("--modversion").split("."))
     if version < NGHTTP2_MINIMUM:
         sys.exit(f"infer: libnghttp2 {'.'.join(map(str, version))} is too old, need 1.52.0 or newer")
+    flags = pkg_config("--cflags").split()
+    header = subprocess.run([os.environ.get("CC", "cc"), "-E", *flags, "-"], input="#include <nghttp2/nghttp2.h>\n",
+                            check=True, capture_output=True, text=True).stdout
     return {
-        "extra_compile_args": pkg_config("--cflags").split(),
+        "extra_compile_args": flags,
         "extra_link_args": pkg_config("--libs").split(),
-        "define_macros": [(name, "1") for name, since in NGHTTP2_OPTIONS.items() if version >= since],
+        "define_macros": [(name, "1") for name, function in NGHTTP2_OPTIONS.items() if function in header],
     }
 
 

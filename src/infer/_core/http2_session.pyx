@@ -297,12 +297,6 @@ cdef int prepare() except -1:
 prepare()
 
 
-def library_version():
-    """(version of libnghttp2, protections that it lacks and that are done here or not at all)."""
-    missing = [] if INFER_HAS_CONTINUATIONS else ["limit on CONTINUATION frames (libnghttp2 1.61)"]
-    return nghttp2_version(0).version_str.decode(), missing
-
-
 cdef class Http2Session(ResponseSink):
     """See http2_session.pxd. Created by the protocol, which feeds it and sends what it gives out."""
 

@@ -266,6 +266,18 @@ def test_F2_reset_cancels():
     left_clean(driver)
 
 
+def test_a_client_that_cancels_often_is_not_cut():
+    driver, peer = session()
+    for _ in range(3000):
+        stream = opened(peer)
+        peer.body(stream, prefixed(b"q"), end=False)
+        peer.reset(stream)
+    assert driver.streams == driver.buffered_bytes == 0
+    peer.ping()
+    assert peer.goaways() == []
+    left_clean(driver)
+
+
 def test_bytes_are_counted_until_the_call_is_answered():
     driver, peer = session()
     stream = opened(peer)

@@ -49,10 +49,6 @@ cdef extern from "<nghttp2/nghttp2.h>":
     ctypedef struct nghttp2_option:
         pass
 
-    ctypedef struct nghttp2_info:
-        int version_num
-        const char *version_str
-
     ctypedef struct nghttp2_nv:
         uint8_t *name
         uint8_t *value
@@ -156,9 +152,8 @@ cdef extern from "<nghttp2/nghttp2.h>":
     int nghttp2_submit_goaway(nghttp2_session *, uint8_t, int32_t, uint32_t, const uint8_t *, size_t)
     int nghttp2_submit_shutdown_notice(nghttp2_session *)
     const char *nghttp2_strerror(int)
-    const nghttp2_info *nghttp2_version(int)
 
-# Options that came after 1.52 as released; setup.py defines the macros where the headers have them.
+# An option that came after 1.52 as released; setup.py defines the macro where the header has it.
 cdef extern from *:
     """
     #include <nghttp2/nghttp2.h>
@@ -169,17 +164,5 @@ cdef extern from *:
         (void) option; (void) burst; (void) rate;
     #endif
     }
-    #ifdef INFER_NGHTTP2_HAS_RESET_RATE
-    enum { INFER_HAS_RESET_RATE = 1 };
-    #else
-    enum { INFER_HAS_RESET_RATE = 0 };
-    #endif
-    #ifdef INFER_NGHTTP2_HAS_CONTINUATIONS
-    enum { INFER_HAS_CONTINUATIONS = 1 };
-    #else
-    enum { INFER_HAS_CONTINUATIONS = 0 };
-    #endif
     """
     void infer_set_reset_rate(nghttp2_option *option, unsigned long burst, unsigned long rate)
-    const bint INFER_HAS_RESET_RATE
-    const bint INFER_HAS_CONTINUATIONS
