@@ -1,22 +1,14 @@
-"""The real server under test: in this process on a thread of its own, or as `python -m infer serve`.
-
-Both are context managers that assert a clean end: drained, nothing in flight, no connection, exit 0.
-"""
+"""The real server on a thread of this process. Its end is asserted to be clean: nothing in flight, no connection."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import re
-import signal
-import subprocess
-import sys
 import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -152,74 +144,3 @@ def in_process(repository: Path, **settings: Any) -> Iterator[InProcess]:
         thread.join(SECONDS)
         assert not thread.is_alive()
         loop.close()
-
-
-class Process:
-    """`python -m infer serve`. Made by `process`."""
-
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "infer", "serve", "--log-format", "json", *arguments], stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment})
-        self.lines: list[str] = []
-        self.address = ""
-        self.http_address = ""
-        self._came = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._came:
-                self.lines.append(line.rstrip("\n"))
-                self._came.notify_all()
-        with self._came:
-            self.lines.append("")
-            self._came.notify_all()
-
-    def wait_for(self, pattern: str) -> str:
-        """The first line that matches, once it is printed."""
-
-        def found() -> str | None:
-            return next((line for line in self.lines if re.search(pattern, line)), None)
-
-        with self._came:
-            assert self._came.wait_for(lambda: found() is not None or self.process.poll() is not None, SECONDS)
-            line = found()
-        assert line is not None, "\n".join(self.lines)
-        return line
-
-    def wait_ready(self) -> None:
-        serving = json.loads(self.wait_for(r'"msg": ?"serving"'))
-        self.address = serving["grpc"][0]
-        self.http_address = serving["http"]
-
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-
-    def exit_code(self) -> int:
-        code = self.process.wait(SECONDS)
-        self._reader.join(SECONDS)
-        return code
-
-    def connect(self, **options: Any) -> Peer:
-        return connect(self.address, **options)
-
-
-@contextlib.contextmanager
-def process(repository: Path, *arguments: str, **environment: str) -> Iterator[Process]:
-    """A ready server process on free ports of the loopback. One that still runs at the end must drain when told to."""
-    started = Process([str(repository), "--host", "127.0.0.1", "--port", "0", "--http-port", "0", "--drain-delay", "0",
-                       *arguments], environment)
-    try:
-        started.wait_ready()
-        yield started
-        if started.process.poll() is None:
-            started.signal()
-            assert started.exit_code() == 0, "\n".join(started.lines)
-    finally:
-        if started.process.poll() is None:
-            started.process.kill()
-            started.process.wait()
-        started.process.stdout.close()  # type: ignore[union-attr]

@@ -1,0 +1,147 @@
+"""SIGTERM over the wire: unready, GOAWAY, the calls under way, the end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.support.calls import identity_request, raw_output, slow_request
+from tests.support.command import Serving, run
+from tests.support.h2_peer import (
+    ACK,
+    GOAWAY,
+    NO_ERROR,
+    PING,
+    PREFACE,
+    WIDEST,
+    ConnectionEnded,
+    Peer,
+    connect,
+    dial,
+    prefixed,
+    request_fields,
+)
+from tests.support.requests import pack
+from tests.support.server import fetch
+
+OK, UNAVAILABLE = 0, 14
+DRAINED, CUT = 0, 1
+BUSY = 20_000
+
+
+def busy(peer: Peer, steps: int = BUSY) -> int:
+    stream = peer.open(request_fields())
+    peer.body(stream, prefixed(slow_request(steps)))
+    peer.ping()
+    return stream
+
+
+def test_F35_drain_on_the_wire(repository: Path):
+    with Serving(repository) as serving, connect(serving.address) as peer, connect(serving.address) as idle:
+        idle.ping()
+        stream = busy(peer)
+        serving.process.send_signal(signal.SIGTERM)
+        while not peer.goaways():
+            peer.read()
+        assert fetch(serving.http, "/v2/health/ready")[0] == 503
+        assert fetch(serving.http, "/v2/health/live")[0] == 200
+        reply = peer.answer(stream)
+        assert raw_output(reply.message) == pack("INT64", [BUSY])
+        first, second = [each for each in peer.until_closed() if each.kind == GOAWAY]
+        assert (first.last_stream, first.error) == (WIDEST, NO_ERROR)
+        assert (second.last_stream, second.error) == (stream, NO_ERROR)
+        assert [each.kind for each in peer.others if each.kind == PING and not each.flags & ACK] == [PING]
+        assert [each.last_stream for each in idle.until_closed() if each.kind == GOAWAY] == [WIDEST, 0]
+        with pytest.raises(ConnectionRefusedError):
+            dial(serving.address)
+        assert serving.wait() == DRAINED
+
+
+def call_until_goodbye(address: str, answered: list[int], lost: list[str]) -> None:
+    """Calls one after the other until the server says goodbye; what it took on it must have answered."""
+    with connect(address) as peer:
+        stream = 0
+        try:
+            while not peer.goaways():
+                stream = peer.next_stream
+                reply = peer.call(message=identity_request())
+                answered.append(reply.code)
+            peer.until_closed()
+        except ConnectionEnded:
+            taken = peer.goaways()[-1].last_stream if peer.goaways() else WIDEST
+            if stream <= taken:
+                lost.append(f"stream {stream} was taken and not answered, the last one is {taken}")
+
+
+def test_F35_drain_under_load_loses_nothing(repository: Path):
+    answered: list[int] = []
+    lost: list[str] = []
+    with Serving(repository) as serving:
+        threads = [threading.Thread(target=call_until_goodbye, args=(serving.address, answered, lost))
+                   for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        with connect(serving.address) as peer:
+            for _ in range(50):
+                assert peer.call(message=identity_request()).code == OK
+        assert serving.stop() == DRAINED
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+    assert lost == []
+    assert len(answered) > 50
+    assert set(answered) == {OK}
+
+
+def test_F36_second_signal(repository: Path):
+    with Serving(repository) as serving, connect(serving.address) as peer:
+        stream = busy(peer, 60_000)
+        serving.process.send_signal(signal.SIGTERM)
+        while len(peer.goaways()) < 2:
+            peer.read()
+        assert not peer.replies[stream].ended
+        serving.process.send_signal(signal.SIGTERM)
+        reply = peer.answer(stream)
+        assert (reply.code, reply.trailers_only) == (UNAVAILABLE, True)
+        peer.until_closed()
+        assert serving.wait() == CUT
+
+
+def test_F36_drain_timeout(repository: Path):
+    with Serving(repository, "--drain-timeout", "0.2") as serving, connect(serving.address) as peer:
+        stream = busy(peer, 60_000)
+        uploading = peer.open(request_fields())
+        peer.body(uploading, b"\0\0", end=False)
+        serving.process.send_signal(signal.SIGTERM)
+        for each in (stream, uploading):
+            reply = peer.answer(each)
+            assert (reply.code, reply.trailers_only) == (UNAVAILABLE, True)
+            assert "another replica" in reply.text
+        peer.until_closed()
+        assert serving.wait() == CUT
+
+
+def test_F35_a_silent_client_without_calls_is_no_failure(repository: Path):
+    with Serving(repository, "--drain-timeout", "0.3") as serving, connect(serving.address) as peer:
+        peer.ping()
+        peer.acknowledge = False
+        assert serving.stop() == DRAINED
+
+
+def test_F35_a_client_that_has_only_connected(repository: Path):
+    with Serving(repository, "--drain-timeout", "0.3") as serving, dial(serving.address) as link:
+        link.sendall(PREFACE)
+        assert serving.stop() == DRAINED
+
+
+def test_F53_a_port_that_is_taken(repository: Path):
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        ended = run("serve", repository, "--host", "127.0.0.1", "--port", port, "--http-port", 0)
+    assert ended.returncode == 1
+    line, = ended.stderr.strip().splitlines()
+    assert str(port) in line
