@@ -7,6 +7,7 @@ shares the first one's, thread pools included, and must be of the same library.
 
 import re
 from importlib.util import find_spec
+from os import fsencode
 from pathlib import Path
 
 cimport cython
@@ -220,7 +221,7 @@ cdef str open_library(str path):
     cdef void *handle
     cdef const OrtApiBase *base
     cdef const void *table
-    cdef bytes encoded = path.encode()
+    cdef bytes encoded = fsencode(path)
     cdef const char *encoded_path = encoded
     if loaded_path is not None and loaded_path != path:
         raise ConfigError(f"this process has already loaded {loaded_path}, it cannot load {path} as well")

@@ -3,6 +3,7 @@
 An OrtSession is made on any thread and must outlive the runs on its `c`: a VersionEntry holds it.
 """
 
+from os import fsencode
 from pathlib import Path
 
 cimport cython
@@ -70,7 +71,7 @@ cdef class OrtSession:
         cdef OrtRunnable *session = NULL
         cdef OrtStatus *status
         cdef LogLines lines
-        cdef bytes path = str(file).encode()
+        cdef bytes path = fsencode(file)
         cdef const char *encoded = path
         check(ort.CreateSessionOptions(&options), "session options")
         try:

@@ -93,6 +93,12 @@ def test_file_that_is_no_model_is_refused_without_its_path(model: bytes, said: s
     assert "/" not in caught.value.message
 
 
+def test_a_path_need_not_be_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"m\xff.onnx")
+    path.write_bytes(models.dense())
+    assert OrtSession(runtime(), path).inputs[0].name == "x"
+
+
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="cannot load it"):
         OrtSession(runtime(), tmp_path / "none.onnx")
