@@ -124,9 +124,9 @@ def closed_run(case: Case, server: Server, point: str, seconds: float, core: int
     # Before the counters are asked for, which costs CPU of its own.
     used, counted = server.usage() - usage, server.counts() - counts
     void = disagreement(result.succeeded, counted, result.data_bytes, warm.reply_bytes)
-    if result.succeeded != requests:
-        void = f"{result.succeeded} of {requests} requests succeeded"
-    return run_of(server, result, requests, used=used, counted=counted, void=void)
+    if result.succeeded != result.requests:
+        void = f"{result.succeeded} of {result.requests} requests succeeded"
+    return run_of(server, result, result.requests, used=used, counted=counted, void=void)
 
 
 def open_run(case: Case, server: Server, seconds: float) -> Run:
@@ -199,7 +199,10 @@ def measure_point(
         print_row(case.model, point, entry, entries[-1] if entry is not entries[-1] else None)
     if alone:
         best = alone.record()
-        print(f"{case.model:6} alone ONNX Runtime {best['rows_per_s']:10.0f} rows/s in batches of {best['batch_rows']}")
+        line = f"{case.model:6} alone ONNX Runtime {best['rows_per_s']:10.0f} rows/s  CPU {best['cpu_us']:8.1f} us"
+        if entries[0]["medians"]:
+            line += f" (x{best['cpu_us'] / entries[0]['medians']['cpu_us']:.2f} of {entries[0]['target']}'s)"
+        print(f"{line}  batch {best['batch_rows']}")
     return [{"model": case.model, "point": point, **entry} for entry in entries]
 
 
@@ -247,6 +250,8 @@ def bars(points: list[dict[str, Any]], alone: dict[str, Any]) -> list[Bar]:
     if ("mid", ALONE_POINT) in ours_at and "mid" in alone:
         share = ours_at["mid", ALONE_POINT]["rate"] / alone["mid"]["rows_per_s"] * 100
         found.append(Bar("mid c256: rows/s, by ONNX Runtime's alone", share, 92, unit="%"))
+        share = alone["mid"]["cpu_us"] / ours_at["mid", ALONE_POINT]["cpu_us"] * 100
+        found.append(Bar("mid c256: ONNX Runtime's CPU per row, by the server's", share, 92, unit="%"))
     for point in POINTS:
         ratio(f"image {point}: server CPU per call, by the baseline's", ("image", point), "cpu_us", 0.35, at_most=True)
     if ("tiny", "open") in ours_at:

@@ -37,17 +37,18 @@ def test_bars_of_what_was_measured() -> None:
     points = [
         entry("infer", "tiny", "c256", rate=140_000.0),
         entry("queued", "tiny", "c256", rate=2_800.0),
-        entry("infer", "mid", "c256", rate=9_000.0),
+        entry("infer", "mid", "c256", rate=9_000.0, cpu_us=100.0),
         entry("queued", "mid", "c256", rate=1_000.0),
         entry("infer", "tiny", "open", p99_us=2_000.0),
     ]
-    found = {bar.name: bar for bar in bars(points, {"mid": {"rows_per_s": 10_000.0}})}
+    found = {bar.name: bar for bar in bars(points, {"mid": {"rows_per_s": 10_000.0, "cpu_us": 95.0}})}
     assert found["tiny c256: rate, by the baseline's"].value == pytest.approx(50)
     assert found["tiny c256: rate"].applies
     assert not found["mid c256: rows/s, by ONNX Runtime's alone"].met
+    assert found["mid c256: ONNX Runtime's CPU per row, by the server's"].value == pytest.approx(95)
     assert found["tiny open loop: p99"].value == pytest.approx(2.0)
     assert found["tiny open loop: runs with a failure"].value == 1
-    assert len(found) == 5
+    assert len(found) == 6
 
 
 def test_point_whose_runs_are_all_void_has_no_bar() -> None:
