@@ -77,7 +77,7 @@ test: test-release test-debug
 
 sanitize: setup build/sanitize/.built
 	PYTHONPATH=build/sanitize/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-	  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LD_PRELOAD="$$(cc -print-file-name=libasan.so)" \
+	  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libstdc++.so)" \
 	  $(PY) $(PYTEST) tests/unit tests/property tests/integration tests/bad_input
 
 conformance: setup

@@ -54,6 +54,7 @@ ARENA_SHARE = 2
 # Address space only; freed chunks keep their size class, so there has to be far more of it than memory.
 ARENA_ADDRESS_BYTES = 1 << 40
 BUFFERED_SHARE = 4
+RUN_FAILURE_SECONDS = 1.0
 
 
 class Server:
@@ -95,6 +96,7 @@ class Server:
             preface_timeout=settings.preface_timeout, settings_timeout=settings.settings_timeout,
             write_stall_timeout=settings.write_stall_timeout)
         self.pipeline.after_turn = self.transport.flush
+        self.pipeline.on_run_failure = RunFailures()
 
     # What services, health and metrics see of the server; `live`, `ready`, `versions` and `gauges` from any thread.
 
@@ -259,6 +261,23 @@ class Server:
         self._entries = []
         self.http.close()
         self._unbind()
+
+
+class RunFailures:
+    """Logs what the runtime said about failed runs: one line per version and second, with how many were left out."""
+
+    def __init__(self) -> None:
+        self._last: dict[VersionEntry, float] = {}
+        self._left_out: dict[VersionEntry, int] = {}
+
+    def __call__(self, entry: VersionEntry, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last.get(entry, -RUN_FAILURE_SECONDS) < RUN_FAILURE_SECONDS:
+            self._left_out[entry] = self._left_out.get(entry, 0) + 1
+            return
+        self._last[entry] = now
+        log.warning("a run of model %r failed: %s", entry.name.decode(), text, extra={
+            "model": entry.name.decode(), "version": entry.version, "left_out": self._left_out.pop(entry, 0)})
 
 
 @contextlib.contextmanager

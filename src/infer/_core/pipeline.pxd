@@ -31,6 +31,7 @@ cdef class Pipeline(RequestSink):
     cdef int64_t timer_ns
     cdef readonly int64_t in_flight        # Requests opened and not yet freed
     cdef int64_t unrouted[17]              # calls that ended before a version was found, by code
+    cdef public object on_run_failure      # called as (VersionEntry, text) for each batch whose run failed, or None
     cdef public object after_turn          # called once after completions or expiries: transports flush there
     cdef void say_late(self, Request *request) noexcept
     cdef void say_no_memory(self) noexcept
@@ -42,6 +43,7 @@ cdef class Pipeline(RequestSink):
     cdef void count(self, Request *request, int code) noexcept
     cdef void answer(self, Request *request, int code, int64_t pushback_ms) noexcept
     cdef void retire(self, Request *request) noexcept
+    cdef void report(self, VersionEntry entry, Block *detail) noexcept
     cdef void complete(self, Batch *batch) noexcept
     cdef bint reply(self, Request *request, Batch *batch, int index) noexcept
     cdef int segment(self, int n, Block *block, const uint8_t *data, uint64_t size_bytes) noexcept

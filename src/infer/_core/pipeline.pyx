@@ -5,7 +5,7 @@ executor runs it. complete: its own status and its own rows, encoded and handed 
 ends the call there. Owns the deadline wheel and every Request from `open` until it is freed. Loop thread only.
 """
 
-from libc.stdint cimport INT64_MAX, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 from posix.time cimport clock_gettime, timespec
 
@@ -18,7 +18,7 @@ from infer._core.block cimport Block, block_data, block_new, block_ref
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
-from infer._core.model_version cimport drop_handle, take_handle
+from infer._core.model_version cimport SizeStats, drop_handle, size_slot, take_handle
 from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
     request_reserve_views, try_transition)
@@ -54,6 +54,30 @@ cdef inline uint64_t mix(uint64_t value) noexcept nogil:
     return value ^ (value >> 31)
 
 
+cdef void count_runs(VersionEntry entry, const Batch *batch) noexcept:
+    """Each run under its number of rows; several, after a bisection, share the batch's time alike. A run's items lie
+    together, with failed ones between them."""
+    cdef SizeStats *size
+    cdef int64_t rows = 0
+    cdef int32_t run = 0
+    cdef int32_t i
+    if batch.n_runs == 0:
+        return
+    for i in range(batch.n_items + 1):
+        if i < batch.n_items and batch.items[i].code != STATUS_OK:
+            continue
+        if i == batch.n_items or batch.items[i].run != run:
+            size = &entry.sizes[min(size_slot(rows), entry.n_sizes - 1)]
+            size.runs += 1
+            size.gather_ns += (batch.gathered_ns - batch.taken_ns) // batch.n_runs
+            size.run_ns += (batch.ran_ns - batch.gathered_ns) // batch.n_runs
+            size.scatter_ns += (batch.done_ns - batch.ran_ns) // batch.n_runs
+            rows = 0
+        if i < batch.n_items:
+            run = batch.items[i].run
+            rows += batch.items[i].request.rows
+
+
 cdef void expire(TimerNode *node, void *context) noexcept:
     (<Pipeline> context).expired(request_of(node))
 
@@ -78,6 +102,7 @@ cdef class Pipeline(RequestSink):
         self.pool = pool
         self.routes = routes
         self.after_turn = None
+        self.on_run_failure = None
         waker_arm(&pool.waker)
 
     def __dealloc__(self):
@@ -391,6 +416,7 @@ cdef class Pipeline(RequestSink):
         entry.stats.batches += batch.n_runs
         entry.stats.last_inference_ms = wall_clock_ms()
         observe(&entry.stats.batch_rows, batch.rows)
+        count_runs(entry, batch)
         for i in range(batch.n_items):
             item = &batch.items[i]
             request = item.request
@@ -422,7 +448,15 @@ cdef class Pipeline(RequestSink):
             else:
                 say(&self.error, "the model could not be run on this request; the server's log says why")
             self.answer(request, item.code, -1)
+        if batch.detail != NULL:
+            self.report(entry, batch.detail)
         batch_free(batch)
+
+    cdef void report(self, VersionEntry entry, Block *detail) noexcept:
+        """The runtime's own words about a failed run, for the log."""
+        if self.on_run_failure is not None:
+            text = (<const char *> block_data(detail))[:detail.size_bytes]
+            self.on_run_failure(entry, text.decode("utf-8", "replace"))
 
     cdef bint reply(self, Request *request, Batch *batch, int index) noexcept:
         """Encodes the item's rows and hands them over; False: no memory. Small outputs are copied beside the head,
