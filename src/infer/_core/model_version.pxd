@@ -7,8 +7,18 @@ The slots `queue` and `session` belong to L3 (batcher, ort_session) and are opaq
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
-from infer._core.counters cimport Histogram
+from infer._core.counters cimport Histogram, bucket_of
 from infer._core.tensor_view cimport Signature, TensorSpec
+
+cdef enum:
+    EXACT_ROWS = 1024            # batches of up to so many rows are counted by their size, larger ones by log buckets
+
+# Runs of one size; sums over them. Written by the loop thread alone.
+cdef struct SizeStats:
+    int64_t runs
+    int64_t gather_ns
+    int64_t run_ns
+    int64_t scatter_ns
 
 # Written by the loop thread alone; read by a scrape.
 cdef struct VersionStats:
@@ -64,7 +74,12 @@ cdef class VersionEntry:
     cdef public object session             # keeps what c.session points to alive
     cdef public object on_drained          # called once when closing and the last handle is gone
     cdef list _strings                     # owners of the names that the signature points to
+    cdef SizeStats *sizes                  # at size_slot of a run's rows
+    cdef int n_sizes                       # as many as the largest batch needs
     cdef TensorSpec *specs(self, list tensors, bint batched) except? NULL
+
+cdef inline int size_slot(int64_t rows) noexcept nogil:
+    return <int> rows if rows <= EXACT_ROWS else EXACT_ROWS + 1 + bucket_of(rows) - bucket_of(EXACT_ROWS)
 
 # The first handle takes a reference on the entry: a Request borrows its pointer.
 cdef inline void take_handle(VersionEntry entry) noexcept:

@@ -7,7 +7,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.ref cimport Py_DECREF
 from libc.string cimport memset
 
-from infer._core.counters cimport snapshot
+from infer._core.counters cimport bucket_floor, snapshot
 from infer._core.status cimport STATUS_CODES
 from infer._core.tensor cimport data_type_name, encode_prefix
 from infer._core.tensor_view cimport MAX_OUTPUTS, MAX_RANK, TYPE_NONE, TensorSpec
@@ -48,6 +48,8 @@ cdef class VersionEntry:
     def __cinit__(self):
         memset(&self.c, 0, sizeof(self.c))
         memset(&self.stats, 0, sizeof(self.stats))
+        self.sizes = NULL
+        self.n_sizes = 0
 
     def __init__(self, str name not None, str version not None, session, list inputs not None, list outputs not None, *,
                  bint batched, int64_t max_rows, int64_t gather_rows, int64_t delay_ns, int64_t queue_limit_rows,
@@ -81,6 +83,10 @@ cdef class VersionEntry:
         self.c.delay_ns = delay_ns if batched else 0
         self.c.queue_limit_rows = queue_limit_rows
         self.c.max_running = max_running
+        self.n_sizes = size_slot(max(max_rows, gather_rows)) + 1
+        self.sizes = <SizeStats *> PyMem_Calloc(self.n_sizes, sizeof(SizeStats))
+        if self.sizes == NULL:
+            raise MemoryError("no memory for the version's statistics")
 
     cdef TensorSpec *specs(self, list tensors, bint batched) except? NULL:
         """Specs of the tensors, their names kept alive by this entry."""
@@ -112,6 +118,7 @@ cdef class VersionEntry:
     def __dealloc__(self):
         PyMem_Free(self.c.signature.inputs)
         PyMem_Free(self.c.signature.outputs)
+        PyMem_Free(self.sizes)
 
     @property
     def batched(self):
@@ -124,6 +131,10 @@ cdef class VersionEntry:
     @property
     def gather_rows(self):
         return self.c.gather_rows
+
+    @property
+    def delay_ns(self):
+        return self.c.delay_ns
 
     @property
     def max_running(self):
@@ -143,7 +154,8 @@ cdef class VersionEntry:
             call_drained(self)
 
     def stats_snapshot(self, tuple second_bounds_ns not None, tuple row_bounds not None):
-        """Counters as Python objects: calls (by gRPC code), rows, ..., and (count, sum, cumulative) per histogram."""
+        """Counters as Python objects: calls (by gRPC code), rows, ..., (count, sum, cumulative) per histogram, and
+        batch_sizes: (rows, runs, gather_ns, run_ns, scatter_ns) of each size that was run."""
         cdef int code
         return {
             "calls": [self.stats.calls[code] for code in range(STATUS_CODES)],
@@ -161,10 +173,27 @@ cdef class VersionEntry:
             "queue": snapshot(&self.stats.queue, second_bounds_ns),
             "compute": snapshot(&self.stats.compute, second_bounds_ns),
             "batch_rows": snapshot(&self.stats.batch_rows, row_bounds),
+            "batch_sizes": sizes_of(self),
         }
 
     def __repr__(self):
         return f"<VersionEntry {self.name.decode()} version {self.version}>"
+
+
+cdef list sizes_of(VersionEntry entry):
+    """(rows, runs, gather_ns, run_ns, scatter_ns) of each size that was run, smallest first; a size above EXACT_ROWS stands
+    for itself and those of its log bucket below it."""
+    cdef SizeStats *size
+    cdef int64_t rows
+    cdef int slot
+    listed = []
+    for slot in range(entry.n_sizes):
+        size = &entry.sizes[slot]
+        if size.runs == 0:
+            continue
+        rows = slot if slot <= EXACT_ROWS else bucket_floor(slot - EXACT_ROWS + bucket_of(EXACT_ROWS)) - 1
+        listed.append((rows, size.runs, size.gather_ns, size.run_ns, size.scatter_ns))
+    return listed
 
 
 cdef void call_drained(VersionEntry entry) noexcept:

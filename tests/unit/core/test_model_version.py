@@ -105,4 +105,23 @@ def test_statistics_count_every_end_of_a_request(stepped_clock: None) -> None:
     assert stats["failed_ns"] == 0
     assert stats["queue"][0] == 2
     assert stats["last_inference_ms"] > 1_600_000_000_000
+    # Both calls went in one run of four rows; each has its durations, the run has them once.
+    assert stats["batch_sizes"] == [(4, 1, stats["gather_ns"] // 2, stats["run_ns"] // 2, stats["scatter_ns"] // 2)]
+    bench.close()
+
+
+@pytest.mark.parametrize(("rows", "shown"), [
+    ([1, 1, 3], [(1, 2), (3, 1)]), ([1024], [(1024, 1)]), ([1025, 1151], [(1151, 2)]), ([1152], [(1279, 1)]),
+    ([1500], [(1535, 1)])])
+def test_batches_are_counted_by_their_size(stepped_clock: None, rows: list[int], shown: list[tuple[int, int]]) -> None:
+    entry = make_entry(identity(), max_rows=1500)
+    bench = Bench(entry)
+    for count in rows:
+        bench.call(fp32_request([[0.0] * 4] * count))
+        bench.advance(5)
+        bench.executors[0].take()
+        bench.executors[0].run()
+        bench.executors[0].publish()
+        bench.pipeline.on_wake()
+    assert [(size, runs) for size, runs, *_ in entry.stats_snapshot((), ())["batch_sizes"]] == shown
     bench.close()
