@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+# By number.
+STATUS_NAMES = ("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+                "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+                "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED")
+
 
 class InferError(Exception):
     """An error that a user can cause or must act on.
@@ -21,6 +26,17 @@ class InferError(Exception):
     def message(self) -> str:
         return str(self.args[0])
 
+    @property
+    def status(self) -> str:
+        """The name of `code`."""
+        return STATUS_NAMES[self.code]
+
+
+class Cancelled(InferError):
+    """The caller ended the call (CANCELLED)."""
+
+    code = 1
+
 
 class InvalidArgument(InferError):
     """The request is wrong, whatever the server's state (INVALID_ARGUMENT)."""
@@ -28,10 +44,22 @@ class InvalidArgument(InferError):
     code = 3
 
 
+class DeadlineExceeded(InferError):
+    """The deadline passed before the call ended (DEADLINE_EXCEEDED)."""
+
+    code = 4
+
+
 class NotFound(InferError):
     """No such model or version (NOT_FOUND)."""
 
     code = 5
+
+
+class PermissionDenied(InferError):
+    """The caller is known and may not do this (PERMISSION_DENIED)."""
+
+    code = 7
 
 
 class ResourceExhausted(InferError):
@@ -62,6 +90,23 @@ class Unavailable(InferError):
     """Not ready, draining or gone; a retry elsewhere may succeed (UNAVAILABLE)."""
 
     code = 14
+
+
+class Unauthenticated(InferError):
+    """The caller did not say, or could not prove, who it is (UNAUTHENTICATED)."""
+
+    code = 16
+
+
+_BY_CODE: dict[int, type[InferError]] = {
+    kind.code: kind for kind in (
+        Cancelled, InvalidArgument, DeadlineExceeded, NotFound, PermissionDenied, ResourceExhausted, FailedPrecondition,
+        Unimplemented, Internal, Unavailable, Unauthenticated)}
+
+
+def error_of(code: int, message: str) -> InferError:
+    """The error for a status that came over the wire, of the class that its code has."""
+    return _BY_CODE.get(code, InferError)(message, code)
 
 
 class ConfigError(InferError):

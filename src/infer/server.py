@@ -38,6 +38,7 @@ from infer.observe.logs import QueuedHandler, configure
 from infer.observe.metrics import renderer
 from infer.observe.startup import Start, Step, address_text, announce
 from infer.proto import DESCRIPTORS
+from infer.services.call import Changes
 from infer.services.health import health_service
 from infer.services.inference import inference_service
 from infer.transport.native import NativeTransport
@@ -72,6 +73,8 @@ class Server:
         self._heart: asyncio.TimerHandle | None = None
         self._loaded = False
         self._draining = False
+        self.stopping = False
+        self.changes = Changes()
         memory = memory_limit_bytes()
         if not arena.stats()["reserved_bytes"]:
             arena.open(ARENA_ADDRESS_BYTES, memory // ARENA_SHARE)
@@ -184,6 +187,7 @@ class Server:
         with self._timed("listen"):
             await self.transport.listen(self.sockets)
         self._loaded = True
+        self.changes.notify()
 
     def _turn(self) -> None:
         self._beat = time.monotonic()
@@ -238,8 +242,11 @@ class Server:
     async def drain(self, delay: float, timeout: float) -> bool:
         """Unready, `delay` seconds, GOAWAY, at most `timeout` seconds for calls under way; whether all ended."""
         self._draining = True
+        self.changes.notify()
         log.info("draining: unready", extra={"delay_s": delay, "in_flight": self.pipeline.in_flight})
         await asyncio.sleep(delay)
+        self.stopping = True
+        self.changes.notify()
         log.info("draining: GOAWAY", extra={"connections": self.transport.endpoint.snapshot()["connections"],
                                             "in_flight": self.pipeline.in_flight})
         drained = await self.transport.drain(timeout)

@@ -16,7 +16,7 @@ import grpc
 
 from infer.errors import InferError, NotFound
 from infer.proto import message
-from infer.services.call import Service
+from infer.services.call import Changes, Service
 
 INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -32,12 +32,30 @@ class FakeTensor:
 
 
 @dataclass(frozen=True)
+class FakeSession:
+    providers: tuple[tuple[str, dict[str, str]], ...] = (("CPUExecutionProvider", {}),)
+
+
+@dataclass(frozen=True)
 class FakeVersion:
     name: bytes
     version: str = "1"
     inputs: list[FakeTensor] = field(default_factory=lambda: [FakeTensor("x")])
     outputs: list[FakeTensor] = field(default_factory=lambda: [FakeTensor("y", shape=(-1, 2))])
     properties: dict[str, str] = field(default_factory=dict)
+    session: FakeSession = FakeSession()
+    batched: bool = True
+    max_rows: int = 1024
+    gather_rows: int = 64
+    delay_ns: int = 0
+    max_running: int = 2
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    def stats_snapshot(self, second_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> dict[str, Any]:
+        nothing: dict[str, Any] = {"calls": [0] * 17, "batch_sizes": []}
+        nothing |= dict.fromkeys(("rows", "batches", "last_inference_ms", "request_ns", "failed_ns", "queue_ns",
+                                  "gather_ns", "run_ns", "scatter_ns"), 0)
+        return nothing | self.stats
 
 
 @dataclass
@@ -66,6 +84,8 @@ class FakeServer:
     routes: FakeRoutes = field(default_factory=FakeRoutes)
     live: bool = True
     ready: bool = True
+    stopping: bool = False
+    changes: Changes = field(default_factory=Changes)
 
 
 @dataclass
@@ -84,13 +104,37 @@ class FakeCall:
         raise InferError(message, code)
 
 
+class FakeStreamCall:
+    """A StreamCall whose peer is the test: it puts requests and takes replies, None for either end."""
+
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
+    peer = "test"
+
+    def __init__(self, path: str = "/") -> None:
+        self.path = path
+        self.requests: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.replies: asyncio.Queue[bytes] = asyncio.Queue(1)
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def abort(self, code: int, message: str) -> NoReturn:
+        raise InferError(message, code)
+
+    async def read(self) -> bytes | None:
+        return await self.requests.get()
+
+    async def write(self, message: bytes) -> None:
+        await self.replies.put(message)
+
+
 STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @contextmanager
 def serving(service: Service, infer: Callable[[Any], Mapping[str, tuple[str, Any]]] | None = None) -> Iterator[str]:
     """The address of a server of `service` and of a puppet ModelInfer: request -> (datatype, array) by output."""
-    from infer.cli.tensors import encode
+    from infer.client.tensors import encode
 
     def answer(path: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def cold(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -111,7 +155,7 @@ def serving(service: Service, infer: Callable[[Any], Mapping[str, tuple[str, Any
             reply = message("inference.ModelInferResponse")(model_name=decoded.model_name, model_version="1")
             for name, (datatype, array) in outputs.items():
                 reply.outputs.add(name=name, datatype=datatype, shape=array.shape)
-                reply.raw_output_contents.append(encode(array, datatype))
+                reply.raw_output_contents.append(bytes(encode(array, datatype)))
             content: bytes = reply.SerializeToString()
             return content
 

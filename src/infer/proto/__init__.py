@@ -6,6 +6,7 @@ must work in one process. The descriptor set is compiled from protos/ at build t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,23 @@ DESCRIPTORS = Path(__file__).with_name("descriptors.binpb")
 
 
 @cache
-def _pool() -> Any:
-    from google.protobuf import descriptor_pb2, descriptor_pool
+def files() -> Mapping[str, Any]:
+    """The FileDescriptorProto of each file by its name, a file after those that it imports."""
+    from google.protobuf import descriptor_pb2
 
-    pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
-        pool.Add(file)
-    return pool
+    described = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes())
+    return {file.name: file for file in described.file}
+
+
+@cache
+def pool() -> Any:
+    """The DescriptorPool of all of them."""
+    from google.protobuf import descriptor_pool
+
+    private = descriptor_pool.DescriptorPool()
+    for file in files().values():
+        private.Add(file)
+    return private
 
 
 @cache
@@ -28,4 +39,4 @@ def message(full_name: str) -> Any:
     """The class of a message by its full name, such as `inference.ModelMetadataRequest`."""
     from google.protobuf import message_factory
 
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(full_name))
+    return message_factory.GetMessageClass(pool().FindMessageTypeByName(full_name))

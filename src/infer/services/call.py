@@ -2,14 +2,18 @@
 
 A handler runs on the loop thread. It returns the encoded reply, calls `abort`, or lets an InferError through, which a
 transport answers with its code and message; any other exception is a bug: INTERNAL with a generic text, and a log line.
+The handler of a stream ends its call by returning; it is cancelled when the caller is gone or the deadline has passed.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from infer.errors import Internal
+from infer.proto import message
 
 
 class Call(Protocol):
@@ -36,8 +40,69 @@ class Call(Protocol):
         """Ends the call with a status other than OK; raises InferError."""
 
 
+class StreamCall(Protocol):
+    """One call with a stream of messages either way, as its transport shows it."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """As a Call's."""
+
+    @property
+    def peer(self) -> str: ...
+
+    def time_remaining(self) -> float | None:
+        """Seconds to the deadline, None without one."""
+
+    def abort(self, code: int, message: str) -> NoReturn:
+        """Ends the call with a status other than OK; raises InferError."""
+
+    async def read(self) -> bytes | None:
+        """The next message, None after the client's half-close."""
+
+    async def write(self, message: bytes) -> None:
+        """Sends a message; waits while the client's window is shut."""
+
+
 Handler = Callable[[Call], Awaitable[bytes]]
-Service = Mapping[str, Handler]
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """Marks the handler of a stream in a table."""
+
+    handler: Callable[[StreamCall], Awaitable[None]]
+
+
+# By path.
+Service = Mapping[str, Handler | Streaming]
+
+
+class Changes:
+    """Counts changes of the server's state, and wakes those who watch it. Loop thread only."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def notify(self) -> None:
+        """Something may have changed."""
+        self.count += 1
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self, seen: int) -> None:
+        """Until `count` is above `seen`, its value from before the state was read."""
+        while self.count <= seen:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
 
 
 class TensorView(Protocol):
@@ -55,6 +120,17 @@ class TensorView(Protocol):
 
     @property
     def served(self) -> bool: ...
+
+    @property
+    def optional(self) -> bool: ...
+
+
+class SessionView(Protocol):
+    """What runs a version."""
+
+    @property
+    def providers(self) -> Sequence[tuple[str, Mapping[str, str]]]:
+        """Execution providers with their options, in the order of preference."""
 
 
 class VersionView(Protocol):
@@ -74,6 +150,32 @@ class VersionView(Protocol):
 
     @property
     def properties(self) -> Mapping[str, str]: ...
+
+    @property
+    def session(self) -> SessionView: ...
+
+    @property
+    def batched(self) -> bool: ...
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that one request may carry."""
+
+    @property
+    def gather_rows(self) -> int:
+        """Rows that a batch gathers from several requests."""
+
+    @property
+    def delay_ns(self) -> int:
+        """How long a batch may wait for more rows."""
+
+    @property
+    def max_running(self) -> int:
+        """Batches that run at once."""
+
+    def stats_snapshot(self, second_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
+        """Counters since it was loaded: `calls` by gRPC code, `rows`, `batches`, `last_inference_ms`, sums of time as
+        `*_ns`, and `batch_sizes`: (rows, batches, gather_ns, run_ns, scatter_ns) of each size that was run."""
 
 
 class RoutesView(Protocol):
@@ -95,14 +197,32 @@ class ServerView(Protocol):
     def ready(self) -> bool: ...
 
     @property
+    def stopping(self) -> bool:
+        """Whether calls under way are waited for; a stream that would never end is to end now."""
+
+    @property
     def routes(self) -> RoutesView: ...
 
+    @property
+    def changes(self) -> Changes:
+        """Notified when any of the above, or a model, changes."""
 
-def decoded(call: Call, kind: Any) -> Any:
-    """The request as a message of the class `kind`; INTERNAL where it is malformed."""
+
+def parsed(path: str, content: bytes, kind: Any) -> Any:
+    """A request as a message of the class `kind`; INTERNAL where it is malformed."""
     from google.protobuf.message import DecodeError
 
     try:
-        return kind.FromString(call.message)
+        return kind.FromString(content)
     except DecodeError:
-        raise Internal(f"{call.path}: the request is not a valid {kind.DESCRIPTOR.full_name}") from None
+        raise Internal(f"{path}: the request is not a valid {kind.DESCRIPTOR.full_name}") from None
+
+
+def unary(kind: str, answer: Callable[[Any], Any]) -> Handler:
+    """A handler from a function that turns a message of the class named `kind` into the reply's message."""
+
+    async def handle(call: Call) -> bytes:
+        reply: bytes = answer(parsed(call.path, call.message, message(kind))).SerializeToString()
+        return reply
+
+    return handle

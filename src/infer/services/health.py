@@ -1,46 +1,91 @@
-"""grpc.health.v1.Health: Check, for the server, its liveness, and each model and version."""
+"""grpc.health.v1.Health: the server, its liveness, and each model and version."""
 
 from __future__ import annotations
 
-from infer.errors import InferError, InvalidArgument, NotFound
+from collections.abc import Mapping
+from typing import Any
+
+from infer.errors import InferError, InvalidArgument, NotFound, ResourceExhausted
 from infer.proto import message
-from infer.services.call import Call, ServerView, Service, decoded
+from infer.services.call import Handler, ServerView, StreamCall, Streaming, parsed, unary
 
 SERVICE = "grpc.health.v1.Health"
 # Probes name "readiness", balancers the service that they route.
 READINESS = frozenset({"", "readiness", "inference.GRPCInferenceService"})
 LIVENESS = "liveness"
-SERVING, NOT_SERVING = 1, 2
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
+# What List may answer with at most (gRFC A90).
+LIST_ENTRIES = 100
+INTERNAL, UNAVAILABLE = 13, 14
 
 
-def health_service(server: ServerView) -> Service:
-    """The table of the service's RPCs."""
+def health_service(server: ServerView) -> Mapping[str, Handler]:
+    """Check and List by path."""
 
-    async def check(call: Call) -> bytes:
-        request = decoded(call, message("grpc.health.v1.HealthCheckRequest"))
-        status = SERVING if _is_serving(server, request.service) else NOT_SERVING
-        reply: bytes = message("grpc.health.v1.HealthCheckResponse")(status=status).SerializeToString()
+    def check(request: Any) -> Any:
+        return message("grpc.health.v1.HealthCheckResponse")(status=_status(server, request.service))
+
+    def list_all(_: Any) -> Any:
+        names = [*READINESS, LIVENESS]
+        for model, versions in server.routes.models():
+            names += [model, *(f"{model}/{entry.version}" for entry in versions)]
+        if len(names) > LIST_ENTRIES:
+            raise ResourceExhausted(f"List would have {len(names)} entries, at most {LIST_ENTRIES} are allowed; Check "
+                                    "or Watch the services that matter")
+        reply = message("grpc.health.v1.HealthListResponse")()
+        for name in names:
+            reply.statuses[name].status = _status(server, name)
         return reply
 
-    return {f"/{SERVICE}/Check": check}
+    return {
+        f"/{SERVICE}/Check": unary("grpc.health.v1.HealthCheckRequest", check),
+        f"/{SERVICE}/List": unary("grpc.health.v1.HealthListRequest", list_all),
+    }
 
 
-def _is_serving(server: ServerView, service: str) -> bool:
+def health_streams(server: ServerView) -> Mapping[str, Streaming]:
+    """Watch by path."""
+
+    async def watch(call: StreamCall) -> None:
+        content = await call.read()
+        if content is None:
+            call.abort(INTERNAL, f"{call.path}: the call ended without its request")
+        service = parsed(call.path, content, message("grpc.health.v1.HealthCheckRequest")).service
+        reply = message("grpc.health.v1.HealthCheckResponse")
+        last = None
+        while True:
+            seen = server.changes.count
+            try:
+                status = _status(server, service)
+            except NotFound:
+                # It may come to be: a watcher stays.
+                status = SERVICE_UNKNOWN
+            if status != last:
+                await call.write(reply(status=status).SerializeToString())
+                last = status
+            if server.stopping:
+                call.abort(UNAVAILABLE, "the server is stopping; watch another replica")
+            await server.changes.wait(seen)
+
+    return {f"/{SERVICE}/Watch": Streaming(watch)}
+
+
+def _status(server: ServerView, service: str) -> int:
     """Whether a named service serves; NOT_FOUND for a name that is neither ours nor a model's."""
     if service in READINESS:
-        return server.ready
+        return SERVING if server.ready else NOT_SERVING
     if service == LIVENESS:
-        return server.live
+        return SERVING if server.live else NOT_SERVING
     name, divided, version = service.partition("/")
     try:
         if divided and not version:
             raise NotFound("no version after the slash")
         server.routes.lookup(name, version)
-    except (NotFound, InvalidArgument):
-        raise NotFound(
-            f"unknown service {service!r}: expected readiness, liveness, inference.GRPCInferenceService, "
-            "a model's name or name/version"
-        ) from None
-    except InferError:
-        return False
-    return True
+    except InferError as error:
+        if error.code in (NotFound.code, InvalidArgument.code):
+            raise NotFound(
+                f"unknown service {service!r}: expected readiness, liveness, inference.GRPCInferenceService, "
+                "a model's name or name/version"
+            ) from None
+        return NOT_SERVING
+    return SERVING

@@ -1,86 +1,37 @@
-"""Health and metadata of inference.GRPCInferenceService; ModelInfer is the pipeline's."""
+"""inference.GRPCInferenceService in one table, but for ModelInfer and its stream: those are the pipeline's."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import NoReturn
 
-from infer import __version__
-from infer.errors import InferError, InvalidArgument
-from infer.proto import message
-from infer.services.call import Call, ServerView, Service, TensorView, decoded
+from infer.errors import Unimplemented
+from infer.services.call import Call, Handler, ServerView
+from infer.services.metadata import metadata_rpcs
+from infer.services.repository import repository_rpcs
+from infer.services.settings import settings_rpcs
+from infer.services.statistics import statistics_rpcs
 
 SERVICE = "inference.GRPCInferenceService"
-SERVER_NAME = "infer"
-PLATFORM = "onnxruntime_onnx"
-# Triton's names of the extensions whose RPCs are served here.
-EXTENSIONS: tuple[str, ...] = ()
+# What a client that finds the RPC in the .proto file gets for it.
+NOT_SERVED = {f"{kind}SharedMemory{verb}": "tensors in shared memory are not supported; send them in the request"
+              for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")}
 
 
-def inference_service(server: ServerView) -> Service:
-    """The table of the service's cold RPCs."""
-
-    async def server_live(call: Call) -> bytes:
-        decoded(call, message("inference.ServerLiveRequest"))
-        return _encoded(message("inference.ServerLiveResponse")(live=server.live))
-
-    async def server_ready(call: Call) -> bytes:
-        decoded(call, message("inference.ServerReadyRequest"))
-        return _encoded(message("inference.ServerReadyResponse")(ready=server.ready))
-
-    async def model_ready(call: Call) -> bytes:
-        request = decoded(call, message("inference.ModelReadyRequest"))
-        try:
-            server.routes.lookup(request.name, request.version)
-            ready = True
-        except InvalidArgument:
-            raise
-        except InferError:
-            # Clients poll this until it is true, so an unknown model is an answer and not an error.
-            ready = False
-        return _encoded(message("inference.ModelReadyResponse")(ready=ready))
-
-    async def server_metadata(call: Call) -> bytes:
-        decoded(call, message("inference.ServerMetadataRequest"))
-        reply = message("inference.ServerMetadataResponse")
-        return _encoded(reply(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS))
-
-    async def model_metadata(call: Call) -> bytes:
-        request = decoded(call, message("inference.ModelMetadataRequest"))
-        entry = server.routes.lookup(request.name, request.version)
-        name = entry.name.decode()
-        versions = [entry.version]
-        if not request.version:
-            versions = [other.version for other in dict(server.routes.models()).get(name, [entry])]
-        properties = dict(entry.properties)
-        left_out = [tensor.name for tensor in entry.outputs if not tensor.served]
-        if left_out:
-            properties["outputs_not_served"] = ", ".join(left_out)
-        reply = message("inference.ModelMetadataResponse")(
-            name=name,
-            versions=sorted(versions, key=int),
-            platform=PLATFORM,
-            inputs=[_tensor(tensor) for tensor in entry.inputs],
-            outputs=[_tensor(tensor) for tensor in entry.outputs if tensor.served],
-            properties=properties,
-        )
-        return _encoded(reply)
-
-    return {
-        f"/{SERVICE}/ServerLive": server_live,
-        f"/{SERVICE}/ServerReady": server_ready,
-        f"/{SERVICE}/ModelReady": model_ready,
-        f"/{SERVICE}/ServerMetadata": server_metadata,
-        f"/{SERVICE}/ModelMetadata": model_metadata,
+def inference_service(server: ServerView) -> Mapping[str, Handler]:
+    """The handler of each cold RPC by its path."""
+    rpcs = {
+        **metadata_rpcs(server),
+        **statistics_rpcs(server),
+        **repository_rpcs(server),
+        **settings_rpcs(server),
+        **{method: _refusal(f"{method}: {text}") for method, text in NOT_SERVED.items()},
     }
+    return {f"/{SERVICE}/{method}": handler for method, handler in rpcs.items()}
 
 
-def _tensor(tensor: TensorView) -> Any:
-    # A shape of unknown rank has no way to be written: an empty list would say 0-d, so one -1 stands for it.
-    shape = (-1,) if tensor.shape is None else tensor.shape
-    kind = message("inference.ModelMetadataResponse.TensorMetadata")
-    return kind(name=tensor.name, datatype=tensor.datatype, shape=shape)
+def _refusal(text: str) -> Handler:
+    async def refuse(_: Call) -> NoReturn:
+        raise Unimplemented(text)
 
-
-def _encoded(reply: Any) -> bytes:
-    content: bytes = reply.SerializeToString()
-    return content
+    return refuse

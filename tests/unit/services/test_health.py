@@ -1,16 +1,30 @@
-"""grpc.health.v1 Check, for probes and balancers."""
+"""grpc.health.v1, for probes and balancers."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
 import pytest
 
-from infer.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, Unavailable
+from infer._core.router import RouteTable
+from infer.errors import (
+    FailedPrecondition,
+    InferError,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from infer.proto import message
-from infer.services.health import health_service
-from tests.support.cold_server import FakeCall, FakeRoutes, FakeServer, FakeVersion
+from infer.services.health import health_service, health_streams
+from tests.support.cold_server import FakeCall, FakeRoutes, FakeServer, FakeStreamCall, FakeVersion
 
 PATH = "/grpc.health.v1.Health/Check"
-SERVING, NOT_SERVING = 1, 2
+LIST, WATCH = "/grpc.health.v1.Health/List", "/grpc.health.v1.Health/Watch"
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 
 
 async def check(server: FakeServer, service: str) -> int:
@@ -56,3 +70,112 @@ async def test_unknown_service_is_not_found(server: FakeServer, service: str) ->
 async def test_malformed_message_is_internal(server: FakeServer) -> None:
     with pytest.raises(Internal):
         await health_service(server)[PATH](FakeCall(PATH, b"\x0a\x05x"))
+
+
+async def test_unknown_service_is_not_found_over_the_real_routes() -> None:
+    server = FakeServer(RouteTable([("late", [], (14, "loading"))]))  # type: ignore[arg-type]
+    assert await check(server, "late") == NOT_SERVING
+    for service in ("n", "../x", "late/x"):
+        with pytest.raises(NotFound, match="unknown service"):
+            await check(server, service)
+
+
+async def listed(server: FakeServer) -> dict[str, int]:
+    reply = await health_service(server)[LIST](FakeCall(LIST))
+    statuses = message("grpc.health.v1.HealthListResponse").FromString(reply).statuses
+    return {name: status.status for name, status in statuses.items()}
+
+
+async def test_list() -> None:
+    routes = FakeRoutes({"m": [FakeVersion(b"m", "2")], "broken": []}, {"broken": FailedPrecondition("failed")})
+    assert await listed(FakeServer(routes, ready=False)) == {
+        "": NOT_SERVING, "readiness": NOT_SERVING, "inference.GRPCInferenceService": NOT_SERVING, "liveness": SERVING,
+        "m": SERVING, "m/2": SERVING, "broken": NOT_SERVING}
+
+
+async def test_list_is_bounded() -> None:
+    routes = FakeRoutes({f"m{number}": [FakeVersion(b"m")] for number in range(48)})
+    assert len(await listed(FakeServer(routes))) == 100
+    routes.versions["more"] = []
+    with pytest.raises(ResourceExhausted, match="List would have 101 entries, at most 100"):
+        await listed(FakeServer(routes))
+
+
+class Watcher:
+    """A Watch call under way."""
+
+    def __init__(self, server: FakeServer, service: str) -> None:
+        self.call = FakeStreamCall(WATCH)
+        self.call.requests.put_nowait(message("grpc.health.v1.HealthCheckRequest")(service=service).SerializeToString())
+        self.call.requests.put_nowait(None)
+        self.task = asyncio.ensure_future(health_streams(server)[WATCH].handler(self.call))
+
+    async def status(self) -> int:
+        """The next one that is sent."""
+        taken = asyncio.ensure_future(self.call.replies.get())
+        await asyncio.wait({taken, self.task}, return_when=asyncio.FIRST_COMPLETED)
+        if not taken.done():
+            taken.cancel()
+            self.task.result()
+        status: int = message("grpc.health.v1.HealthCheckResponse").FromString(taken.result()).status
+        return status
+
+
+@asynccontextmanager
+async def watching(server: FakeServer, service: str) -> AsyncIterator[Watcher]:
+    watcher = Watcher(server, service)
+    yield watcher
+    watcher.task.cancel()
+    with suppress(asyncio.CancelledError, InferError):
+        await watcher.task
+    assert not server.changes._waiters
+
+
+async def test_watch_sends_the_status_and_its_changes(server: FakeServer) -> None:
+    async with watching(server, "") as watcher:
+        assert await watcher.status() == SERVING
+        server.changes.notify()
+        server.ready = False
+        server.changes.notify()
+        assert await watcher.status() == NOT_SERVING
+        server.ready = True
+        server.changes.notify()
+        assert await watcher.status() == SERVING
+        assert watcher.call.replies.empty()
+
+
+async def test_watch_misses_no_change_while_a_client_does_not_read(server: FakeServer) -> None:
+    """Two replies fit: one on its way and one that waits for the client's window."""
+    async with watching(server, "") as watcher:
+        for ready in (True, False, True, False):
+            server.ready = ready
+            server.changes.notify()
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert [await watcher.status() for _ in range(2)] == [SERVING, NOT_SERVING]
+
+
+async def test_watch_of_a_service_that_comes_to_be(server: FakeServer) -> None:
+    async with watching(server, "new") as watcher:
+        assert await watcher.status() == SERVICE_UNKNOWN
+        server.routes.versions["new"] = [FakeVersion(b"new")]
+        server.changes.notify()
+        assert await watcher.status() == SERVING
+
+
+async def test_watch_ends_when_the_server_stops(server: FakeServer) -> None:
+    async with watching(server, "m") as watcher:
+        assert await watcher.status() == SERVING
+        server.stopping = True
+        server.changes.notify()
+        with pytest.raises(InferError, match="stopping") as raised:
+            await watcher.status()
+        assert raised.value.code == Unavailable.code
+
+
+async def test_watch_without_a_request(server: FakeServer) -> None:
+    call = FakeStreamCall(WATCH)
+    call.requests.put_nowait(None)
+    with pytest.raises(InferError, match="without its request") as raised:
+        await health_streams(server)[WATCH].handler(call)
+    assert raised.value.code == Internal.code

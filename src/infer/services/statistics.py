@@ -1,0 +1,66 @@
+"""ModelStatistics: a version's counters since it was loaded, with the meaning that Triton gives them.
+
+`success` is end to end; compute_* are per request, what its batch took. inference_count counts rows and execution_count
+batches. A fall of a counter is a new load of the version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infer.proto import message
+from infer.services.call import Handler, RoutesView, ServerView, VersionView, unary
+
+OK = 0
+
+
+def statistics_rpcs(server: ServerView) -> Mapping[str, Handler]:
+    """ModelStatistics by method."""
+
+    def model_statistics(request: Any) -> Any:
+        chosen = chosen_versions(server.routes, request.name, request.version)
+        return message("inference.ModelStatisticsResponse")(model_stats=[statistics_of(entry) for entry in chosen])
+
+    return {"ModelStatistics": unary("inference.ModelStatisticsRequest", model_statistics)}
+
+
+def chosen_versions(routes: RoutesView, name: str, version: str) -> Sequence[VersionView]:
+    """Every servable version where no name is given, those of a model, or one. Raises as RoutesView.lookup does."""
+    if name:
+        entry = routes.lookup(name, version)
+        if version:
+            return [entry]
+    return [entry for model, versions in routes.models() if name in ("", model)
+            for entry in sorted(versions, key=lambda entry: int(entry.version))]
+
+
+def statistics_of(entry: VersionView) -> Any:
+    stats = entry.stats_snapshot((), ())
+    calls = stats["calls"]
+    reply = message("inference.ModelStatistics")(
+        name=entry.name.decode(),
+        version=entry.version,
+        last_inference=stats["last_inference_ms"],
+        inference_count=stats["rows"],
+        execution_count=stats["batches"],
+    )
+    succeeded = calls[OK]
+    for kind, count, duration_ns in (
+            ("success", succeeded, stats["request_ns"]), ("fail", sum(calls) - succeeded, stats["failed_ns"]),
+            ("queue", succeeded, stats["queue_ns"]), ("compute_input", succeeded, stats["gather_ns"]),
+            ("compute_infer", succeeded, stats["run_ns"]), ("compute_output", succeeded, stats["scatter_ns"]),
+            ("cache_hit", 0, 0), ("cache_miss", 0, 0)):
+        _set(getattr(reply.inference_stats, kind), count, duration_ns)
+    for rows, count, gather_ns, run_ns, scatter_ns in stats["batch_sizes"]:
+        batch = reply.batch_stats.add(batch_size=rows)
+        _set(batch.compute_input, count, gather_ns)
+        _set(batch.compute_infer, count, run_ns)
+        _set(batch.compute_output, count, scatter_ns)
+    return reply
+
+
+def _set(duration: Any, count: int, duration_ns: int) -> None:
+    # Present even where it is zero, as Triton has it: readers of its JSON look each of them up.
+    duration.SetInParent()
+    duration.count, duration.ns = count, duration_ns
