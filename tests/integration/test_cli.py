@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from infer import __version__
-from infer.cli.client import CallFailed, Client, infer_request, outputs_of, random_inputs
+from infer.cli.client import CallFailed, Client, random_inputs, typed_inputs
 from infer.config import Settings, flag_of
 from tests.support import models
 from tests.support.command import EXAMPLES, SECONDS, Process, Serving, command_line, environment, run
@@ -58,7 +58,7 @@ def test_layouts(tmp_path: Path, write: Callable[[Path], Path], served: dict[str
             for model, version in served.items():
                 metadata = client.metadata(model)
                 assert list(metadata.versions) == [version]
-                reply = client.infer(infer_request(metadata, "", random_inputs(metadata)))
+                reply = client.infer(model, typed_inputs(metadata, random_inputs(metadata)))
                 assert (reply.model_name, reply.model_version) == (model, version)
         assert serving.stop() == DRAINED, serving.output
 
@@ -99,11 +99,10 @@ def test_outputs_that_are_not_tensors(tmp_path: Path) -> None:
             metadata = client.metadata("clf")
             assert [tensor.name for tensor in metadata.outputs] == ["label", "probabilities"]
             assert metadata.properties["outputs_not_served"] == "scores"
-            request = infer_request(metadata, "", random_inputs(metadata))
-            assert [output.name for output in outputs_of(client.infer(request))] == ["label", "probabilities"]
-            request.outputs.add(name="scores")
+            inputs = typed_inputs(metadata, random_inputs(metadata))
+            assert list(client.infer("clf", inputs)) == ["label", "probabilities"]
             with pytest.raises(CallFailed, match=r"INVALID_ARGUMENT: output 'scores' of model 'clf'.*zipmap=False"):
-                client.infer(request)
+                client.infer("clf", inputs, outputs=["scores"])
 
 
 def test_a_model_that_fails_beside_one_that_is_served(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ LEVELS = [
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "self_check", "ort_runtime",
      "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
-    {"http2_session", "grpc_stream", "protocol", "http2_client", "load_loop", "load_client"},
+    {"http2_session", "grpc_stream", "protocol", "direct_calls", "http2_client", "load_loop", "load_client"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 
@@ -127,7 +127,8 @@ PACKAGES = {
     "models": SHARED,
     "transport": SHARED | {"services"},
     "proto": set[str](),
-    "cli": SHARED | {"server", "observe", "services", "models"},
+    "client": {"errors", "proto"},
+    "cli": SHARED | {"server", "observe", "services", "models", "client"},
     "server": SHARED | {"services", "observe", "models", "transport"},
 }
 

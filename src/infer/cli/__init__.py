@@ -12,6 +12,7 @@ VERBS = {
     "call": "Call a model once and print its outputs.",
     "demo": "Serve the bundled models, call them with real data, show the results.",
     "bench": "Load a served model and report rate and latency.",
+    "health": "Exit 0 when a server is ready, for health checks.",
 }
 
 

@@ -34,18 +34,20 @@ def command(*, model: str, address: str, model_version: str, connections: int, s
     Exit status 1 when a call failed.
     """
     from infer._core import load_client
-    from infer.cli.client import INFER_PATH, Client, first_rows, infer_request, random_inputs, sample_of
+    from infer.cli.client import Client, first_rows, random_inputs, sample_of, typed_inputs
+    from infer.client.calls import INFER_PATH
+    from infer.client.messages import encode_request
 
     try:
         with Client(address, timeout=10.0) as client:
             metadata = client.metadata(model, model_version)
             sample = sample_of(metadata)
             arrays = first_rows(sample, 1) if sample else random_inputs(metadata)
-            request = infer_request(metadata, model_version, arrays)
+            request = encode_request(model, typed_inputs(metadata, arrays), version=model_version)
             # Once through the other client: an error in words comes before a count of failures.
-            client.infer(request)
-        result = load_client.run(address, INFER_PATH, request.SerializeToString(), connections, streams,
-                                 duration_s=duration, warmup_s=warmup, rate=rate)
+            client.call(INFER_PATH, request)
+        result = load_client.run(address, INFER_PATH, request, connections, streams, duration_s=duration,
+                                 warmup_s=warmup, rate=rate)
     except (InferError, ConnectionError) as error:
         click.echo(f"infer bench: {error}", err=True)
         raise SystemExit(1) from None

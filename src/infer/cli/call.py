@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from infer.errors import InferError, InvalidArgument
+from infer.proto import message
 
 SAMPLE_ROWS = 8
 
@@ -29,39 +30,40 @@ def command(*, model: str, inputs: tuple[str, ...], address: str, model_version:
 
     Without inputs the bundled examples get rows of their held-out data, any other model random data.
     """
-    from infer.cli.client import Client, infer_request, outputs_of
+    from infer.cli.client import Client, typed_inputs
+    from infer.client.calls import INFER_PATH
+    from infer.client.messages import decode_reply, encode_request
 
     try:
         with Client(address, timeout) as client:
             metadata = client.metadata(model, model_version)
             arrays, truth = _inputs(metadata, inputs)
-            request = infer_request(metadata, model_version, arrays)
+            request = encode_request(model, typed_inputs(metadata, arrays), version=model_version)
             if print_request:
-                from google.protobuf import json_format
-
-                click.echo(json_format.MessageToJson(request, preserving_proto_field_name=True, indent=None))
+                click.echo(_json_of(request))
                 return
             started = time.perf_counter()
-            reply = client.infer(request)
+            content = client.call(INFER_PATH, request)
             milliseconds = (time.perf_counter() - started) * 1e3
+        result = decode_reply(content)
     except InvalidArgument as error:
         raise click.UsageError(error.message) from None
     except InferError as error:
         click.echo(f"infer call: {error.message}", err=True)
         raise SystemExit(1) from None
-    outputs = outputs_of(reply)
+    outputs = {name: _printable(array, result.datatypes[name]) for name, array in result.items()}
     if as_json:
         click.echo(json.dumps({
-            "model_name": reply.model_name, "model_version": reply.model_version,
-            "outputs": [{"name": output.name, "datatype": output.datatype, "shape": list(output.values.shape),
-                         "data": _plain(output.values)} for output in outputs]}))
+            "model_name": result.model_name, "model_version": result.model_version,
+            "outputs": [{"name": name, "datatype": result.datatypes[name], "shape": list(array.shape),
+                         "data": _plain(array)} for name, array in outputs.items()]}))
         return
-    click.echo(f"{reply.model_name} version {reply.model_version}, {milliseconds:.1f} ms")
+    click.echo(f"{result.model_name} version {result.model_version}, {milliseconds:.1f} ms")
     for name, array in arrays.items():
         click.echo(f"sent {name} {list(array.shape)}")
-    for output in outputs:
-        click.echo(f"{output.name} {output.datatype} {list(output.values.shape)}")
-        click.echo(_readable(output.values))
+    for name, array in outputs.items():
+        click.echo(f"{name} {result.datatypes[name]} {list(array.shape)}")
+        click.echo(_readable(array))
     if truth is not None:
         click.echo("truth, from the held-out sample")
         click.echo(_readable(truth))
@@ -94,6 +96,21 @@ def _inputs(metadata: Any, given: tuple[str, ...]) -> tuple[dict[str, Any], Any]
         tensor = declared[name]
         arrays[name] = read_argument(name, text, tensor.datatype, tuple(tensor.shape), generator)
     return arrays, None
+
+
+def _json_of(request: bytes) -> str:
+    """An encoded ModelInferRequest as protobuf's JSON."""
+    from google.protobuf import json_format
+
+    decoded = message("inference.ModelInferRequest").FromString(request)
+    text: str = json_format.MessageToJson(decoded, preserving_proto_field_name=True, indent=None)
+    return text
+
+
+def _printable(array: Any, datatype: str) -> Any:
+    from infer.client.tensors import bf16_to_fp32
+
+    return bf16_to_fp32(array) if datatype == "BF16" else array
 
 
 def _plain(array: Any) -> list[Any]:

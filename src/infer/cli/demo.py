@@ -97,20 +97,19 @@ def command() -> None:
 def _show(address: str, model: str) -> bool:
     """One model's predictions, accuracy and speed; whether the accuracy is scikit-learn's."""
     from infer._core import load_client
-    from infer.cli.client import INFER_PATH, Client, infer_request, outputs_of
+    from infer.cli.client import Client
     from infer.cli.samples import load_sample
+    from infer.client.calls import INFER_PATH
+    from infer.client.messages import encode_request
 
     sample = load_sample(model)
     if sample is None:
         raise Unavailable(f"the sample of {model} is missing beside its model")
     predicted = []
     with Client(address, timeout=10.0) as client:
-        metadata = client.metadata(model)
         for row in range(sample.rows):
             arrays = {name: array[row:row + 1] for name, array in sample.inputs.items()}
-            request = infer_request(metadata, "", arrays)
-            outputs = {output.name: output.values for output in outputs_of(client.infer(request))}
-            predicted.append(int(outputs["label"][0]))
+            predicted.append(int(client.infer(model, arrays)["label"][0]))
     click.echo(f"\n{model}: {sample.rows} held-out rows, one call each")
     if model == "digits":
         click.echo(draw(sample.inputs["image"], predicted, sample.truth.tolist()))
@@ -122,7 +121,7 @@ def _show(address: str, model: str) -> bool:
     click.echo(f"  accuracy    {ours / sample.rows:.4f} ({ours} of {sample.rows}) through the server, "
                f"{theirs / sample.rows:.4f} ({theirs}) by scikit-learn; {same} predictions are equal")
 
-    payload = request.SerializeToString()
+    payload = encode_request(model, arrays)
     alone = load_client.run(address, INFER_PATH, payload, duration_s=LOAD_SECONDS, warmup_s=0.2)
     full = load_client.run(address, INFER_PATH, payload, CONNECTIONS, STREAMS, duration_s=LOAD_SECONDS, warmup_s=0.2)
     click.echo(f"  latency     {alone.p50_us:,.0f} us p50, {alone.p99_us:,.0f} us p99, one call at a time")

@@ -1,49 +1,16 @@
-"""Between numpy arrays and the raw tensors of the protocol, for our own clients."""
+"""Tensors from a command line: files, JSON, random values."""
 
 from __future__ import annotations
 
 import json
-import struct
 from typing import Any
 
 import numpy as np
 
+from infer.client.tensors import DTYPES, Array
 from infer.errors import InvalidArgument
 
-DTYPES = {"BOOL": "?", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "UINT8": "u1", "UINT16": "<u2",
-          "UINT32": "<u4", "UINT64": "<u8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 RANDOM_INTEGERS = 100
-
-Array = Any
-
-
-def encode(array: Array, datatype: str) -> bytes:
-    """Little-endian, row-major; BF16 from FP32 values, BYTES from text or bytes."""
-    if datatype == "BYTES":
-        items = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel()]
-        return b"".join(struct.pack("<I", len(item)) + item for item in items)
-    if datatype == "BF16":
-        bits = np.ascontiguousarray(array, "<f4").view("<u4")
-        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
-        rest = np.where(np.isnan(array), np.uint32(0x7FC00000), rounded)
-        return (rest >> 16).astype("<u2").tobytes()
-    return np.ascontiguousarray(array, DTYPES[datatype]).tobytes()
-
-
-def decode(content: bytes, datatype: str, shape: tuple[int, ...]) -> Array:
-    """The array of an output; BF16 as FP32, BYTES as objects."""
-    if datatype == "BYTES":
-        items, position = [], 0
-        while position < len(content):
-            (size,) = struct.unpack_from("<I", content, position)
-            items.append(content[position + 4:position + 4 + size])
-            position += 4 + size
-        array = np.empty(len(items), np.object_)
-        array[:] = items
-        return array.reshape(shape)
-    if datatype == "BF16":
-        return (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4").reshape(shape)
-    return np.frombuffer(content, DTYPES[datatype]).reshape(shape)
 
 
 def random_tensor(datatype: str, shape: tuple[int, ...], generator: Any) -> Array:

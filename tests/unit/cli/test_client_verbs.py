@@ -16,7 +16,7 @@ from infer.cli import main
 from infer.cli.bench import report
 from infer.cli.demo import chosen_rows, draw, serving_address
 from infer.cli.samples import EXAMPLES, examples_directory, load_sample
-from infer.cli.tensors import decode
+from infer.client.tensors import decode
 from infer.errors import ResourceExhausted
 from infer.proto import message
 from infer.services.inference import inference_service

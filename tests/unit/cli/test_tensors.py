@@ -1,4 +1,4 @@
-"""Tensors of our clients: to the wire and back, and what a command line may say."""
+"""Tensors as a command line gives them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infer.cli.tensors import DTYPES, decode, encode, random_tensor, read_argument
+from infer.cli.tensors import random_tensor, read_argument
+from infer.client.tensors import DTYPES, encode
 from infer.errors import InvalidArgument
 
 
 @pytest.mark.parametrize("datatype", DTYPES)
-@pytest.mark.parametrize("shape", [(2, 3), (), (0, 4)])
-def test_round_trip(datatype: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(2, -1, 3), (), (0, 4)])
+def test_random(datatype: str, shape: tuple[int, ...]) -> None:
     array = random_tensor(datatype, shape, np.random.default_rng(1))
-    back = decode(encode(array, datatype), datatype, shape)
-    assert back.dtype == np.dtype(DTYPES[datatype])
-    np.testing.assert_array_equal(back, array)
-
-
-def test_bytes() -> None:
-    array = np.array([[b"a\0", "\u00e9"], [b"", b"xyz"]], np.object_)
-    content = encode(array, "BYTES")
-    assert content == b"\2\0\0\0a\0\2\0\0\0\xc3\xa9\0\0\0\0\3\0\0\0xyz"
-    assert decode(content, "BYTES", (2, 2)).tolist() == [[b"a\0", b"\xc3\xa9"], [b"", b"xyz"]]
-
-
-@pytest.mark.parametrize(("value", "bits", "back"), [
-    (1.0, 0x3F80, 1.0), (-2.5, 0xC020, -2.5), (1 + 2**-9, 0x3F80, 1.0), (1 + 3 * 2**-8, 0x3F82, 1 + 2**-6),
-    (float("inf"), 0x7F80, float("inf")), (float("nan"), 0x7FC0, float("nan"))])
-def test_bf16_rounds_to_the_nearest(value: float, bits: int, back: float) -> None:
-    content = encode(np.array([value], np.float32), "BF16")
-    assert int.from_bytes(content, "little") == bits
-    decoded = decode(content, "BF16", (1,))
-    assert decoded.dtype == np.float32
-    np.testing.assert_array_equal(decoded, [back])
+    assert array.dtype == np.dtype(DTYPES[datatype])
+    assert array.shape == tuple(abs(size) for size in shape)
 
 
 def read(text: str, datatype: str = "FP32", shape: tuple[int, ...] = (-1, 2)) -> Any:

@@ -1,0 +1,74 @@
+"""What the synchronous and the asyncio client share: channel options, requests, and errors from grpcio's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import grpc
+
+from infer.client.retry import PUSHBACK
+from infer.errors import InferError, error_of
+from infer.proto import message
+
+SERVICE = "/inference.GRPCInferenceService/"
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+INFER_PATH = f"{SERVICE}ModelInfer"
+DEFAULT_TIMEOUT = 60.0
+SERVING = 1
+# No bound on messages of our own: the server's is the one that counts. A proxy set for web traffic is not for this.
+# After a connection that failed the next is tried within a call's first backoffs, not after a second.
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 5000))
+
+# A caller's metadata: keys in lower case; bytes where the key ends in -bin.
+Metadata = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
+
+
+class Query(NamedTuple):
+    """A unary call of anything but ModelInfer."""
+
+    path: str
+    request: bytes
+    reply: str      # full name of the message
+
+
+def server_ready() -> Query:
+    return Query(SERVICE + "ServerReady", b"", "inference.ServerReadyResponse")
+
+
+def model_ready(model: str, version: str) -> Query:
+    return _named("ModelReady", model, version)
+
+
+def model_metadata(model: str, version: str) -> Query:
+    return _named("ModelMetadata", model, version)
+
+
+def model_statistics(model: str, version: str) -> Query:
+    return _named("ModelStatistics", model, version)
+
+
+def health_check(service: str) -> Query:
+    request = message("grpc.health.v1.HealthCheckRequest")(service=service)
+    return Query(HEALTH_CHECK, request.SerializeToString(), "grpc.health.v1.HealthCheckResponse")
+
+
+def _named(method: str, model: str, version: str) -> Query:
+    request = message(f"inference.{method}Request")(name=model, version=version)
+    return Query(SERVICE + method, request.SerializeToString(), f"inference.{method}Response")
+
+
+def pairs(metadata: Metadata | None) -> tuple[tuple[str, str | bytes], ...]:
+    """Metadata as grpcio takes it."""
+    if metadata is None:
+        return ()
+    return tuple(metadata.items() if isinstance(metadata, Mapping) else metadata)
+
+
+def failure(error: Any) -> tuple[InferError, str | None]:
+    """Our error for grpcio's, and the server's pushback, None where it gave none."""
+    code: grpc.StatusCode = error.code()
+    trailers = dict(error.trailing_metadata() or ())
+    return error_of(code.value[0], error.details() or ""), trailers.get(PUSHBACK)
