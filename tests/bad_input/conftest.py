@@ -7,6 +7,7 @@ import pytest
 
 from tests.support import models
 from tests.support.h2_peer import Peer
+from tests.support.requests import add_raw, infer_request
 from tests.support.server import InProcess, in_process, write_repository
 
 MAX_ROWS = 8
@@ -19,7 +20,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
         "identity": models.identity(), "pair": models.add_sub(), "texts": models.identity("BYTES", ("batch", 2)),
         **{each.lower(): models.identity(each) for each in ("FP16", "INT8", "UINT8", "BOOL")}})
     with in_process(repository, max_batch_size=MAX_ROWS, gather_rows=MAX_ROWS,
-                    max_message_bytes=MAX_MESSAGE_BYTES) as served:
+                    max_message_bytes=MAX_MESSAGE_BYTES, executors=1) as served:
+        both = infer_request("pair")
+        add_raw(both, "x", "INT64", [1, 4], bytes(32))
+        add_raw(both, "z", "INT32", [1, 4], bytes(16))
+        served.fill_scratch(both)
         yield served
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support import models
 from tests.support.h2_peer import Peer
+from tests.support.requests import add_raw, infer_request
 from tests.support.server import InProcess, in_process, write_repository
 
 
@@ -21,6 +22,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path) -> Iterator[InProcess]:
     """One executor: what it runs keeps all else waiting."""
     with in_process(repository, executors=1) as served:
+        request = infer_request("identity")
+        add_raw(request, "x", "FP32", [1, 4], bytes(16))
+        served.fill_scratch(request)
         yield served
 
 
