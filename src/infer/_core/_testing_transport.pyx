@@ -7,11 +7,12 @@ test answers when and how it likes. One thread.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from infer._core.block cimport Block, block_data, block_new
+from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.clock cimport now_ns
 from infer._core cimport grpc_message
 from infer._core cimport grpc_stream
 from infer._core.grpc_stream cimport ColdCall, Stream, stream_free, stream_new
+from infer._core import http2_events
 from infer._core.http2_session cimport Http2Session, Limits, TransportStats
 from infer._core.request cimport Reply, Request, RequestSink, ResponseSink, Segment, request_free, request_new
 from infer._core.status cimport STATUS_CANCELLED
@@ -23,6 +24,7 @@ assert len(STATES) == grpc_stream.STREAM_STATES and len(EVENTS) == grpc_stream.S
 
 cdef enum:
     MAX_SEGMENTS = 64
+    ECHOED = 128
 
 
 def next_state(state: int, event: int) -> int:
@@ -344,3 +346,55 @@ cdef class SessionDriver:
     def refused(self) -> list[int]:
         """By RefusedKind."""
         return list(self.stats.refused)
+
+    def time_calls(self, client, message: bytes, reply: bytes, streams: int, rounds: int) -> int:
+        """Nanoseconds of `rounds` calls, `streams` to a read: feed, an answer of `reply` in submit, take_output."""
+        cdef int64_t total_ns = 0
+        cdef int64_t begin_ns
+        cdef int64_t done = 0
+        cdef bint more = False
+        cdef list pieces
+        cdef bytes data
+        self.session.sink = EchoSink(reply)
+        while done < rounds:
+            for _ in range(streams):
+                client.start(message)
+            data = b"".join(iter(client.take_output, b""))
+            begin_ns = now_ns()
+            self.feed(data)
+            pieces = self.session.take_output(1 << 24, &more)
+            total_ns += now_ns() - begin_ns
+            done += len(client.feed(b"".join(pieces)))
+        self.session.sink = self.sink
+        return total_ns
+
+
+cdef class EchoSink(RequestSink):
+    """Answers every call at once."""
+    cdef bytes content
+    cdef Request[ECHOED] requests          # more than a read brings
+    cdef int turn
+
+    def __cinit__(self, content: bytes):
+        self.content = content
+
+    cdef Request *open(self, ResponseSink sink, void *call, int64_t received_ns, int64_t deadline_ns) noexcept:
+        cdef Request *request = &self.requests[self.turn]
+        self.turn = (self.turn + 1) % ECHOED
+        request.sink = <void *> sink
+        request.call = call
+        return request
+
+    cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
+        cdef Segment segment
+        cdef Reply reply
+        block_unref(body)
+        memset(&reply, 0, sizeof(reply))
+        segment.block = block_new(<uint64_t> len(self.content))
+        segment.data = block_data(segment.block)
+        segment.size_bytes = <uint64_t> len(self.content)
+        memcpy(block_data(segment.block), <const char *> self.content, len(self.content))
+        reply.n_segments = 1
+        reply.segments = &segment
+        reply.pushback_ms = -1
+        (<ResponseSink> request.sink).finish(request.call, &reply)
