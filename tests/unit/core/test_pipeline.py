@@ -322,6 +322,22 @@ def test_f17_of_a_batch_that_fails_only_the_culprits_fail(stepped_clock: None) -
     bench.close()
 
 
+def test_the_runtimes_own_words_go_to_the_log_once_per_batch_and_not_to_callers() -> None:
+    entry = make_entry(gather())
+    bench = Bench(entry)
+    heard: list[tuple[object, str]] = []
+    bench.pipeline.on_run_failure = lambda *failure: heard.append(failure)
+    calls = [bench.call(int64_request([number])) for number in (99, 1, 98)]
+    bench.run_all()
+    assert [each for each, _ in heard] == [entry]
+    assert "Gather" in heard[0][1]
+    assert all("Gather" not in bench.outcome(call).message for call in calls)
+    bench.call(int64_request([2]))
+    bench.run_all()
+    assert len(heard) == 1
+    bench.close()
+
+
 def test_a_held_reply_survives_what_comes_after_it() -> None:
     bench = Bench(make_entry(identity("FP32", WIDE)))
     first = bench.call(wide_request(5_000))
