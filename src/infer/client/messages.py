@@ -60,9 +60,9 @@ def encode_request(model: str, inputs: Mapping[str, Any], *, version: str = "", 
     request = message("inference.ModelInferRequest")(model_name=model, model_version=version, id=request_id)
     raw: list[Raw] = []
     for name, given in inputs.items():
-        array, datatype = _typed(name, given)
-        request.inputs.add(name=name, datatype=datatype, shape=array.shape)
-        raw.append(encode(array, datatype))
+        shape, datatype, content = _tensor(name, given)
+        request.inputs.add(name=name, datatype=datatype, shape=shape)
+        raw.append(content)
     for name in outputs or ():
         request.outputs.add(name=name)
     for name, value in (parameters or {}).items():
@@ -73,12 +73,12 @@ def encode_request(model: str, inputs: Mapping[str, Any], *, version: str = "", 
     return b"".join(parts)
 
 
-def _typed(name: str, given: Any) -> tuple[Array, str]:
+def _tensor(name: str, given: Any) -> tuple[tuple[int, ...], str, Raw]:
+    """Shape, datatype and raw content of an input."""
     try:
-        if isinstance(given, Tensor):
-            return np.asarray(given.values), given.datatype
-        array = np.asarray(given)
-        return array, datatype_of(array)
+        array = np.asarray(given.values if isinstance(given, Tensor) else given)
+        datatype = given.datatype if isinstance(given, Tensor) else datatype_of(array)
+        return array.shape, datatype, encode(array, datatype)
     except (ValueError, InvalidArgument) as error:
         raise InvalidArgument(f"input {name!r}: {error}") from None
 
