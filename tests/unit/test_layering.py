@@ -19,7 +19,7 @@ LEVELS = [
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "self_check", "ort_runtime",
      "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
-    {"http2_session", "grpc_stream", "protocol", "direct_calls", "http2_client", "load_loop", "load_client"},
+    {"flush_buffer", "reply_fields", "http2_session", "http2_events", "grpc_stream", "protocol", "direct_calls", "http2_client", "load_loop", "load_client"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 
@@ -42,14 +42,16 @@ INSIDE = {
     "batcher": {"batch_policy"},
     "batch": {"ort_run"},
     "executor": {"batcher", "batch"},
-    "protocol": {"http2_session"},
-    "http2_session": {"grpc_stream"},
+    "protocol": {"http2_session", "http2_events"},
+    "http2_events": {"http2_session", "grpc_stream", "flush_buffer", "reply_fields"},
+    "http2_session": {"grpc_stream", "flush_buffer", "reply_fields"},
     "load_loop": {"http2_client"},
     "load_client": {"load_loop", "http2_client"},
 }
 
 LIBRARIES = {
-    "capi.nghttp2": {"http2_session"},
+    # reply_fields fills the structs of header fields; it does not link the library.
+    "capi.nghttp2": {"http2_session", "http2_events", "reply_fields"},
     # load_loop names the library's error codes; it does not link it.
     "capi.nghttp2_client": {"http2_client", "load_loop"},
     "capi.onnxruntime": {"ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session"},

@@ -6,9 +6,21 @@ a table of cold handlers.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from infer._core.capi.nghttp2 cimport nghttp2_session
+from infer._core.capi.nghttp2 cimport (
+    nghttp2_data_source_read_callback, nghttp2_option, nghttp2_session, nghttp2_session_callbacks)
+from infer._core.flush_buffer cimport FlushBuffer
 from infer._core.grpc_stream cimport Stream
 from infer._core.request cimport Reply, RequestSink, ResponseSink
+from infer._core.tensor cimport ErrorText
+
+# One of each for all sessions: the loop thread writes one refusal, and flushes one connection, at a time.
+cdef ErrorText error
+cdef FlushBuffer output
+cdef uint8_t[8] DRAIN_PING                 # the payload of the PING between the two GOAWAYs
+
+# Called once by http2_events, with what nghttp2 calls back.
+cdef void use_events(nghttp2_session_callbacks *table, nghttp2_option *chosen,
+                     nghttp2_data_source_read_callback reader) noexcept
 
 cdef enum RefusedKind:
     REFUSED_HEADERS = 0          # a header block over the limit
@@ -71,12 +83,6 @@ cdef class Http2Session(ResponseSink):
     cdef bint draining
     cdef bint last_goaway
     cdef bint closed
-    cdef uint8_t *scratch                  # while output is taken: where frames are joined
-    cdef uint64_t scratched
-    cdef uint64_t taken
-    cdef uint64_t take_limit
-    cdef bint blocked                      # output stopped at take_limit
-    cdef list pieces
 
     cdef int start(self) except -1
     # Consumes what came. 0, or -1: the connection is to be closed after what is still to be sent.
@@ -101,8 +107,6 @@ cdef class Http2Session(ResponseSink):
     cdef void set_early(self, Stream *stream, bint early) noexcept
     cdef void say_last_goaway(self) noexcept
     cdef void drop(self, Stream *stream) noexcept
-    cdef int put_bytes(self, const uint8_t *data, uint64_t size_bytes) except -1
-    cdef int cut_piece(self) except -1
     # GOAWAY, a PING, and once it is answered the last GOAWAY; streams under way finish.
     cdef void drain(self) noexcept
     # Ends every call with UNAVAILABLE and the session with GOAWAY.

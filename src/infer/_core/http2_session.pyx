@@ -1,48 +1,38 @@
-"""One HTTP/2 connection's protocol over libnghttp2. See http2_session.pxd.
+"""One HTTP/2 connection's protocol over libnghttp2. See http2_session.pxd; what nghttp2 calls back is in http2_events.
 
-nghttp2 calls back while it consumes input; a callback that fails stops the session. Nothing here calls into asyncio:
-what has to be written is noted in `flushes`, cold calls go out through `spawn`.
+Nothing here calls into asyncio: what has to be written is noted in `flushes`, cold calls go out through `spawn`.
 Sources: RFC 9113; gRPC `doc/PROTOCOL-HTTP2.md`; nghttp2's programmers' guide.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport INT64_MAX
-from libc.stdio cimport snprintf
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcpy
 
-from infer._core.block cimport Block, BlockView, block_data, block_new, block_unref
+from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.capi.nghttp2 cimport *
 from infer._core.clock cimport now_ns
 from infer._core.debug cimport LIVE_SESSION, count_live
-from infer._core.grpc_message cimport PREFIX_BYTES, encodable_bytes, percent_encode, prefix_length, write_prefix
+from infer._core.grpc_message cimport PREFIX_BYTES, prefix_length, write_prefix
 from infer._core.grpc_stream cimport (
-    EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, SEEN_ENCODING, SEEN_PATH, SEEN_TE, SEEN_TIMEOUT,
-    STREAM_HEADERS, STREAM_MESSAGE, ColdCall, advance, check_headers, check_message,
-    on_data, on_field, set_segments, stream_free, stream_new)
+    EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT,
+    STREAM_MESSAGE, ColdCall, advance, check_headers, check_message, set_segments, stream_free)
+from infer._core.reply_fields cimport Refusal, build_refusal, reply_head
 from infer._core.request cimport Request, Segment
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
     STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE, STATUS_UNIMPLEMENTED)
-from infer._core.tensor cimport ErrorText, say, say_name
+from infer._core.tensor cimport say, say_name
 
 cdef enum:
-    SCRATCH_BYTES = 65536
-    UNCOPIED_BYTES = 4096        # a segment with at least this left is sent from its Block
-    EMPTY_FRAMES = 16
-    MAX_FIELDS = 8
-    MESSAGE_BYTES = 1024         # of grpc-message, percent-encoded
     ERR_TOO_MANY_CONTINUATIONS = -905    # declared since 1.61; distributions' patched older ones return it too
 
-cdef const char *HOT_PATH = "/inference.GRPCInferenceService/ModelInfer"
-cdef uint64_t HOT_PATH_BYTES = 42
-cdef uint8_t[8] DRAIN_PING = [0x69, 0x6e, 0x66, 0x65, 0x72, 0x2d, 0x67, 0x6f]
-cdef uint8_t[SCRATCH_BYTES] scratch_room
-# One for all sessions: the loop thread alone writes refusals, one at a time.
-cdef ErrorText error
+DRAIN_PING[:] = [0x69, 0x6e, 0x66, 0x65, 0x72, 0x2d, 0x67, 0x6f]
+output = FlushBuffer()
 
 cdef nghttp2_session_callbacks *callbacks = NULL
 cdef nghttp2_option *options = NULL
+cdef nghttp2_data_source_read_callback read_reply = NULL
 cdef nghttp2_mem memory
 memory.mem_user_data = NULL
 memory.malloc = slab_malloc
@@ -51,250 +41,12 @@ memory.calloc = slab_calloc
 memory.realloc = slab_realloc
 
 
-cdef nghttp2_nv field(const char *name, size_t name_bytes, const char *value, size_t value_bytes) noexcept:
-    """A header field whose name and value outlive the session."""
-    cdef nghttp2_nv nv
-    nv.name = <uint8_t *> name
-    nv.namelen = name_bytes
-    nv.value = <uint8_t *> value
-    nv.valuelen = value_bytes
-    nv.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE
-    return nv
-
-
-cdef nghttp2_nv passing_field(const char *name, size_t name_bytes, const char *value, size_t value_bytes) noexcept:
-    """A header field whose value is gone after the call."""
-    cdef nghttp2_nv nv = field(name, name_bytes, value, value_bytes)
-    nv.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME
-    return nv
-
-cdef nghttp2_nv[2] reply_fields
-reply_fields[0] = field(":status", 7, "200", 3)
-reply_fields[1] = field("content-type", 12, "application/grpc", 16)
-cdef nghttp2_nv[1] ok_trailer
-ok_trailer[0] = field("grpc-status", 11, "0", 1)
-
-
-# Callbacks. `user_data` is the Http2Session, borrowed: it outlives its nghttp2 session.
-
-cdef Stream *stream_of(nghttp2_session *session, int32_t stream_id) noexcept:
-    return <Stream *> nghttp2_session_get_stream_user_data(session, stream_id)
-
-
-cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
-    cdef Http2Session self = <Http2Session> user_data
-    cdef Stream *stream
-    if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
-        return 0
-    stream = stream_new(frame.hd.stream_id, self.now)
-    if stream == NULL:
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-    stream.next = self.streams
-    if self.streams != NULL:
-        self.streams.prev = stream
-    self.streams = stream
-    self.n_streams += 1
-    self.stats.streams += 1
-    self.stats.streams_total += 1
-    nghttp2_session_set_stream_user_data(session, frame.hd.stream_id, stream)
-    return 0
-
-
-cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_bytes,
-                   const uint8_t *value, size_t value_bytes, uint8_t flags, void *user_data) noexcept:
-    cdef Http2Session self = <Http2Session> user_data
-    cdef Stream *stream = stream_of(session, frame.hd.stream_id)
-    cdef int code
-    if stream == NULL or stream.dead or stream.state != STREAM_HEADERS:
-        return 0
-    error.size_bytes = 0
-    code = on_field(stream, name, name_bytes, value, value_bytes, self.limits.header_bytes, &error)
-    if code != STATUS_OK:
-        self.stats.refused[<int> REFUSED_HEADERS] += 1
-        self.refuse(stream, 200, code)
-        return 0
-    if name[0] == c':':
-        if name_bytes == 5 and memcmp(name, b":path", 5) == 0:
-            stream.seen |= SEEN_PATH
-            if value_bytes == HOT_PATH_BYTES and memcmp(value, HOT_PATH, HOT_PATH_BYTES) == 0:
-                stream.hot = 1
-            else:
-                self.open_cold(stream, value[:value_bytes])
-    elif stream.cold != NULL:
-        (<ColdCall> stream.cold).fields.append((name[:name_bytes], value[:value_bytes]))
-    return 0
-
-
-cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_bytes,
-                           const uint8_t *value, size_t value_bytes, uint8_t flags, void *user_data) noexcept:
-    """nghttp2 would drop a field with a bad value: a request that it came with is malformed (RFC 9113, 8.1.1)."""
-    cdef Stream *stream = stream_of(session, frame.hd.stream_id)
-    if stream != NULL and not stream.dead:
-        stream.dead = 1
-        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_PROTOCOL_ERROR)
-    return 0
-
-
-cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
-    cdef Http2Session self = <Http2Session> user_data
-    cdef Stream *stream
-    cdef bint end_stream = (frame.hd.flags & NGHTTP2_FLAG_END_STREAM) != 0
-    if frame.hd.type == NGHTTP2_DATA:
-        if end_stream:
-            self.empty_frames = 0
-            stream = stream_of(session, frame.hd.stream_id)
-            if stream != NULL and not stream.dead:
-                self.message_end(stream)
-        elif frame.hd.length <= frame.data.padlen:
-            self.empty_frames += 1
-            if self.empty_frames > EMPTY_FRAMES:
-                self.stats.refused[<int> REFUSED_EMPTY_FRAMES] += 1
-                self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
-        else:
-            self.empty_frames = 0
-    elif frame.hd.type == NGHTTP2_HEADERS:
-        stream = stream_of(session, frame.hd.stream_id)
-        if stream == NULL or stream.dead:
-            return 0
-        if stream.state == STREAM_HEADERS:
-            self.headers_end(stream, end_stream)
-        elif end_stream:
-            # Trailers from a client end its message as END_STREAM on DATA does.
-            self.message_end(stream)
-    elif frame.hd.type == NGHTTP2_SETTINGS:
-        if frame.hd.flags & NGHTTP2_FLAG_ACK:
-            self.settled = True
-        else:
-            self.greeted = True
-    elif frame.hd.type == NGHTTP2_PING:
-        if frame.hd.flags & NGHTTP2_FLAG_ACK and self.draining and memcmp(frame.ping.opaque_data, DRAIN_PING, 8) == 0:
-            self.say_last_goaway()
-    return 0
-
-
-cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_id, const uint8_t *data,
-                       size_t size_bytes, void *user_data) noexcept:
-    cdef Http2Session self = <Http2Session> user_data
-    cdef Stream *stream = stream_of(session, stream_id)
-    cdef int code
-    if stream == NULL or stream.state != STREAM_MESSAGE or stream.dead:
-        return 0
-    error.size_bytes = 0
-    code = on_data(
-        stream, data, size_bytes, self.limits.max_message_bytes,
-        self.buffered_bytes + self.outbound_bytes > self.limits.connection_buffered_bytes
-        or self.stats.buffered_bytes + self.stats.outbound_bytes > self.limits.process_buffered_bytes, &error)
-    self.buffered_bytes += size_bytes
-    self.stats.buffered_bytes += size_bytes
-    stream.buffered_bytes += size_bytes
-    if code != STATUS_OK:
-        if code == STATUS_RESOURCE_EXHAUSTED:
-            self.count_refused(stream)
-        self.refuse(stream, 200, code)
-    return 0
-
-
-cdef int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t error_code, void *user_data) noexcept:
-    cdef Stream *stream = stream_of(session, stream_id)
-    if stream != NULL:
-        (<Http2Session> user_data).drop(stream)
-    return 0
-
-
-cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
-    """A call that was answered before its request ended: tell the client to stop sending (RFC 9113, 8.1)."""
-    cdef Http2Session self = <Http2Session> user_data
-    cdef Stream *stream
-    if frame.hd.type == NGHTTP2_RST_STREAM and frame.rst_stream.error_code == NGHTTP2_REFUSED_STREAM:
-        self.stats.refused[<int> REFUSED_STREAMS] += 1
-    if self.early_replies > 0 and frame.hd.type == NGHTTP2_HEADERS and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-        stream = stream_of(session, frame.hd.stream_id)
-        if stream != NULL and stream.early:
-            self.set_early(stream, False)
-            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
-    return 0
-
-
-cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *room, size_t room_bytes, uint32_t *flags,
-                        nghttp2_data_source *source, void *user_data) noexcept:
-    """Fills a DATA frame from the reply's segments: small ones are copied, the rest of a large one goes uncopied."""
-    cdef Stream *stream = <Stream *> source.ptr
-    cdef Segment *segment
-    cdef uint64_t filled = 0
-    cdef uint64_t copied = 0
-    cdef uint64_t left
-    while stream.segment < stream.n_segments and filled < room_bytes:
-        segment = &stream.segments[stream.segment]
-        left = segment.size_bytes - stream.sent
-        if left >= UNCOPIED_BYTES:
-            if filled == 0:
-                flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
-                filled = left if left < room_bytes else room_bytes
-                if filled == left and stream.segment + 1 == stream.n_segments:
-                    flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
-                    nghttp2_submit_trailer(session, stream_id, ok_trailer, 1)
-            break
-        if left > room_bytes - filled:
-            left = room_bytes - filled
-        memcpy(room + filled, segment.data + stream.sent, left)
-        filled += left
-        copied += left
-        stream.sent += left
-        if stream.sent == segment.size_bytes:
-            block_unref(segment.block)
-            stream.segment += 1
-            stream.sent = 0
-    if stream.segment == stream.n_segments:
-        flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
-        nghttp2_submit_trailer(session, stream_id, ok_trailer, 1)
-    (<Http2Session> user_data).handed_out(stream, copied)
-    return <ssize_t> filled
-
-
-cdef int send_uncopied(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t size_bytes,
-                       nghttp2_data_source *source, void *user_data) noexcept:
-    cdef Http2Session self = <Http2Session> user_data
-    cdef Stream *stream = <Stream *> source.ptr
-    cdef Segment *segment = &stream.segments[stream.segment]
-    cdef uint64_t start = <uint64_t> (segment.data - block_data(segment.block)) + stream.sent
-    if self.taken >= self.take_limit:
-        self.blocked = True
-        return NGHTTP2_ERR_WOULDBLOCK
-    try:
-        self.put_bytes(head, 9)
-        self.cut_piece()
-        self.pieces.append(BlockView.over(segment.block, start, size_bytes))
-    except MemoryError:
-        return NGHTTP2_ERR_CALLBACK_FAILURE
-    self.taken += size_bytes
-    self.handed_out(stream, size_bytes)
-    stream.sent += size_bytes
-    if stream.sent == segment.size_bytes:
-        block_unref(segment.block)
-        stream.segment += 1
-        stream.sent = 0
-    return 0
-
-
-cdef int prepare() except -1:
-    """Callbacks and options, shared by all sessions of the process."""
-    global callbacks, options
-    if nghttp2_session_callbacks_new(&callbacks) != 0 or nghttp2_option_new(&options) != 0:
-        raise MemoryError("no memory for nghttp2")
-    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
-    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
-    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header)
-    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv)
-    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send)
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)
-    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
-    nghttp2_session_callbacks_set_send_data_callback(callbacks, send_uncopied)
-    nghttp2_option_set_no_closed_streams(options, 1)
-    # The library's limit takes a token per incoming reset and would cut clients that cancel or time out often.
-    infer_set_reset_rate(options, 1 << 40, 1 << 40)
-    return 0
-
-prepare()
+cdef void use_events(nghttp2_session_callbacks *table, nghttp2_option *chosen,
+                     nghttp2_data_source_read_callback reader) noexcept:
+    global callbacks, options, read_reply
+    callbacks = table
+    options = chosen
+    read_reply = reader
 
 
 cdef class Http2Session(ResponseSink):
@@ -308,6 +60,8 @@ cdef class Http2Session(ResponseSink):
     cdef int start(self) except -1:
         """Opens the nghttp2 session and queues our SETTINGS and window."""
         cdef nghttp2_settings_entry[3] settings
+        if callbacks == NULL:
+            raise RuntimeError("http2_events has to be imported first")
         if nghttp2_session_server_new3(&self.session, callbacks, <void *> self, options, &memory) != 0:
             raise MemoryError("no memory for an HTTP/2 session")
         count_live(LIVE_SESSION, 1)
@@ -519,7 +273,7 @@ cdef class Http2Session(ResponseSink):
         self.stats.outbound_bytes += stream.outbound_bytes
         provider.source.ptr = stream
         provider.read_callback = read_reply
-        nghttp2_submit_response(self.session, stream.id, reply_fields, 2, &provider)
+        nghttp2_submit_response(self.session, stream.id, reply_head, 2, &provider)
 
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept:
         """Ends a call that the transport itself turns down, with the text in `error`."""
@@ -536,38 +290,10 @@ cdef class Http2Session(ResponseSink):
     cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message,
                              uint32_t message_bytes, int64_t pushback_ms) noexcept:
         """A reply without a message: one HEADERS frame with END_STREAM (Trailers-Only)."""
-        cdef nghttp2_nv[MAX_FIELDS] fields
-        cdef char[4] status_text
-        cdef char[4] code_text
-        cdef char[24] pushback_text
-        cdef uint8_t[MESSAGE_BYTES] encoded
-        cdef uint64_t encoded_bytes
-        cdef int n = 0
-        snprintf(status_text, 4, "%d", http_status)
-        snprintf(code_text, 4, "%d", code)
-        fields[n] = passing_field(":status", 7, status_text, 3)
-        n += 1
-        fields[n] = reply_fields[1]
-        n += 1
-        fields[n] = passing_field("grpc-status", 11, code_text, 1 if code < 10 else 2)
-        n += 1
-        if message_bytes > 0:
-            encoded_bytes = encodable_bytes(<const uint8_t *> message, message_bytes, MESSAGE_BYTES)
-            encoded_bytes = percent_encode(<const uint8_t *> message, encoded_bytes, encoded)
-            fields[n] = passing_field("grpc-message", 12, <const char *> encoded, encoded_bytes)
-            fields[n].flags |= NGHTTP2_NV_FLAG_NO_INDEX
-            n += 1
-        if pushback_ms >= 0:
-            fields[n] = passing_field("grpc-retry-pushback-ms", 22, pushback_text,
-                                      <size_t> snprintf(pushback_text, 24, "%lld", <long long> pushback_ms))
-            n += 1
-        if stream.seen & SEEN_ENCODING:
-            fields[n] = field("grpc-accept-encoding", 20, "identity", 8)
-            n += 1
-        if http_status == 405:
-            fields[n] = field("allow", 5, "POST", 4)
-            n += 1
-        nghttp2_submit_response(self.session, stream.id, fields, n, NULL)
+        cdef Refusal refusal
+        build_refusal(&refusal, http_status, code, message, message_bytes, pushback_ms,
+                      (stream.seen & SEEN_ENCODING) != 0)
+        nghttp2_submit_response(self.session, stream.id, refusal.fields, refusal.n_fields, NULL)
 
     cdef void drop(self, Stream *stream) noexcept:
         """nghttp2 has closed the stream, or the connection is gone."""
@@ -610,48 +336,23 @@ cdef class Http2Session(ResponseSink):
     cdef bint wants_output(self) noexcept:
         return not self.closed and nghttp2_session_want_write(self.session) != 0
 
-    cdef int put_bytes(self, const uint8_t *data, uint64_t size_bytes) except -1:
-        if self.scratched + size_bytes > SCRATCH_BYTES:
-            self.cut_piece()
-        if size_bytes > SCRATCH_BYTES:
-            self.pieces.append(PyBytes_FromStringAndSize(<const char *> data, <Py_ssize_t> size_bytes))
-            return 0
-        memcpy(self.scratch + self.scratched, data, size_bytes)
-        self.scratched += size_bytes
-        return 0
-
-    cdef int cut_piece(self) except -1:
-        if self.scratched > 0:
-            self.pieces.append(PyBytes_FromStringAndSize(<const char *> self.scratch, <Py_ssize_t> self.scratched))
-            self.scratched = 0
-        return 0
-
     cdef list take_output(self, uint64_t limit_bytes, bint *more):
         cdef const uint8_t *frame
         cdef ssize_t size_bytes
         more[0] = False
         if self.closed:
             return None
-        self.scratch = scratch_room
-        self.scratched = 0
-        self.pieces = []
-        self.taken = 0
-        self.take_limit = limit_bytes
-        self.blocked = False
-        while self.taken < limit_bytes:
+        output.begin(limit_bytes)
+        while not output.is_full():
             size_bytes = nghttp2_session_mem_send(self.session, &frame)
             if size_bytes < 0:
                 raise MemoryError(f"nghttp2: {nghttp2_strerror(<int> size_bytes).decode()}")
             if size_bytes == 0:
                 break
-            self.put_bytes(frame, <uint64_t> size_bytes)
-            self.taken += <uint64_t> size_bytes
-        more[0] = self.blocked or self.taken >= limit_bytes
-        self.cut_piece()
-        self.stats.sent_bytes += <int64_t> self.taken
-        pieces = self.pieces
-        self.pieces = None
-        return pieces or None
+            output.put(frame, <uint64_t> size_bytes)
+        more[0] = output.blocked or output.is_full()
+        self.stats.sent_bytes += <int64_t> output.taken_bytes
+        return output.take()
 
     cdef bint is_done(self) noexcept:
         if self.closed:

@@ -1,0 +1,246 @@
+"""What libnghttp2 tells about a connection, passed on to its Http2Session.
+
+The callbacks run inside `nghttp2_session_mem_recv` and `_mem_send`, on the loop thread. One that fails stops the
+session. `user_data` is the Http2Session, borrowed: it outlives its nghttp2 session. Importing this module registers them.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from infer._core.block cimport block_data, block_unref
+from infer._core.capi.nghttp2 cimport *
+from infer._core.grpc_stream cimport (
+    SEEN_PATH, STREAM_HEADERS, STREAM_MESSAGE, ColdCall, Stream, on_data, on_field, stream_new)
+from infer._core.http2_session cimport (
+    DRAIN_PING, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_STREAMS, Http2Session, error, output, use_events)
+from infer._core.reply_fields cimport ok_trailer
+from infer._core.request cimport Segment
+from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED
+
+cdef enum:
+    UNCOPIED_BYTES = 4096        # a segment with at least this left is sent from its Block
+    EMPTY_FRAMES = 16
+    FRAME_HEAD_BYTES = 9
+
+cdef const char *HOT_PATH = "/inference.GRPCInferenceService/ModelInfer"
+cdef uint64_t HOT_PATH_BYTES = 42
+
+
+cdef Stream *stream_of(nghttp2_session *session, int32_t stream_id) noexcept:
+    return <Stream *> nghttp2_session_get_stream_user_data(session, stream_id)
+
+
+cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
+    cdef Http2Session self = <Http2Session> user_data
+    cdef Stream *stream
+    if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
+        return 0
+    stream = stream_new(frame.hd.stream_id, self.now)
+    if stream == NULL:
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    stream.next = self.streams
+    if self.streams != NULL:
+        self.streams.prev = stream
+    self.streams = stream
+    self.n_streams += 1
+    self.stats.streams += 1
+    self.stats.streams_total += 1
+    nghttp2_session_set_stream_user_data(session, frame.hd.stream_id, stream)
+    return 0
+
+
+cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_bytes,
+                   const uint8_t *value, size_t value_bytes, uint8_t flags, void *user_data) noexcept:
+    cdef Http2Session self = <Http2Session> user_data
+    cdef Stream *stream = stream_of(session, frame.hd.stream_id)
+    cdef int code
+    if stream == NULL or stream.dead or stream.state != STREAM_HEADERS:
+        return 0
+    error.size_bytes = 0
+    code = on_field(stream, name, name_bytes, value, value_bytes, self.limits.header_bytes, &error)
+    if code != STATUS_OK:
+        self.stats.refused[<int> REFUSED_HEADERS] += 1
+        self.refuse(stream, 200, code)
+        return 0
+    if name[0] == c':':
+        if name_bytes == 5 and memcmp(name, b":path", 5) == 0:
+            stream.seen |= SEEN_PATH
+            if value_bytes == HOT_PATH_BYTES and memcmp(value, HOT_PATH, HOT_PATH_BYTES) == 0:
+                stream.hot = 1
+            else:
+                self.open_cold(stream, value[:value_bytes])
+    elif stream.cold != NULL:
+        (<ColdCall> stream.cold).fields.append((name[:name_bytes], value[:value_bytes]))
+    return 0
+
+
+cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_bytes,
+                           const uint8_t *value, size_t value_bytes, uint8_t flags, void *user_data) noexcept:
+    """nghttp2 would drop a field with a bad value: a request that it came with is malformed (RFC 9113, 8.1.1)."""
+    cdef Stream *stream = stream_of(session, frame.hd.stream_id)
+    if stream != NULL and not stream.dead:
+        stream.dead = 1
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_PROTOCOL_ERROR)
+    return 0
+
+
+cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
+    cdef Http2Session self = <Http2Session> user_data
+    cdef Stream *stream
+    cdef bint end_stream = (frame.hd.flags & NGHTTP2_FLAG_END_STREAM) != 0
+    if frame.hd.type == NGHTTP2_DATA:
+        if end_stream:
+            self.empty_frames = 0
+            stream = stream_of(session, frame.hd.stream_id)
+            if stream != NULL and not stream.dead:
+                self.message_end(stream)
+        elif frame.hd.length <= frame.data.padlen:
+            self.empty_frames += 1
+            if self.empty_frames > EMPTY_FRAMES:
+                self.stats.refused[<int> REFUSED_EMPTY_FRAMES] += 1
+                self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+        else:
+            self.empty_frames = 0
+    elif frame.hd.type == NGHTTP2_HEADERS:
+        stream = stream_of(session, frame.hd.stream_id)
+        if stream == NULL or stream.dead:
+            return 0
+        if stream.state == STREAM_HEADERS:
+            self.headers_end(stream, end_stream)
+        elif end_stream:
+            # Trailers from a client end its message as END_STREAM on DATA does.
+            self.message_end(stream)
+    elif frame.hd.type == NGHTTP2_SETTINGS:
+        if frame.hd.flags & NGHTTP2_FLAG_ACK:
+            self.settled = True
+        else:
+            self.greeted = True
+    elif frame.hd.type == NGHTTP2_PING:
+        if frame.hd.flags & NGHTTP2_FLAG_ACK and self.draining and memcmp(frame.ping.opaque_data, DRAIN_PING, 8) == 0:
+            self.say_last_goaway()
+    return 0
+
+
+cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_id, const uint8_t *data,
+                       size_t size_bytes, void *user_data) noexcept:
+    cdef Http2Session self = <Http2Session> user_data
+    cdef Stream *stream = stream_of(session, stream_id)
+    cdef int code
+    if stream == NULL or stream.state != STREAM_MESSAGE or stream.dead:
+        return 0
+    error.size_bytes = 0
+    code = on_data(
+        stream, data, size_bytes, self.limits.max_message_bytes,
+        self.buffered_bytes + self.outbound_bytes > self.limits.connection_buffered_bytes
+        or self.stats.buffered_bytes + self.stats.outbound_bytes > self.limits.process_buffered_bytes, &error)
+    self.buffered_bytes += size_bytes
+    self.stats.buffered_bytes += size_bytes
+    stream.buffered_bytes += size_bytes
+    if code != STATUS_OK:
+        if code == STATUS_RESOURCE_EXHAUSTED:
+            self.count_refused(stream)
+        self.refuse(stream, 200, code)
+    return 0
+
+
+cdef int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t error_code, void *user_data) noexcept:
+    cdef Stream *stream = stream_of(session, stream_id)
+    if stream != NULL:
+        (<Http2Session> user_data).drop(stream)
+    return 0
+
+
+cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
+    """A call that was answered before its request ended: tell the client to stop sending (RFC 9113, 8.1)."""
+    cdef Http2Session self = <Http2Session> user_data
+    cdef Stream *stream
+    if frame.hd.type == NGHTTP2_RST_STREAM and frame.rst_stream.error_code == NGHTTP2_REFUSED_STREAM:
+        self.stats.refused[<int> REFUSED_STREAMS] += 1
+    if self.early_replies > 0 and frame.hd.type == NGHTTP2_HEADERS and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+        stream = stream_of(session, frame.hd.stream_id)
+        if stream != NULL and stream.early:
+            self.set_early(stream, False)
+            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
+    return 0
+
+
+cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *room, size_t room_bytes, uint32_t *flags,
+                        nghttp2_data_source *source, void *user_data) noexcept:
+    """Fills a DATA frame from the reply's segments: small ones are copied, the rest of a large one goes uncopied."""
+    cdef Stream *stream = <Stream *> source.ptr
+    cdef Segment *segment
+    cdef uint64_t filled = 0
+    cdef uint64_t copied = 0
+    cdef uint64_t left
+    while stream.segment < stream.n_segments and filled < room_bytes:
+        segment = &stream.segments[stream.segment]
+        left = segment.size_bytes - stream.sent
+        if left >= UNCOPIED_BYTES:
+            if filled == 0:
+                flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
+                filled = left if left < room_bytes else room_bytes
+                if filled == left and stream.segment + 1 == stream.n_segments:
+                    flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
+                    nghttp2_submit_trailer(session, stream_id, ok_trailer, 1)
+            break
+        if left > room_bytes - filled:
+            left = room_bytes - filled
+        memcpy(room + filled, segment.data + stream.sent, left)
+        filled += left
+        copied += left
+        stream.sent += left
+        if stream.sent == segment.size_bytes:
+            block_unref(segment.block)
+            stream.segment += 1
+            stream.sent = 0
+    if stream.segment == stream.n_segments:
+        flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
+        nghttp2_submit_trailer(session, stream_id, ok_trailer, 1)
+    (<Http2Session> user_data).handed_out(stream, copied)
+    return <ssize_t> filled
+
+
+cdef int send_uncopied(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t size_bytes,
+                       nghttp2_data_source *source, void *user_data) noexcept:
+    cdef Http2Session self = <Http2Session> user_data
+    cdef Stream *stream = <Stream *> source.ptr
+    cdef Segment *segment = &stream.segments[stream.segment]
+    cdef uint64_t start = <uint64_t> (segment.data - block_data(segment.block)) + stream.sent
+    if output.is_full():
+        output.blocked = True
+        return NGHTTP2_ERR_WOULDBLOCK
+    try:
+        output.put(head, FRAME_HEAD_BYTES)
+        output.put_view(segment.block, start, size_bytes)
+    except MemoryError:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+    self.handed_out(stream, size_bytes)
+    stream.sent += size_bytes
+    if stream.sent == segment.size_bytes:
+        block_unref(segment.block)
+        stream.segment += 1
+        stream.sent = 0
+    return 0
+
+
+cdef int register() except -1:
+    """Callbacks and options, shared by all sessions of the process."""
+    cdef nghttp2_session_callbacks *callbacks = NULL
+    cdef nghttp2_option *options = NULL
+    if nghttp2_session_callbacks_new(&callbacks) != 0 or nghttp2_option_new(&options) != 0:
+        raise MemoryError("no memory for nghttp2")
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
+    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header)
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv)
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send)
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
+    nghttp2_session_callbacks_set_send_data_callback(callbacks, send_uncopied)
+    nghttp2_option_set_no_closed_streams(options, 1)
+    # The library's limit takes a token per incoming reset and would cut clients that cancel or time out often.
+    infer_set_reset_rate(options, 1 << 40, 1 << 40)
+    use_events(callbacks, options, read_reply)
+    return 0
+
+register()

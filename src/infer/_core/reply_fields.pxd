@@ -1,0 +1,28 @@
+"""Header fields of replies and of refusals, as nghttp2 takes them. Builds, does not send: nothing here calls the library.
+
+Sources: gRPC `doc/PROTOCOL-HTTP2.md`; gRFC A6 for `grpc-retry-pushback-ms`.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from infer._core.capi.nghttp2 cimport nghttp2_nv
+
+cdef enum:
+    REFUSAL_FIELDS = 8
+    MESSAGE_BYTES = 1024         # of grpc-message, percent-encoded
+
+# `:status 200` and the content type: the head of every reply. And the trailer of a good one.
+cdef nghttp2_nv[2] reply_head
+cdef nghttp2_nv[1] ok_trailer
+
+# The fields of a Trailers-Only reply and the texts that they point to; used up by the time the library has copied it.
+cdef struct Refusal:
+    nghttp2_nv fields[8]
+    int n_fields
+    char status_text[12]
+    char code_text[12]
+    char pushback_text[24]
+    uint8_t message[1024]
+
+cdef void build_refusal(Refusal *refusal, int http_status, int code, const char *message, uint32_t message_bytes,
+                        int64_t pushback_ms, bint say_encodings) noexcept

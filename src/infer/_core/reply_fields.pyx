@@ -1,0 +1,50 @@
+"""Builds the header fields of replies. See reply_fields.pxd."""
+
+from libc.stdio cimport snprintf
+
+from infer._core.capi.nghttp2 cimport (
+    NGHTTP2_NV_FLAG_NO_COPY_NAME, NGHTTP2_NV_FLAG_NO_COPY_VALUE, NGHTTP2_NV_FLAG_NO_INDEX)
+from infer._core.grpc_message cimport encodable_bytes, percent_encode
+
+
+cdef nghttp2_nv field(const char *name, size_t name_bytes, const char *value, size_t value_bytes) noexcept:
+    """A header field whose name and value outlive the session."""
+    cdef nghttp2_nv nv
+    nv.name = <uint8_t *> name
+    nv.namelen = name_bytes
+    nv.value = <uint8_t *> value
+    nv.valuelen = value_bytes
+    nv.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE
+    return nv
+
+reply_head[0] = field(":status", 7, "200", 3)
+reply_head[1] = field("content-type", 12, "application/grpc", 16)
+ok_trailer[0] = field("grpc-status", 11, "0", 1)
+
+
+cdef void add(Refusal *refusal, const char *name, size_t name_bytes, const char *value, size_t value_bytes) noexcept:
+    """A field whose value is gone after the call."""
+    refusal.fields[refusal.n_fields] = field(name, name_bytes, value, value_bytes)
+    refusal.fields[refusal.n_fields].flags = NGHTTP2_NV_FLAG_NO_COPY_NAME
+    refusal.n_fields += 1
+
+
+cdef void build_refusal(Refusal *refusal, int http_status, int code, const char *message, uint32_t message_bytes,
+                        int64_t pushback_ms, bint say_encodings) noexcept:
+    cdef uint64_t encoded_bytes
+    refusal.n_fields = 0
+    add(refusal, ":status", 7, refusal.status_text, <size_t> snprintf(refusal.status_text, 12, "%d", http_status))
+    add(refusal, "content-type", 12, "application/grpc", 16)
+    add(refusal, "grpc-status", 11, refusal.code_text, <size_t> snprintf(refusal.code_text, 12, "%d", code))
+    if message_bytes > 0:
+        encoded_bytes = encodable_bytes(<const uint8_t *> message, message_bytes, MESSAGE_BYTES)
+        encoded_bytes = percent_encode(<const uint8_t *> message, encoded_bytes, refusal.message)
+        add(refusal, "grpc-message", 12, <const char *> refusal.message, encoded_bytes)
+        refusal.fields[refusal.n_fields - 1].flags |= NGHTTP2_NV_FLAG_NO_INDEX
+    if pushback_ms >= 0:
+        add(refusal, "grpc-retry-pushback-ms", 22, refusal.pushback_text,
+            <size_t> snprintf(refusal.pushback_text, 24, "%lld", <long long> pushback_ms))
+    if say_encodings:
+        add(refusal, "grpc-accept-encoding", 20, "identity", 8)
+    if http_status == 405:
+        add(refusal, "allow", 5, "POST", 4)
