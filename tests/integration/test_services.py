@@ -62,6 +62,7 @@ def test_a_large_tensor(client: InferClient) -> None:
 def test_model_config(client: InferClient, server: InProcess) -> None:
     config = ask(client, "ModelConfig", name="identity").config
     assert (config.name, config.max_batch_size, config.backend) == ("identity", 1024, "onnxruntime")
+    assert config.default_model_filename == "model.onnx"
     assert [(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in config.input] == [("x", 11, [4])]
     assert [(tensor.name, list(tensor.dims)) for tensor in config.output] == [("y", [4])]
     assert list(config.dynamic_batching.preferred_batch_size) == [64]

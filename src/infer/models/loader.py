@@ -77,7 +77,7 @@ def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> Versio
         source.name, source.version, session, session.inputs, session.outputs, batched=batching.batchable,
         max_rows=options.max_rows if batching.batchable else 1, gather_rows=options.gather_rows,
         delay_ns=options.delay_ns, queue_limit_rows=options.queue_limit_rows,
-        max_running=_max_running(session, options), properties=_properties(session, batching, options, steps))
+        max_running=_max_running(session, options), properties=_properties(source, session, batching, options, steps))
     attach(entry, session)
     give_back_memory()
     log.info("model %r version %s loaded, %s: %s", source.name, source.version,
@@ -103,11 +103,12 @@ def _max_running(session: OrtSession, options: LoadOptions) -> int:
     return 1 if session.providers[0][0] in _DEVICE_PROVIDERS else options.max_running
 
 
-def _properties(session: OrtSession, batching: Batchability, options: LoadOptions, steps: dict[str, float]
-                ) -> dict[str, str]:
+def _properties(source: ModelSource, session: OrtSession, batching: Batchability, options: LoadOptions,
+                steps: dict[str, float]) -> dict[str, str]:
     """What model metadata and the start-up table say beside the tensors."""
     named = {key: str(session.metadata[key]) for key in ("producer", "domain", "description") if session.metadata[key]}
     return {
+        "file": source.path.name,
         "batching": f"up to {options.gather_rows} rows" if batching.batchable else f"no: {batching.reason}",
         "providers": ", ".join(name.removesuffix("ExecutionProvider") for name, _ in session.providers),
         "load_ms": ", ".join(f"{step} {value:.1f}" for step, value in steps.items()),

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from infer._core.model_version import TensorInfo, VersionEntry
-from tests.support.models import identity, two_in_three_out
-from tests.support.puppets import Bench, codes_of, fp32_request, make_entry
+from tests.support.models import gather, identity, two_in_three_out
+from tests.support.puppets import Bench, codes_of, fp32_request, int64_request, make_entry
 
 ROW = fp32_request([[1.0, 2.0, 3.0, 4.0]])
 LIMITS = {"max_rows": 4, "gather_rows": 4, "delay_ns": 0, "queue_limit_rows": 4, "max_running": 1}
@@ -124,4 +124,16 @@ def test_batches_are_counted_by_their_size(stepped_clock: None, rows: list[int],
         bench.executors[0].publish()
         bench.pipeline.on_wake()
     assert [(size, runs) for size, runs, *_ in entry.stats_snapshot((), ())["batch_sizes"]] == shown
+    bench.close()
+
+
+def test_the_parts_of_a_failed_batch_are_counted_by_their_size(stepped_clock: None) -> None:
+    entry = make_entry(gather())
+    bench = Bench(entry)
+    calls = [bench.call(int64_request([value])) for value in (1, 2, 99, 3)]
+    bench.run_all()
+    assert [bench.outcome(call).code for call in calls] == [0, 0, 3, 0]
+    stats = entry.stats_snapshot((), ())
+    assert [(rows, runs) for rows, runs, *_ in stats["batch_sizes"]] == [(1, 1), (2, 1)]
+    assert (stats["rows"], stats["batches"]) == (3, 2)
     bench.close()

@@ -27,6 +27,7 @@ def test_a_batched_version(tmp_path: Path) -> None:
     assert (entry.name, entry.version, entry.batched) == (b"m", "3", True)
     assert (entry.max_rows, entry.gather_rows, entry.max_running) == (100, 32, 3)
     assert entry.properties["batching"] == "up to 32 rows"
+    assert entry.properties["file"] == "model.onnx"
     assert entry.properties["providers"] == "CPU"
     assert [part.split()[0] for part in entry.properties["load_ms"].split(", ")] == [
         "read", "session", "self-check", "warm-up"]
