@@ -229,6 +229,7 @@ cdef class Pipeline(RequestSink):
         cdef VersionEntry entry
         cdef VersionQueue *queue
         cdef int64_t pushback_ms = -1
+        cdef int64_t queued_rows
         cdef int64_t now = now_ns()
         request.body = body
         self.error.size_bytes = 0
@@ -258,13 +259,15 @@ cdef class Pipeline(RequestSink):
             self.say_late(request)
             self.answer(request, code, -1)
             return
-        code = self.admit(request, entry, queue.rows)
+        # Once: executors take from the queue meanwhile.
+        queued_rows = queue.rows
+        code = self.admit(request, entry, <uint64_t> queued_rows)
         if code == STATUS_OK:
             if put(&self.pool.batcher, request, queue, now):
                 return
             say(&self.error, "the server's memory for its queues is used up; retry later or send to another replica")
             code = STATUS_RESOURCE_EXHAUSTED
-        elif code == STATUS_RESOURCE_EXHAUSTED and queue.rows > 0:
+        elif code == STATUS_RESOURCE_EXHAUSTED and queued_rows > 0:
             pushback_ms = self.time_to_drain_ms(entry, queue)
         self.answer(request, code, pushback_ms)
 
