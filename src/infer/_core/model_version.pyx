@@ -181,8 +181,8 @@ cdef class VersionEntry:
 
 
 cdef list sizes_of(VersionEntry entry):
-    """(rows, runs, gather_ns, run_ns, scatter_ns) of each size that was run, smallest first; a size above EXACT_ROWS stands
-    for itself and those of its log bucket below it."""
+    """(rows, runs, gather_ns, run_ns, scatter_ns) of each size that was run, smallest first; a size above EXACT_ROWS
+    stands for itself and those of its log bucket below it."""
     cdef SizeStats *size
     cdef int64_t rows
     cdef int slot
