@@ -4,6 +4,7 @@ A SessionDriver is one Http2Session over a PuppetSink: bytes in, bytes out, and 
 test answers when and how it likes. One thread.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -104,6 +105,7 @@ cdef class StreamDriver:
         return <uint64_t> (block_data(self.stream.body) + self.stream.body.size_bytes) % 64
 
 
+@cython.no_gc_clear
 cdef class PuppetSink(RequestSink):
     """Collects calls by number, from 0; answers one when told to, or at once where that was asked for before."""
     cdef dict requests                     # number -> address of the Request

@@ -1,0 +1,406 @@
+"""Connections over a puppet of a socket and a clock that is stepped: what is written when, and who is cut."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from infer._core import clock
+from infer._core._testing_transport import PuppetSink
+from infer._core.protocol import Endpoint
+from tests.support.h2_peer import (
+    DATA,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    GOAWAY,
+    INITIAL_WINDOW_SIZE,
+    NO_ERROR,
+    WIDEST,
+    Peer,
+    frame,
+    prefixed,
+    request_fields,
+    window_update,
+)
+
+SECOND = 1_000_000_000
+OK, UNAVAILABLE = 0, 14
+
+
+@pytest.fixture(autouse=True)
+def stopped_clock() -> Iterator[None]:
+    clock.set_fake(1000 * SECOND)
+    yield
+    clock.restore()
+
+
+class Socket:
+    """An asyncio transport for a Connection, and a socket for a Peer: what one writes the other reads."""
+
+    def __init__(self, endpoint: Endpoint, room: int = 1 << 40) -> None:
+        self.room = room                    # bytes that the peer's side takes before writing is paused
+        self.connection: Any = endpoint.connection()
+        self.sent = bytearray()
+        self.writes = 0
+        self.closing = False
+        self.aborted = False
+        self.lost = False
+        self.fails = False
+        self.connection.connection_made(self)
+
+    # For the Connection.
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        return "127.0.0.1", 50000
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        assert 0 < low < high
+
+    def write(self, data: Any) -> None:
+        self.writelines([data])
+
+    def writelines(self, pieces: list[Any]) -> None:
+        if self.fails:
+            raise MemoryError
+        self.writes += 1
+        for piece in pieces:
+            self.sent += piece
+        if len(self.sent) > self.room:
+            self.connection.pause_writing()
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.closing = self.aborted = True
+
+    # For the Peer.
+
+    def sendall(self, data: bytes) -> None:
+        while data:
+            room = self.connection.get_buffer(-1)
+            size = min(len(room), len(data))
+            room[:size] = data[:size]
+            self.connection.buffer_updated(size)
+            data = data[size:]
+
+    def recv(self, size: int) -> bytes:
+        data = bytes(self.sent)
+        self.sent.clear()
+        return data
+
+    def settimeout(self, seconds: float | None) -> None:
+        pass
+
+    def lose(self) -> None:
+        if not self.lost:
+            self.lost = True
+            self.connection.connection_lost(None)
+
+
+class Bench:
+    """An Endpoint with a puppet behind it."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.sink = PuppetSink()
+        self.endpoint = Endpoint(self.sink, {}, self.never, self.never, **limits)
+        self.sockets: list[Socket] = []
+
+    def never(self, *_: Any) -> Any:
+        raise AssertionError("no cold call is made here")
+
+    def connect(self, room: int = 1 << 40, greet: bool = True, **options: Any) -> tuple[Socket, Peer]:
+        socket = Socket(self.endpoint, room)
+        self.sockets.append(socket)
+        peer = Peer(socket, greet=greet, **options)
+        if greet and options.get("acknowledge", True):
+            peer.until_closed()
+        return socket, peer
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, looked at every second."""
+        left = round(seconds * SECOND)
+        while left > 0:
+            clock.advance(min(left, SECOND))
+            left -= SECOND
+            self.endpoint.check_timeouts()
+            for socket in self.sockets:
+                if socket.aborted:
+                    socket.lose()
+
+    def refused(self, limit: str) -> int:
+        return int(self.endpoint.snapshot()["refused"][limit])
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    for socket in made.sockets:
+        socket.lose()
+    snapshot = made.endpoint.snapshot()
+    for gauge in ("connections", "streams", "buffered_bytes", "outbound_bytes"):
+        assert snapshot[gauge] == 0
+    assert made.sink.live == []
+
+
+def called(peer: Peer) -> int:
+    stream = peer.open(request_fields())
+    peer.body(stream, prefixed(b"q"))
+    return stream
+
+
+def test_one_write_for_a_turn(bench: Bench):
+    socket, peer = bench.connect()
+    streams = [called(peer) for _ in range(20)]
+    peer.until_closed()
+    before = socket.writes
+    for number in range(20):
+        bench.sink.answer(number, segments=(prefixed(b"a"),))
+    assert socket.writes == before
+    bench.endpoint.flush_all()
+    assert socket.writes == before + 1
+    assert [peer.answer(stream).code for stream in streams] == [OK] * 20
+    bench.endpoint.flush_all()
+    assert socket.writes == before + 1
+
+
+def test_executors_are_woken_once_for_a_read(bench: Bench):
+    socket, peer = bench.connect()
+    frames = b""
+    for number in range(10):
+        stream = 2 * number + 1
+        frames += peer.headers_frame(stream, request_fields()) + frame(DATA, END_STREAM, stream, prefixed(b"q"))
+    before = bench.sink.kicks
+    socket.sendall(frames)
+    assert len(bench.sink.live) == 10
+    assert bench.sink.kicks == before + 1
+
+
+@pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n"])
+def test_H16_no_preface_in_10_seconds(bench: Bench, said: bytes):
+    socket, peer = bench.connect(greet=False)
+    peer.send(said)
+    bench.wait(10)
+    assert not socket.aborted
+    bench.wait(1)
+    assert socket.aborted
+    assert bench.refused("preface_timeout") == 1
+
+
+def test_no_acknowledgement_in_10_seconds(bench: Bench):
+    socket, _ = bench.connect(acknowledge=False)
+    good, _ = bench.connect()
+    bench.wait(11)
+    assert (socket.aborted, good.aborted) == (True, False)
+
+
+def test_an_idle_connection_stays(bench: Bench):
+    socket, _ = bench.connect()
+    bench.wait(3000)
+    assert not socket.closing
+
+
+def test_F8_a_socket_that_takes_no_more(bench: Bench):
+    socket, peer = bench.connect(room=100_000)
+    called(peer)
+    bench.sink.answer(0, segments=(bytes(5), bytes(20 << 20)))
+    bench.endpoint.flush_all()
+    assert len(socket.sent) < 100_000 + (2 << 20)
+    assert bench.endpoint.snapshot()["outbound_bytes"] > 18 << 20
+    bench.wait(29)
+    assert not socket.aborted
+    bench.wait(3)
+    assert socket.aborted
+    assert bench.refused("write_stall_timeout") == 1
+
+
+def test_F8_a_socket_that_takes_more_in_time(bench: Bench):
+    socket, peer = bench.connect(room=100_000)
+    stream = called(peer)
+    bench.sink.answer(0, segments=(bytes(5), bytes(20 << 20)))
+    bench.endpoint.flush_all()
+    while not peer.replies[stream].ended:
+        bench.wait(25)
+        peer._buffer += socket.recv(0)
+        socket.connection.resume_writing()
+        while peer._buffer:
+            peer.read()
+    assert len(peer.replies[stream].body) == 5 + (20 << 20)
+    assert not socket.closing
+
+
+def test_F8_a_window_that_stays_shut(bench: Bench):
+    socket, peer = bench.connect(wide=False, settings=[(INITIAL_WINDOW_SIZE, 0)])
+    called(peer)
+    bench.wait(100)
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    bench.wait(30)
+    peer.ping(b"12345678")
+    assert not socket.closing
+    bench.wait(2)
+    assert socket.closing
+    assert not socket.aborted
+    peer.until_closed()
+    assert peer.goaways()[-1].error == ENHANCE_YOUR_CALM
+    bench.wait(32)
+    assert socket.aborted
+
+
+def test_a_window_that_opens_byte_by_byte(bench: Bench):
+    socket, peer = bench.connect(wide=False, settings=[(INITIAL_WINDOW_SIZE, 0)])
+    stream = called(peer)
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    for _ in range(6):
+        bench.wait(29)
+        peer.send(window_update(stream, 1))
+    assert peer.answer(stream).message == b"a"
+    assert not socket.closing
+
+
+def test_a_closing_connection_whose_peer_does_not_read(bench: Bench):
+    socket, _ = bench.connect()
+    socket.connection.eof_received()
+    socket.close()
+    bench.wait(30)
+    assert not socket.aborted
+    bench.wait(3)
+    assert socket.aborted
+
+
+def test_F12_max_connections():
+    bench = Bench(max_connections=2)
+    first, second = bench.connect()[0], bench.connect()[0]
+    third = Socket(bench.endpoint)
+    assert (first.aborted, second.aborted, third.aborted) == (False, False, True)
+    assert third.sent == b""
+    assert bench.refused("max_connections") == 1
+    watch = weakref.ref(third)
+    third.lose()
+    gc.disable()
+    del third
+    assert watch() is None
+    gc.enable()
+    assert bench.endpoint.snapshot()["connections"] == 2
+    first.lose()
+    again = bench.connect()[0]
+    assert not again.aborted
+    second.lose()
+    again.lose()
+
+
+def test_a_connection_is_freed_when_it_is_lost(bench: Bench):
+    socket, peer = bench.connect()
+    called(peer)
+    watch = weakref.ref(socket)
+    socket.lose()
+    bench.sockets.clear()
+    gc.disable()
+    del socket, peer
+    assert watch() is None
+    gc.enable()
+
+
+def test_refusals_leave_nothing_behind(bench: Bench):
+    socket, peer = bench.connect()
+    bench.sink.answer_submit = (5, b"no", ())
+    for _ in range(50):
+        assert peer.call().code == 5
+    watch = weakref.ref(socket)
+    socket.lose()
+    bench.sockets.clear()
+    gc.disable()
+    del socket, peer
+    assert watch() is None
+    gc.enable()
+
+
+def test_no_memory_for_output_ends_the_connection_and_no_other(bench: Bench):
+    broken, peer = bench.connect()
+    good, other = bench.connect()
+    called(peer)
+    stream = called(other)
+    for number in (0, 1):
+        bench.sink.answer(number, segments=(prefixed(b"a"),))
+    broken.fails = True
+    bench.endpoint.flush_all()
+    assert broken.aborted
+    assert not good.closing
+    assert other.answer(stream).code == OK
+
+
+def test_F35_drain(bench: Bench):
+    busy, peer = bench.connect()
+    idle, other = bench.connect()
+    stream = called(peer)
+    ended: list[bool] = []
+    bench.endpoint.drain(lambda: ended.append(True))
+    peer.until_closed()
+    other.until_closed()
+    assert (busy.closing, idle.closing) == (False, True)
+    assert [each.last_stream for each in peer.goaways()] == [WIDEST, stream]
+    idle.lose()
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    assert peer.answer(stream).code == OK
+    assert busy.closing
+    assert ended == []
+    busy.lose()
+    assert ended == [True]
+
+
+def test_F35_a_client_that_does_not_answer_the_ping(bench: Bench):
+    socket, peer = bench.connect()
+    peer.acknowledge = False
+    bench.endpoint.drain(lambda: None)
+    bench.wait(10)
+    assert not socket.closing
+    bench.wait(2)
+    assert socket.closing
+    peer.until_closed()
+    assert [(each.last_stream, each.error) for each in peer.others if each.kind == GOAWAY] == [
+        (WIDEST, NO_ERROR), (0, NO_ERROR)]
+
+
+def test_F35_a_connection_that_comes_while_draining(bench: Bench):
+    bench.endpoint.drain(lambda: None)
+    socket, peer = bench.connect(acknowledge=False)
+    peer.until_closed()
+    assert peer.goaways()[0].last_stream == WIDEST
+    assert not socket.closing
+    stream = called(peer)
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    assert peer.answer(stream).code == OK
+
+
+def test_F36_end_calls(bench: Bench):
+    socket, peer = bench.connect()
+    stream = called(peer)
+    bench.endpoint.end_calls(b"stopping")
+    reply = peer.answer(stream)
+    assert (reply.code, reply.text) == (UNAVAILABLE, "stopping")
+    assert socket.closing
+    assert not socket.aborted
+    assert bench.sink.events[-1] == ("cancel", 0, UNAVAILABLE)
+
+
+def test_drain_of_nothing_is_over_at_once(bench: Bench):
+    ended: list[bool] = []
+    bench.endpoint.drain(lambda: ended.append(True))
+    assert ended == [True]
+
+
+@pytest.mark.parametrize("limit", ["header_bytes", "max_streams", "max_message_bytes", "outbound_bytes"])
+def test_bounds_are_positive(limit: str):
+    with pytest.raises(ValueError, match=limit):
+        Bench(**{limit: 0})
