@@ -56,6 +56,9 @@ ARENA_SHARE = 2
 ARENA_ADDRESS_BYTES = 1 << 40
 BUFFERED_SHARE = 4
 RUN_FAILURE_SECONDS = 1.0
+# A server without calls for so long gives the pages of large requests back.
+IDLE_SECONDS = 10.0
+IDLE_CACHED_BYTES = 16 << 20
 
 
 class Server:
@@ -70,6 +73,7 @@ class Server:
         self.failures: dict[str, str] = {}
         self._entries: list[VersionEntry] = []
         self._beat = time.monotonic()
+        self._busy = self._beat
         self._heart: asyncio.TimerHandle | None = None
         self._loaded = False
         self._draining = False
@@ -191,6 +195,11 @@ class Server:
 
     def _turn(self) -> None:
         self._beat = time.monotonic()
+        if self.pipeline.in_flight:
+            self._busy = self._beat
+        elif self._beat - self._busy > IDLE_SECONDS and arena.stats()["cached_bytes"] > IDLE_CACHED_BYTES:
+            self._busy = self._beat
+            self.loop.run_in_executor(None, arena.trim)
         self._heart = self.loop.call_later(HEARTBEAT_SECONDS, self._turn)
 
     def _load(self) -> list[VersionEntry]:

@@ -60,7 +60,8 @@ cdef enum:
     GRANULE_BYTES = 65536        # slabs and large chunks are whole granules, so a granule has one class
     LARGE_CLASS = 9              # the class of 64 KiB; it and those above are large
     SLAB_CHUNKS = 16
-    CACHED_BYTES_BOUND = 67108864
+    CACHED_BYTES_LEAST = 67108864
+    CACHED_SHARE = 16            # of the limit: bodies in flight at a time are not faulted in anew by the next
     POISON = 0xDD
     POISONED_BYTES = 4096        # of a large chunk; a small one is poisoned whole
     FREE = 0x80                  # flag in `owners`
@@ -132,6 +133,7 @@ cdef int arena_open(uint64_t reserved_bytes, uint64_t limit_bytes) except -1:
     arena.base = <uint8_t *> base
     arena.reserved_bytes = reserved_bytes
     arena.limit_bytes = limit_bytes
+    arena.cached_bound_bytes = max(CACHED_BYTES_LEAST, limit_bytes // CACHED_SHARE)
     carved_bytes = GRANULE_BYTES          # so that no chunk has offset 0
     arena_base = arena.base
     return 0
@@ -326,17 +328,23 @@ cdef void release(uint64_t offset, uint64_t size_bytes) noexcept nogil:
         cls.free[cls.free_count] = offset
         cls.free_count += 1
         arena.cached_bytes += <int64_t> chunk_bytes
-        if arena.cached_bytes > CACHED_BYTES_BOUND:
-            give_back(CACHED_BYTES_BOUND)
+        if arena.cached_bytes > arena.cached_bound_bytes:
+            give_back(arena.cached_bound_bytes)
     pthread_mutex_unlock(&lock)
 
 
-cpdef void trim() noexcept nogil:
+cdef void trim_pages() noexcept nogil:
     if arena_base == NULL:
         return
     pthread_mutex_lock(&lock)
     give_back(0)
     pthread_mutex_unlock(&lock)
+
+
+def trim() -> None:
+    """Gives the pages of free large chunks back to the kernel, without the GIL."""
+    with nogil:
+        trim_pages()
 
 
 def open(reserved_bytes: int, limit_bytes: int) -> None:

@@ -54,6 +54,7 @@ cdef struct Stream:
     int64_t received_ns
     uint64_t message_bytes       # announced by the prefix, prefix included; 0: not yet known
     uint64_t sent                # of the current segment
+    uint64_t consumed_bytes      # of those buffered, given back to the stream's window
     uint64_t buffered_bytes      # of the message, counted into the session's until the call is answered
     uint64_t outbound_bytes      # of the reply, counted into the session's until they are taken
     Request *request

@@ -126,6 +126,7 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream = stream_of(session, stream_id)
     cdef int code
+    nghttp2_session_consume_connection(session, size_bytes)
     if stream == NULL or stream.state != STREAM_MESSAGE or stream.dead:
         return 0
     error.size_bytes = 0
@@ -136,6 +137,10 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     self.buffered_bytes += size_bytes
     self.stats.buffered_bytes += size_bytes
     stream.buffered_bytes += size_bytes
+    # A message that fits the window as it stands needs no more of it: no WINDOW_UPDATE, no write, no wake-up.
+    if stream.message_bytes > <uint64_t> self.limits.stream_window_bytes:
+        nghttp2_session_consume_stream(session, stream_id, stream.buffered_bytes - stream.consumed_bytes)
+        stream.consumed_bytes = stream.buffered_bytes
     if code != STATUS_OK:
         if code == STATUS_RESOURCE_EXHAUSTED:
             self.count_refused(stream)
@@ -238,6 +243,7 @@ cdef int register() except -1:
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, send_uncopied)
     nghttp2_option_set_no_closed_streams(options, 1)
+    nghttp2_option_set_no_auto_window_update(options, 1)
     # The library's limit takes a token per incoming reset and would cut clients that cancel or time out often.
     infer_set_reset_rate(options, 1 << 40, 1 << 40)
     use_events(callbacks, options, read_reply)

@@ -14,7 +14,7 @@ cimport cython
 from libc.string cimport memcpy, strlen
 from posix.dlfcn cimport RTLD_LOCAL, RTLD_NOW, dlerror, dlopen, dlsym
 
-from infer._core.arena cimport trim
+from infer._core.arena cimport trim_pages
 from infer._core.capi.onnxruntime cimport (
     ORT_DEVICE_ALLOCATOR, ORT_HAS_SHAPE_VERSION, ORT_LOGGING_WARNING, ORT_MEMORY_DEFAULT, ORT_TABLE_VERSION,
     OrtApiBase, OrtEnv,  OrtStatus, OrtThreadingOptions,
@@ -260,7 +260,7 @@ cdef list provider_names():
 def give_back_memory():
     """Returns to the kernel what loading a model has used and freed again: arena pages and the allocator's own."""
     with nogil:
-        trim()
+        trim_pages()
         malloc_trim(0)
 
 

@@ -122,6 +122,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
     int nghttp2_option_new(nghttp2_option **)
     void nghttp2_option_del(nghttp2_option *)
     void nghttp2_option_set_no_closed_streams(nghttp2_option *, int)
+    void nghttp2_option_set_no_auto_window_update(nghttp2_option *, int)
 
     ctypedef struct nghttp2_mem:
         void *mem_user_data
@@ -137,6 +138,8 @@ cdef extern from "<nghttp2/nghttp2.h>":
     ssize_t nghttp2_session_mem_send(nghttp2_session *, const uint8_t **)
     int nghttp2_session_want_read(nghttp2_session *)
     int nghttp2_session_want_write(nghttp2_session *)
+    int nghttp2_session_consume_connection(nghttp2_session *, size_t)
+    int nghttp2_session_consume_stream(nghttp2_session *, int32_t, size_t)
     int nghttp2_session_set_local_window_size(nghttp2_session *, uint8_t, int32_t, int32_t)
     void *nghttp2_session_get_stream_user_data(nghttp2_session *, int32_t)
     int nghttp2_session_set_stream_user_data(nghttp2_session *, int32_t, void *)
