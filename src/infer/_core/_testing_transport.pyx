@@ -13,7 +13,7 @@ from infer._core.clock cimport now_ns
 from infer._core cimport grpc_message
 from infer._core cimport grpc_stream
 from infer._core.grpc_stream cimport ColdCall, Stream, stream_free, stream_new
-from infer._core import http2_events
+from infer._core import http2_events  # no-cython-lint: registers the callbacks
 from infer._core.http2_session cimport Http2Session, Limits, TransportStats
 from infer._core.request cimport Reply, Request, RequestSink, ResponseSink, Segment, request_free, request_new
 from infer._core.status cimport STATUS_CANCELLED

@@ -5,7 +5,7 @@ consumed before the next begins. What a turn of the loop has to send is noted in
 """
 
 from infer._core.clock cimport now_ns
-from infer._core import http2_events
+from infer._core import http2_events  # no-cython-lint: registers the callbacks
 from infer._core.http2_session cimport (
     REFUSED_BUFFERED, REFUSED_CONNECTIONS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_MESSAGE, REFUSED_PREFACE,
     REFUSED_STALLED, REFUSED_STREAMS)
