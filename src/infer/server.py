@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ IDLE_CACHED_BYTES = 16 << 20
 class Server:
     """One server in this process: the parts and their life. Its methods run on the loop thread unless they say else."""
 
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop,
+                 dropped_lines: Callable[[], int] = int) -> None:
+        self._dropped_lines = dropped_lines
         self.settings = settings
         self.loop = loop
         self.threads: Threads = plan_threads(available_cores(), settings.executors, settings.intra_op)
@@ -129,6 +131,8 @@ class Server:
             "queue_rows": {(entry.name.decode(), entry.version): self.pipeline.queued_rows_of(entry)
                            for entry in self._entries},
             "executors": self.threads.executors,
+            "executors_busy": self.pool.busy,
+            "log_lines_dropped": self._dropped_lines(),
             "connections": snapshot["connections"],
             "connections_accepted": snapshot["connections_total"],
             "streams": snapshot["streams"],
@@ -346,11 +350,11 @@ def either(*waited: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
     return set(waited)
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, dropped_lines: Callable[[], int]) -> int:
     """Serves until a signal; the process's exit code: 0 drained, 1 ended before its calls did."""
     loop = asyncio.get_running_loop()
     signals = Signals(loop)
-    server = Server(settings, loop)
+    server = Server(settings, loop, dropped_lines)
     try:
         start = loop.create_task(server.start())
         await asyncio.wait(either(start, signals.first), return_when=asyncio.FIRST_COMPLETED)
@@ -390,7 +394,7 @@ def run(settings: Settings, origins: Mapping[str, Origin]) -> int:
     try:
         loop = uvloop.new_event_loop()
         try:
-            return loop.run_until_complete(serve(settings))
+            return loop.run_until_complete(serve(settings, lambda: handler.dropped))
         finally:
             loop.close()
     finally:

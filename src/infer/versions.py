@@ -7,8 +7,9 @@ import importlib.util
 import re
 from pathlib import Path
 
-# Protections of libnghttp2 by the version that brought them; older ones are made up for in our own code.
-_PROTECTIONS = {(1, 57, 0): "limit on stream resets", (1, 61, 0): "limit on CONTINUATION frames"}
+# Protections of libnghttp2 by the function that came with them: distributions carry some back to older versions.
+_PROTECTIONS = {"nghttp2_option_set_stream_reset_rate_limit": "limit on stream resets",
+                "nghttp2_option_set_max_continuations": "limit on CONTINUATION frames"}
 
 
 class _Info(ctypes.Structure):
@@ -17,24 +18,28 @@ class _Info(ctypes.Structure):
     _fields_ = [("age", ctypes.c_int), ("version_num", ctypes.c_int), ("version_str", ctypes.c_char_p)]
 
 
-def nghttp2_version() -> str:
-    """Of the library that the core is linked with, which a wheel may bring under a name of its own."""
+def _nghttp2() -> ctypes.CDLL | None:
+    """The library that the core is linked with, which a wheel may bring under a name of its own."""
     import infer._core.http2_client  # noqa: F401 (loads the library)
 
-    maps = Path("/proc/self/maps").read_text()
-    loaded = re.search(r"(/\S*libnghttp2\S*\.so\S*)", maps)
-    if loaded is None:
+    loaded = re.search(r"(/\S*libnghttp2\S*\.so\S*)", Path("/proc/self/maps").read_text())
+    return ctypes.CDLL(loaded[1]) if loaded else None
+
+
+def nghttp2_version() -> str:
+    """As the library itself says, or "unknown"."""
+    library = _nghttp2()
+    if library is None:
         return "unknown"
-    library = ctypes.CDLL(loaded[1])
     library.nghttp2_version.restype = ctypes.POINTER(_Info)
     version: bytes = library.nghttp2_version(0).contents.version_str
     return version.decode()
 
 
-def missing_protections(version: str) -> list[str]:
-    """What this version of libnghttp2 does not do by itself."""
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-    return [text for since, text in _PROTECTIONS.items() if numbers and numbers < since]
+def missing_protections() -> list[str]:
+    """What the loaded libnghttp2 does not do by itself."""
+    library = _nghttp2()
+    return [text for function, text in _PROTECTIONS.items() if library is not None and not hasattr(library, function)]
 
 
 def onnxruntime_libraries() -> list[Path]:

@@ -1,4 +1,6 @@
-"""slab against a plain model: live pieces keep their bytes, do not overlap, and what is freed is kept within its bound."""
+"""slab against a plain model: live pieces keep their bytes, do not overlap; what is freed is kept within its bound."""
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import strategies as st
@@ -57,7 +59,7 @@ class SlabMachine(RuleBasedStateMachine):
     @invariant()
     def live_pieces_are_whole_and_apart(self) -> None:
         ranges = sorted((piece.address, piece.address + piece.size_bytes) for piece, _ in self.live)
-        assert all(end <= start for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in pairwise(ranges))
         assert all(piece.content() == content for piece, content in self.live)
         assert all(piece.address % 16 == 0 for piece, _ in self.live)
 

@@ -19,7 +19,8 @@ LEVELS = [
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "self_check", "ort_runtime",
      "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
-    {"flush_buffer", "reply_fields", "http2_session", "http2_events", "grpc_stream", "protocol", "direct_calls", "http2_client", "load_loop", "load_client"},
+    {"flush_buffer", "reply_fields", "http2_session", "http2_events", "grpc_stream", "protocol", "http2_client",
+     "load_loop", "load_client"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 

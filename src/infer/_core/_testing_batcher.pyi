@@ -3,7 +3,8 @@ WAIT_FOR_EVENT: int
 NEVER_NS: int
 
 def decide(
-    *, rows: int, oldest_ns: int, gather_rows: int, delay_ns: int, buckets: int, running: int, max_running: int, now: int
+    *, rows: int, oldest_ns: int, gather_rows: int, delay_ns: int, buckets: int, running: int, max_running: int,
+    now: int,
 ) -> int: ...
 def takes(batch_rows: int, request_rows: int, gather_rows: int) -> bool: ...
 

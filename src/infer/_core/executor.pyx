@@ -135,6 +135,12 @@ cdef class ExecutorPool:
         """Readable when a batch has finished while the loop slept; belongs to the pool."""
         return self.waker.eventfd
 
+    @property
+    def busy(self):
+        """Threads that do not sleep, as far as the loop has seen."""
+        cdef int asleep = self.batcher.idle
+        return self.count - asleep if self.running and asleep < self.count else 0
+
     def start(self):
         """Starts the threads, named infer-exec-N."""
         cdef sigset_t every, before

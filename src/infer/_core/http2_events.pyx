@@ -1,7 +1,8 @@
 """What libnghttp2 tells about a connection, passed on to its Http2Session.
 
 The callbacks run inside `nghttp2_session_mem_recv` and `_mem_send`, on the loop thread. One that fails stops the
-session. `user_data` is the Http2Session, borrowed: it outlives its nghttp2 session. Importing this module registers them.
+session. `user_data` is the Http2Session, borrowed: it outlives its nghttp2 session. Importing this module registers
+them.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t

@@ -5,7 +5,7 @@ executor runs it. complete: its own status and its own rows, encoded and handed 
 ends the call there. Owns the deadline wheel and every Request from `open` until it is freed. Loop thread only.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, UINT32_MAX, int32_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 from posix.time cimport clock_gettime, timespec
 
@@ -440,7 +440,8 @@ cdef class Pipeline(RequestSink):
                 continue
             self.error.size_bytes = 0
             if item.code == STATUS_OK:
-                say(&self.error, "the server's memory for replies is used up; retry later or send to another replica")
+                say(&self.error, "the server's memory for replies is used up, or the reply passes 4 GiB; "
+                                 "ask for less, or retry later")
                 item.code = STATUS_RESOURCE_EXHAUSTED
             elif request.error != 0:
                 text = <Block *> at(request.error)
@@ -473,6 +474,7 @@ cdef class Pipeline(RequestSink):
         cdef uint8_t *begin
         cdef uint64_t room, head_bytes, prefix_bytes, message_bytes
         cdef uint64_t copied = 0
+        cdef uint64_t total = 0
         cdef int64_t rows = request.rows
         cdef int run = batch.items[index].run
         cdef int i
@@ -489,9 +491,13 @@ cdef class Pipeline(RequestSink):
             slices[i].data = <const uint8_t *> at(outputs[i].data)
             slices[i].size_bytes = outputs[i].size_bytes
             copied += raw_tag_bytes(outputs[i].size_bytes)
+            total += outputs[i].size_bytes
             if outputs[i].size_bytes <= COPIED_REPLY_BYTES:
                 copied += outputs[i].size_bytes
         head_bytes = response_head_bytes(&entry.c.signature, &request.outputs, slices, rows, prefix_bytes, &identity)
+        # A gRPC message's length travels as 32 bits.
+        if total + copied + head_bytes > UINT32_MAX:
+            return False
         room = PREFIX_BYTES + head_bytes + copied
         head = block_new(room)
         if head == NULL:

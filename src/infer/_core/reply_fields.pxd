@@ -1,4 +1,4 @@
-"""Header fields of replies and of refusals, as nghttp2 takes them. Builds, does not send: nothing here calls the library.
+"""Header fields of replies and refusals, as nghttp2 takes them. Builds, does not send: nothing here calls the library.
 
 Sources: gRPC `doc/PROTOCOL-HTTP2.md`; gRFC A6 for `grpc-retry-pushback-ms`.
 """

@@ -1,6 +1,7 @@
 """malloc with free lists by size class, for one thread: what libnghttp2 allocates for each call comes back at once.
 
-Loop thread only, no lock. glibc keeps at most seven freed pieces of a size at hand; a read of 64 calls frees and takes hundreds.
+Loop thread only, no lock. glibc keeps at most seven freed pieces of a size at hand; a read of 64 calls frees and takes
+hundreds.
 """
 
 from libc.stdint cimport int64_t

@@ -43,9 +43,9 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     from infer import __version__, versions
 
     nghttp2 = versions.nghttp2_version()
-    missing = versions.missing_protections(nghttp2)
+    missing = versions.missing_protections()
     click.echo(f"infer {__version__}")
-    click.echo(f"libnghttp2 {nghttp2}" + (f" (ours instead of its own: {', '.join(missing)})" if missing else ""))
+    click.echo(f"libnghttp2 {nghttp2}" + (f" (without its own {', '.join(missing)})" if missing else ""))
     click.echo(f"onnxruntime {versions.onnxruntime_version()}")
     click.echo(f"python {platform.python_version()}")
     ctx.exit()

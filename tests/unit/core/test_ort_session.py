@@ -260,6 +260,8 @@ class TestLibrary:
         (capi.parent / "__init__.py").write_text("raise AssertionError('imported')")
         for name in names:
             (capi / name).write_text(name)
+        # Another test may have imported the real one, whose spec would be found first.
+        monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
         monkeypatch.syspath_prepend(tmp_path)
 
     def test_none_installed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
