@@ -12,7 +12,8 @@ def test_nghttp2_says_its_version() -> None:
 
 
 def test_a_protection_is_missing_where_its_function_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "_PROTECTIONS", {"nghttp2_version": "there", "nghttp2_of_tomorrow": "limit on tomorrow"})
+    known = {"nghttp2_version": "there", "nghttp2_of_tomorrow": "limit on tomorrow"}
+    monkeypatch.setattr(versions, "_PROTECTIONS", known)
     assert versions.missing_protections() == ["limit on tomorrow"]
 
 
