@@ -113,7 +113,10 @@ class BuildExt(build_ext):
     def build_extensions(self) -> None:
         self.parallel = self.parallel or os.cpu_count() or 1
         super().build_extensions()
-        if self.inplace and not os.environ.get("INFER_EXT"):
+
+    def run(self) -> None:
+        super().run()
+        if (self.inplace or self.editable_mode) and not os.environ.get("INFER_EXT"):
             build_descriptors(Path("src/infer/proto/descriptors.binpb"))
 
 
