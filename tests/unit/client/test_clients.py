@@ -123,7 +123,8 @@ def test_infer(kind: str, address: str, script: Script) -> None:
     assert (sent.model_version, sent.outputs[0].name, sent.parameters["p"].int64_param) == ("3", "x", 1)
     assert (script.metadata[0]["tenant"], script.metadata[0]["token-bin"]) == ("a", b"\0\xff")
     assert script.time_left[0] is not None
-    assert 0 < script.time_left[0] <= 20
+    # grpcio rounds what it sends up.
+    assert 0 < script.time_left[0] <= 21
 
 
 @both
