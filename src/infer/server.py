@@ -82,7 +82,7 @@ class Server:
         self.stopping = False
         self.changes = Changes()
         if not DESCRIPTORS.is_file():
-            raise InferError(f"this installation is not whole: {DESCRIPTORS.name} is missing; install or build it again")
+            raise InferError(f"this installation is not whole: {DESCRIPTORS.name} is missing; install it again")
         memory = memory_limit_bytes()
         if not arena.stats()["reserved_bytes"]:
             arena.open(ARENA_ADDRESS_BYTES, memory // ARENA_SHARE)
