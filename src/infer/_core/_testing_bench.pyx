@@ -3,18 +3,22 @@
 Each returns the nanoseconds it took.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
 from infer._core.arena cimport allocate, release
 from infer._core.block cimport Block, block_grow, block_new, block_ref, block_unref
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport Histogram, merge, observe, quantile
+from infer._core.model_version cimport VersionEntry, drop_handle, take_handle
 from infer._core.ring cimport (
     Ring, Waker, ring_close, ring_open, ring_push, ring_take, waker_acknowledge, waker_arm, waker_close, waker_notify,
     waker_open)
+from infer._core.slab cimport slab_free, slab_malloc
+from infer._core.span cimport Span, span_over, try_take
 from infer._core.timer_wheel cimport (
     WHEEL_TICK_NS, TimerNode, TimerWheel, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove)
+from infer._core.utf8 cimport is_utf8
 
 cdef enum:
     HELD = 1024
@@ -302,4 +306,69 @@ def histogram_merges(rounds: int) -> int:
         while left > 0:
             merge(&into, &other)
             left -= 1
+    return now_ns() - start
+
+
+def slab_bursts(rounds: int, size_bytes: int) -> int:
+    """malloc of a burst of HELD pieces, then free of all: what a read of many calls does; per piece."""
+    cdef void *held[HELD]
+    cdef int64_t c_rounds = rounds
+    cdef size_t size = size_bytes
+    cdef int64_t turn, start
+    cdef int i
+    start = now_ns()
+    with nogil:
+        for turn in range(c_rounds // HELD):
+            for i in range(HELD):
+                held[i] = slab_malloc(size, NULL)
+            for i in range(HELD):
+                slab_free(held[i], NULL)
+    return now_ns() - start
+
+
+def span_parts(rounds: int) -> int:
+    """Parts of 16 bytes taken from a span over 64 KiB, over and over."""
+    cdef uint8_t room[65536]
+    cdef int64_t left = rounds
+    cdef int64_t taken = 0
+    cdef Span whole, part
+    cdef int64_t start
+    memset(room, 1, sizeof(room))
+    start = now_ns()
+    with nogil:
+        whole = span_over(room, sizeof(room))
+        while left > 0:
+            if not try_take(&whole, 16, &part):
+                whole = span_over(room, sizeof(room))
+                continue
+            taken += part.at[0]
+            left -= 1
+    return now_ns() - start if taken > 0 else 0
+
+
+def utf8_checks(rounds: int, text: bytes) -> int:
+    """Validation of one text."""
+    cdef const uint8_t *data = <const uint8_t *> <const char *> text
+    cdef uint64_t size = <uint64_t> len(text)
+    cdef int64_t left = rounds
+    cdef int64_t good = 0
+    cdef Span span
+    cdef int64_t start = now_ns()
+    with nogil:
+        while left > 0:
+            span = span_over(data, size)
+            good += is_utf8(&span)
+            left -= 1
+    return now_ns() - start if good == rounds else 0
+
+
+def handle_pairs(rounds: int, entry: VersionEntry) -> int:
+    """take_handle, drop_handle."""
+    cdef VersionEntry held = entry
+    cdef int64_t left = rounds
+    cdef int64_t start = now_ns()
+    while left > 0:
+        take_handle(held)
+        drop_handle(held)
+        left -= 1
     return now_ns() - start
