@@ -9,4 +9,5 @@ from infer._core import _testing_bench as core
 
 def rows() -> Iterator[Row]:
     for size in (64, 300, 1024, 20_000):
-        yield measure("slab", f"malloc + free in bursts of 1024, {size} bytes", partial(core.slab_bursts, size_bytes=size))
+        what = f"malloc + free in bursts of 1024, {size} bytes"
+        yield measure("slab", what, partial(core.slab_bursts, size_bytes=size))

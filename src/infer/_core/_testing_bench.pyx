@@ -314,11 +314,11 @@ def slab_bursts(rounds: int, size_bytes: int) -> int:
     cdef void *held[HELD]
     cdef int64_t c_rounds = rounds
     cdef size_t size = size_bytes
-    cdef int64_t turn, start
+    cdef int64_t _turn, start
     cdef int i
     start = now_ns()
     with nogil:
-        for turn in range(c_rounds // HELD):
+        for _turn in range(c_rounds // HELD):
             for i in range(HELD):
                 held[i] = slab_malloc(size, NULL)
             for i in range(HELD):
