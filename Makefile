@@ -12,7 +12,8 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth micro lint debug sanitize conformance clean
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth micro lint debug sanitize conformance \
+  wheel-check clean
 
 help:
 	@echo "make serve        set up and serve examples/models (PATHS=... for others)"
@@ -22,6 +23,7 @@ help:
 	@echo "make conformance  the suite's clients that need an environment of their own"
 	@echo "make bench        this server and a plain baseline side by side (ARGS='--help')"
 	@echo "make bench-growth what connections, streams, requests and time cost this server"
+	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make micro        time each module of the core"
 	@echo "make lint         ruff, mypy, cython-lint"
 
@@ -88,6 +90,16 @@ bench: setup
 
 bench-growth: setup
 	$(PY) -m bench.growth $(ARGS)
+
+# Built from what git knows, so that nothing left by other builds gets in; run where no checkout is near.
+wheel-check: $(VENV)/.packages
+	rm -rf build/wheel && mkdir -p build/wheel/source build/wheel/empty
+	git ls-files -z | xargs -0 cp --parents -t build/wheel/source
+	$(PY) -m pip wheel -q --no-deps -w build/wheel build/wheel/source
+	@! $(PY) -m zipfile -l build/wheel/*.whl | grep '_testing.*\.so' || { echo "the wheel has modules of the tests"; exit 1; }
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
+	cd build/wheel/empty && env -u PYTHONPATH ../venv/bin/infer demo
 
 micro: setup
 	$(PY) -m bench.micro $(ARGS)
