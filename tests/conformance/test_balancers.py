@@ -139,10 +139,16 @@ def test_same_status_as_direct(behind: Behind) -> None:
         assert status_of(channel, unknown, b"") == status_of(direct, unknown, b"")
         busy = encode_request("slow", {"x": np.array([[20_000]])})
         assert status_of(channel, INFER_PATH, busy, 0.05)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
-    # What one caller did wrong has taken no server out.
+
+
+def test_errors_of_one_caller_take_no_server_out(behind: Behind) -> None:
+    """INTERNAL, which balancers take for a server's fault, and more of it in a row than they bear by default."""
+    bad, _ = table()["not a message"]
+    good, _ = table()["good"]
     with open_channel(behind.balancer.address) as channel:
-        good, _ = table()["good"]
-        assert {status_of(channel, INFER_PATH, good)[0].name for _ in range(20)} == {"OK"}
+        assert {status_of(channel, INFER_PATH, bad)[0].name for _ in range(60)} == {"INTERNAL"}
+        assert {status_of(channel, INFER_PATH, good)[0].name for _ in range(60)} == {"OK"}
+    assert all(answered(server) > 0 for server in behind.servers), behind.balancer.output()
 
 
 def answered(server: Serving) -> int:
