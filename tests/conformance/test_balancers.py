@@ -37,6 +37,8 @@ CALLERS = 4
 CALLS_BEFORE, CALLS_AFTER = 100, 200
 SECONDS = 30.0
 APT_SECONDS = 120
+# Answered before all of the request is there: HAProxy may lose the answer and reset the call, as deploy/README.md says.
+ANSWERED_EARLY = ("haproxy", "too large")
 PACKAGES = {"nginx": "nginx-light", "haproxy": "haproxy"}
 
 
@@ -135,7 +137,10 @@ def test_same_status_as_direct(behind: Behind) -> None:
         for name, (request, due) in table().items():
             expected = status_of(direct, INFER_PATH, request)
             assert expected[0].name == due, (name, expected)
-            assert status_of(channel, INFER_PATH, request) == expected, (name, behind.balancer.output())
+            status = status_of(channel, INFER_PATH, request)
+            if (behind.balancer.name, name) == ANSWERED_EARLY and status[0] is grpc.StatusCode.CANCELLED:
+                continue
+            assert status == expected, (name, behind.balancer.output())
         unknown = "/inference.GRPCInferenceService/Nothing"
         assert status_of(channel, unknown, b"") == status_of(direct, unknown, b"")
         busy = encode_request("slow", {"x": np.array([[20_000]])})
