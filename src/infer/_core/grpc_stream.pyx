@@ -23,8 +23,6 @@ cdef enum:
     FIRST_BODY_BYTES = 512
     FIRST_MESSAGE_BYTES = 16384  # a Block starts no larger than this, whatever the prefix announces
     GROWTH = 4
-    LONG_BODY_BYTES = 32768
-    LONG_GROWTH = 32             # room is address space and counts against bounds; pages are touched as bytes come
     ALIGNMENT = 64
     FREE_STREAMS = 4096
 
@@ -205,7 +203,7 @@ cdef int refuse_prefix(Stream *stream, uint64_t limit_bytes, bint refuse_new, Er
 
 
 cdef bint reserve(Stream *stream, uint64_t more) noexcept:
-    """Room for `more` bytes in the body, in multiples of what has come and never past what is announced.
+    """Room for `more` bytes in the body, in steps of what has come times four and never past what is announced.
 
     The first step of a long message also moves it so that its end is aligned: what stands there is mostly the raw data
     of its last tensor, which a run can then use where it is.
@@ -223,7 +221,7 @@ cdef bint reserve(Stream *stream, uint64_t more) noexcept:
     if stream.message_bytes > FIRST_MESSAGE_BYTES and stream.lead == 0:
         lead = <uint8_t> (-stream.message_bytes & (ALIGNMENT - 1))
         needed += lead
-    room = (GROWTH if stream.body.size_bytes < LONG_BODY_BYTES else LONG_GROWTH) * stream.body.size_bytes
+    room = GROWTH * stream.body.size_bytes
     if room < FIRST_MESSAGE_BYTES:
         room = FIRST_MESSAGE_BYTES
     if stream.message_bytes != 0 and room > stream.message_bytes + lead:
