@@ -23,6 +23,8 @@ cdef enum:
     FIRST_BODY_BYTES = 512
     FIRST_MESSAGE_BYTES = 16384  # a Block starts no larger than this, whatever the prefix announces
     GROWTH = 4
+    LONG_BODY_BYTES = 65536
+    LONG_GROWTH = 8              # spares a long message one more move of most of it
     ALIGNMENT = 64
     FREE_STREAMS = 4096
 
@@ -203,7 +205,7 @@ cdef int refuse_prefix(Stream *stream, uint64_t limit_bytes, bint refuse_new, Er
 
 
 cdef bint reserve(Stream *stream, uint64_t more) noexcept:
-    """Room for `more` bytes in the body, in steps of what has come times four and never past what is announced.
+    """Room for `more` bytes in the body, in multiples of what has come and never past what is announced.
 
     The first step of a long message also moves it so that its end is aligned: what stands there is mostly the raw data
     of its last tensor, which a run can then use where it is.
@@ -221,7 +223,7 @@ cdef bint reserve(Stream *stream, uint64_t more) noexcept:
     if stream.message_bytes > FIRST_MESSAGE_BYTES and stream.lead == 0:
         lead = <uint8_t> (-stream.message_bytes & (ALIGNMENT - 1))
         needed += lead
-    room = GROWTH * stream.body.size_bytes
+    room = (GROWTH if stream.body.size_bytes < LONG_BODY_BYTES else LONG_GROWTH) * stream.body.size_bytes
     if room < FIRST_MESSAGE_BYTES:
         room = FIRST_MESSAGE_BYTES
     if stream.message_bytes != 0 and room > stream.message_bytes + lead:
