@@ -14,7 +14,7 @@ cdef class FlushBuffer:
     cdef readonly uint64_t taken_bytes     # by this flush
     cdef uint64_t limit_bytes
     cdef bint blocked                      # something was turned away at the limit
-    cdef void begin(self, uint64_t limit_bytes)
+    cdef void begin(self, uint64_t limit_bytes) except *
     cdef bint is_full(self) noexcept
     cdef int put(self, const uint8_t *data, uint64_t size_bytes) except -1
     # Takes a reference of its own on the Block.

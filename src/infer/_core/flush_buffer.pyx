@@ -25,7 +25,7 @@ cdef class FlushBuffer:
     def __dealloc__(self):
         PyMem_Free(self.room)
 
-    cdef void begin(self, uint64_t limit_bytes):
+    cdef void begin(self, uint64_t limit_bytes) except *:
         self.joined_bytes = 0
         self.taken_bytes = 0
         self.limit_bytes = limit_bytes
