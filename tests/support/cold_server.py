@@ -19,6 +19,7 @@ from infer.proto import message
 from infer.services.call import Changes, Service
 
 INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 @contextmanager
 def serving(service: Service, infer: Callable[[Any], Mapping[str, tuple[str, Any]]] | None = None) -> Iterator[str]:
-    """The address of a server of `service` and of a puppet ModelInfer: request -> (datatype, array) by output."""
+    """The address of a server of `service` and of a puppet ModelInfer: request -> (datatype, array) by output. The
+    puppet answers on streams too."""
     from infer.client.tensors import encode
 
     def answer(path: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
@@ -159,10 +161,18 @@ def serving(service: Service, infer: Callable[[Any], Mapping[str, tuple[str, Any
             content: bytes = reply.SerializeToString()
             return content
 
-        return warm if path == INFER_PATH else cold
+        return warm if path in (INFER_PATH, STREAM_PATH) else cold
+
+    def stream(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        decoded, wrapped = message("inference.ModelInferResponse"), message("inference.ModelStreamInferResponse")
+        for request in requests:
+            reply = decoded.FromString(answer(STREAM_PATH)(request, context))
+            yield wrapped(infer_response=reply).SerializeToString()
 
     class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         def service(self, details: Any) -> Any:
+            if infer is not None and details.method == STREAM_PATH:
+                return grpc.stream_stream_rpc_method_handler(stream)
             known = details.method in service or (infer is not None and details.method == INFER_PATH)
             return grpc.unary_unary_rpc_method_handler(answer(details.method)) if known else None
 

@@ -11,7 +11,10 @@ DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x7
 END_STREAM, END_HEADERS = 0x1, 0x4
 
 Script = Callable[[int, int], bytes | None]
-"""(number of the request from 0, its stream) -> bytes to send; None closes the connection."""
+"""(number of the request from 0, its stream) -> bytes to send; None closes the connection.
+
+Of a peer for streams: (number of the DATA frame from 0, its stream), whether or not the request ends with it.
+"""
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
@@ -58,7 +61,7 @@ def _read_exactly(peer: socket.socket, size: int) -> bytes:
     return data
 
 
-def _serve(listener: socket.socket, greeting: bytes, script: Script) -> None:
+def _serve(listener: socket.socket, greeting: bytes, script: Script, each_frame: bool) -> None:
     with suppress(OSError), listener.accept()[0] as peer:
         _read_exactly(peer, PREFACE_BYTES)
         peer.sendall(greeting)
@@ -66,7 +69,7 @@ def _serve(listener: socket.socket, greeting: bytes, script: Script) -> None:
         while True:
             head = _read_exactly(peer, 9)
             _read_exactly(peer, int.from_bytes(head[:3], "big"))
-            if head[3] in (DATA, HEADERS) and head[4] & END_STREAM:
+            if head[3] == DATA if each_frame else head[3] in (DATA, HEADERS) and head[4] & END_STREAM:
                 answer = script(number, int.from_bytes(head[5:], "big"))
                 number += 1
                 if answer is None:
@@ -75,11 +78,12 @@ def _serve(listener: socket.socket, greeting: bytes, script: Script) -> None:
 
 
 @contextmanager
-def scripted_peer(script: Script, greeting: bytes | None = None) -> Iterator[str]:
+def scripted_peer(script: Script, greeting: bytes | None = None, *, each_frame: bool = False) -> Iterator[str]:
     """Address of a server for one connection. The greeting is its SETTINGS, unless the test has another."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(
-            target=_serve, args=(listener, settings() if greeting is None else greeting, script), daemon=True)
+            target=_serve, args=(listener, settings() if greeting is None else greeting, script, each_frame),
+            daemon=True)
         thread.start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         with suppress(OSError):

@@ -19,8 +19,8 @@ LEVELS = [
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "self_check", "ort_runtime",
      "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
-    {"flush_buffer", "reply_fields", "http2_session", "http2_events", "grpc_stream", "protocol", "http2_client",
-     "load_loop", "load_client"},
+    {"flush_buffer", "reply_fields", "http2_session", "http2_events", "grpc_stream", "protocol",
+     "client_messages", "http2_client", "load_stats", "load_loop", "load_client"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 
@@ -46,8 +46,9 @@ INSIDE = {
     "protocol": {"http2_session", "http2_events"},
     "http2_events": {"http2_session", "grpc_stream", "flush_buffer", "reply_fields"},
     "http2_session": {"grpc_stream", "flush_buffer", "reply_fields"},
-    "load_loop": {"http2_client"},
-    "load_client": {"load_loop", "http2_client"},
+    "http2_client": {"client_messages"},
+    "load_loop": {"http2_client", "load_stats"},
+    "load_client": {"load_loop", "load_stats", "http2_client"},
 }
 
 LIBRARIES = {

@@ -1,8 +1,8 @@
-"""Client side of HTTP/2 for unary gRPC calls, without I/O.
+"""Client side of HTTP/2 for gRPC calls, without I/O.
 
 What it is: a session over libnghttp2 that turns framed request messages into bytes to send, and bytes received into
-one `on_reply` per call. The C functions are for the load generator, which drives many sessions without the GIL;
-`ClientConnection` is the same session for Python.
+one `on_reply` per call, or per message where calls are streams of messages. The C functions are for the load generator,
+which drives many sessions without the GIL; `ClientConnection` is the same session for Python.
 
 Memory: a session owns its array of calls and nghttp2's state. Request bytes, path and authority are lent by the caller.
 A call is free again as soon as on_reply has returned.
@@ -18,14 +18,17 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from infer._core.capi.nghttp2_client cimport *
+from infer._core.client_messages cimport (
+    Messages, awaits_reply, has_room, put_message, read_message, take_scheduled, write_messages)
 
 cdef enum:
     STREAM_WINDOW_BYTES = 1048576
     CONNECTION_WINDOW_BYTES = 16777216
     SEND_CHUNK_BYTES = 262144
+    ERROR_MESSAGE_TAG = 10     # field 1 of ModelStreamInferResponse; a good reply begins with field 2
 
 
 cdef inline bint name_is(const uint8_t *name, size_t size, const char *expected, size_t expected_bytes) noexcept nogil:
@@ -53,12 +56,32 @@ cdef void finish_call(ClientSession *session, ClientCall *call, uint32_t reset_c
     """Report the call, then free its place: what on_reply starts gets another."""
     call.reset_code = reset_code
     session.active -= 1
-    session.on_reply(session.owner, call)
+    if session.stream_messages > 0:
+        end_stream(session, call)
+    else:
+        session.on_reply(session.owner, call)
     free(call.reply)
     call.reply = NULL
     call.stream_id = 0
     call.next_free = session.free_call
     session.free_call = call
+
+
+cdef void end_stream(ClientSession *session, ClientCall *call) noexcept nogil:
+    """Report each message that no reply came for, then the end itself."""
+    cdef Messages *messages = &call.messages
+    messages.ending = True
+    call.unanswered = messages.under_way > 0
+    call.error_message = False
+    call.keep_reply = False
+    call.message_bytes = 0
+    call.body_bytes = 0
+    while messages.under_way > 0:
+        call.scheduled_ns = take_scheduled(messages)
+        session.under_way -= 1
+        session.on_reply(session.owner, call)
+    call.ended = True
+    session.on_reply(session.owner, call)
 
 
 cdef void append_reply(ClientCall *call, const uint8_t *data, size_t size) noexcept nogil:
@@ -99,9 +122,66 @@ cdef int on_header(
     elif name_is(name, name_bytes, b"grpc-status", 11):
         call.grpc_status = parse_status(value, value_bytes)
     elif name_is(name, name_bytes, b"grpc-message", 12):
-        call.detail_bytes = min(value_bytes, <size_t>DETAIL_BYTES)
-        memcpy(call.detail, value, call.detail_bytes)
+        call.detail_bytes = 0
+        append_detail(call, value, value_bytes)
     return 0
+
+
+cdef void append_detail(ClientCall *call, const uint8_t *data, size_t size) noexcept nogil:
+    size = min(size, <size_t>DETAIL_BYTES - call.detail_bytes)
+    memcpy(call.detail + call.detail_bytes, data, size)
+    call.detail_bytes += size
+
+
+cdef void report_message(ClientSession *session, ClientCall *call) noexcept nogil:
+    """A reply in a stream is whole."""
+    cdef Messages *messages = &call.messages
+    cdef size_t head = 1
+    call.error_message = messages.first_byte == ERROR_MESSAGE_TAG
+    if call.error_message:
+        # The text stands behind its tag and its length, a varint.
+        while head < call.detail_bytes and call.detail[head] & 0x80:
+            head += 1
+        head = min(head + 1, call.detail_bytes)
+        call.detail_bytes -= head
+        memmove(call.detail, call.detail + head, call.detail_bytes)
+    if not awaits_reply(messages):
+        messages.surplus += 1
+    else:
+        call.scheduled_ns = take_scheduled(messages)
+        session.under_way -= 1
+        call.message_bytes = messages.reply_bytes
+        call.grpc_status = 0
+        session.on_reply(session.owner, call)
+        call.grpc_status = NO_GRPC_STATUS
+    free(call.reply)
+    call.reply = NULL
+    call.reply_capacity = 0
+    call.keep_reply = False
+    call.body_bytes = 0
+    call.detail_bytes = 0
+
+
+cdef void read_messages(ClientSession *session, ClientCall *call, const uint8_t *data, size_t size) noexcept nogil:
+    cdef Messages *messages = &call.messages
+    cdef size_t taken, part
+    cdef bint whole
+    while size > 0:
+        if call.body_bytes == 0:
+            call.keep_reply = messages.keep_next
+            messages.keep_next = False
+        taken = read_message(messages, data, size, &whole)
+        if call.keep_reply:
+            append_reply(call, data, taken)
+        if messages.first_byte == ERROR_MESSAGE_TAG:
+            # Of what was taken, without the prefix.
+            part = min(taken, <size_t>messages.reply_read)
+            append_detail(call, data + taken - part, part)
+        call.body_bytes += taken
+        data += taken
+        size -= taken
+        if whole:
+            report_message(session, call)
 
 
 cdef int on_data(
@@ -110,6 +190,9 @@ cdef int on_data(
     cdef ClientCall *call = peek_call(h2, stream_id)
     cdef size_t i
     if call == NULL:
+        return 0
+    if call.messages.capacity > 0:
+        read_messages(<ClientSession *>context, call, data, size)
         return 0
     # The length is the last four bytes of the prefix, which DATA frames may split.
     if call.body_bytes < MESSAGE_PREFIX_BYTES:
@@ -146,7 +229,16 @@ cdef ssize_t read_request(
         nghttp2_session *h2, int32_t stream_id, uint8_t *out, size_t capacity, uint32_t *flags,
         nghttp2_data_source *source, void *context) noexcept nogil:
     cdef ClientCall *call = <ClientCall *>source.ptr
-    cdef size_t size = min(capacity, call.request_bytes - call.sent_bytes)
+    cdef size_t size
+    if call.messages.capacity > 0:
+        size = write_messages(
+            &call.messages, call.request, call.request_bytes, &call.sent_bytes, out, capacity)
+        if call.messages.unsent == 0 and call.messages.ending:
+            flags[0] |= NGHTTP2_DATA_FLAG_EOF
+        elif size == 0:
+            return NGHTTP2_ERR_DEFERRED
+        return <ssize_t>size
+    size = min(capacity, call.request_bytes - call.sent_bytes)
     memcpy(out, call.request + call.sent_bytes, size)
     call.sent_bytes += size
     if call.sent_bytes == call.request_bytes:
@@ -205,7 +297,8 @@ cdef int open_h2(ClientSession *session) noexcept nogil:
 
 cdef int session_open(
         ClientSession *session, const char *path, size_t path_bytes, const char *authority, size_t authority_bytes,
-        int64_t timeout_ns, uint32_t capacity, reply_callback on_reply, void *owner) noexcept nogil:
+        int64_t timeout_ns, uint32_t capacity, uint32_t stream_messages, reply_callback on_reply,
+        void *owner) noexcept nogil:
     cdef uint32_t i
     cdef int code
     memset(session, 0, sizeof(ClientSession))
@@ -216,6 +309,12 @@ cdef int session_open(
     if session.calls == NULL:
         return NGHTTP2_ERR_NOMEM
     session.capacity = capacity
+    if stream_messages > 0:
+        session.stream_messages = stream_messages
+        session.scheduled_ns = <int64_t *>calloc((<size_t>capacity + 1) * stream_messages, sizeof(int64_t))
+        if session.scheduled_ns == NULL:
+            session_close(session)
+            return NGHTTP2_ERR_NOMEM
     for i in range(capacity + 1):
         session.calls[i].next_free = session.free_call
         session.free_call = &session.calls[i]
@@ -241,34 +340,56 @@ cdef void session_close(ClientSession *session) noexcept nogil:
         for i in range(session.capacity + 1):
             free(session.calls[i].reply)
     free(session.calls)
+    free(session.scheduled_ns)
     session.h2 = NULL
     session.calls = NULL
+    session.scheduled_ns = NULL
     session.free_call = NULL
     session.capacity = 0
     session.active = 0
 
 
-cdef bint session_can_start(ClientSession *session) noexcept nogil:
+cdef inline bint can_open(ClientSession *session) noexcept nogil:
     return (session.active < session.capacity and session.active < session.peer_max_streams
             and session.error == 0 and not session.goaway and nghttp2_session_check_request_allowed(session.h2) != 0)
 
 
-cdef ClientCall *session_start(
-        ClientSession *session, const uint8_t *framed, size_t framed_bytes, int64_t scheduled_ns,
-        bint keep_reply) noexcept nogil:
+cdef bint session_can_start(ClientSession *session) noexcept nogil:
+    if session.stream_messages == 0:
+        return can_open(session)
+    return peek_stream(session) != NULL or can_open(session)
+
+
+cdef ClientCall *peek_stream(ClientSession *session) noexcept nogil:
+    """Round robin: an open stream with room for a message, or NULL."""
+    cdef uint32_t i, index
+    cdef ClientCall *call
+    if session.error != 0 or session.goaway or session.under_way >= session.active * session.stream_messages:
+        return NULL
+    for i in range(session.capacity + 1):
+        index = (session.cursor + i) % (session.capacity + 1)
+        call = &session.calls[index]
+        if call.stream_id != 0 and not call.ended and has_room(&call.messages):
+            session.cursor = index
+            return call
+    return NULL
+
+
+cdef ClientCall *open_call(ClientSession *session, const uint8_t *framed, size_t framed_bytes) noexcept nogil:
     cdef nghttp2_data_provider provider
     cdef ClientCall *call = session.free_call
     cdef ClientCall *next_free
     cdef int32_t stream_id
-    if not session_can_start(session):
+    if not can_open(session):
         return NULL
     next_free = call.next_free
     memset(call, 0, sizeof(ClientCall))
     call.grpc_status = NO_GRPC_STATUS
     call.request = framed
     call.request_bytes = framed_bytes
-    call.scheduled_ns = scheduled_ns
-    call.keep_reply = keep_reply
+    if session.stream_messages > 0:
+        call.messages.scheduled_ns = session.scheduled_ns + (call - session.calls) * session.stream_messages
+        call.messages.capacity = session.stream_messages
     provider.source.ptr = call
     provider.read_callback = read_request
     stream_id = nghttp2_submit_request(session.h2, NULL, session.headers, session.header_count, &provider, call)
@@ -279,6 +400,39 @@ cdef ClientCall *session_start(
     session.free_call = next_free
     session.active += 1
     return call
+
+
+cdef ClientCall *session_start(
+        ClientSession *session, const uint8_t *framed, size_t framed_bytes, int64_t scheduled_ns,
+        bint keep_reply) noexcept nogil:
+    cdef ClientCall *call = open_call(session, framed, framed_bytes)
+    if session.stream_messages == 0:
+        if call != NULL:
+            call.scheduled_ns = scheduled_ns
+            call.keep_reply = keep_reply
+        return call
+    if call == NULL:
+        call = peek_stream(session)
+        if call == NULL:
+            return NULL
+        session.cursor += 1
+        # Does nothing where the stream still has something to send.
+        nghttp2_session_resume_data(session.h2, call.stream_id)
+    put_message(&call.messages, scheduled_ns)
+    if keep_reply:
+        call.messages.keep_next = True
+    session.under_way += 1
+    return call
+
+
+cdef void session_end_streams(ClientSession *session) noexcept nogil:
+    cdef uint32_t i
+    cdef ClientCall *call
+    for i in range(session.capacity + 1):
+        call = &session.calls[i]
+        if call.stream_id != 0 and call.messages.capacity > 0 and not call.messages.ending:
+            call.messages.ending = True
+            nghttp2_session_resume_data(session.h2, call.stream_id)
 
 
 cdef int session_feed(ClientSession *session, const uint8_t *data, size_t size) noexcept nogil:
@@ -381,7 +535,7 @@ cdef class ClientConnection:
         self.requests = {}
         self.replies = []
         code = session_open(
-            &self.session, self.path, len(self.path), self.authority, len(self.authority), timeout_ns, max_calls,
+            &self.session, self.path, len(self.path), self.authority, len(self.authority), timeout_ns, max_calls, 0,
             collect_reply, <void *>self)
         if code != 0:
             raise MemoryError(nghttp2_strerror(code).decode())

@@ -10,8 +10,9 @@ class LoadResult:
     statuses: dict[str, int]
     """Replies by gRPC status name, as the trailers say; OTHER for a number that gRPC does not have."""
     failures: dict[str, int]
-    """http_status, no_grpc_status, wrong_length, stream_reset, stream_refused, connection_lost, unanswered; and
-    not_started: scheduled, never sent."""
+    """http_status, no_grpc_status, wrong_length, stream_reset, stream_refused, connection_lost, unanswered;
+    error_message: a message whose reply is a ModelStreamInferResponse with an error; not_started: scheduled, never
+    sent; and stream_end: streams, not messages, that ended with another status than OK though all was answered."""
     reason: str
     """First thing that went wrong, in words; empty when nothing did."""
     measured: int
@@ -49,6 +50,7 @@ def run(
     duration_s: float | None = None,
     requests: int | None = None,
     rate: float | None = None,
+    stream_messages: int | None = None,
     warmup_s: float = 0.0,
     timeout_s: float | None = None,
     expected_bytes: int | None = None,
@@ -59,6 +61,9 @@ def run(
 
     Without `rate` the loop is closed. With it (calls per second over all connections) call k is scheduled at
     start + k / rate whatever the server does, and one that finds no free stream waits with its latency running.
+
+    With `stream_messages` the calls are messages: `streams` bidirectional streams stay open on each connection, with up
+    to so many messages under way on each, whose replies come in order. A message is then what is said here of a call.
 
     The run ends after `warmup_s` + `duration_s` or `requests` calls (warm-up included), whichever comes first, and once
     the last reply is there. It is given up when nothing comes for `stall_s`, or `stall_s` after its end.

@@ -1,4 +1,5 @@
-"""Load generator for unary gRPC calls: connects, drives the loop of load_loop without the GIL, reports.
+"""Load generator for gRPC calls, unary or as messages on long-lived streams: connects, drives the loop of load_loop
+without the GIL, reports.
 
 Memory: a run owns its loop and its sockets and frees both however it ends. Threads: a run belongs to the thread that
 called it, which takes the GIL only between slices of SLICE_NS, so that signals are noticed.
@@ -13,6 +14,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from infer._core.http2_client cimport MESSAGE_PREFIX_BYTES
 from infer._core.load_loop cimport *
+from infer._core.load_stats cimport *
 
 cdef extern from "<sys/resource.h>" nogil:
     enum:
@@ -37,7 +39,7 @@ CODE_NAMES = (
     "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED")
 FAILURE_NAMES = (
     "http_status", "no_grpc_status", "wrong_length", "stream_reset", "stream_refused", "connection_lost", "unanswered",
-    "not_started")
+    "not_started", "error_message", "stream_end")
 
 
 cdef inline int64_t cpu_ns() noexcept nogil:
@@ -83,12 +85,14 @@ cdef class LoopOwner:
         loop_close(&self.loop)
 
     cdef int open(
-            self, list sockets, bytes path, bytes authority, int64_t timeout_ns, uint32_t streams) except -1:
+            self, list sockets, bytes path, bytes authority, int64_t timeout_ns, uint32_t streams,
+            uint32_t stream_messages) except -1:
         if not loop_open(&self.loop, len(sockets)):
             raise MemoryError("load generator: no memory or no descriptor for its loop")
         for opened in sockets:
             if not loop_add(
-                    &self.loop, opened.fileno(), path, len(path), authority, len(authority), timeout_ns, streams):
+                    &self.loop, opened.fileno(), path, len(path), authority, len(authority), timeout_ns, streams,
+                    stream_messages):
                 raise MemoryError("load generator: no memory for a connection")
         return 0
 
@@ -168,7 +172,8 @@ def connect_all(str address, int count, double timeout_s):
 
 def run(
         str address, str path, bytes payload, connections=1, streams=1, *, duration_s=None, requests=None, rate=None,
-        warmup_s=0.0, timeout_s=None, expected_bytes=None, stall_s=10.0, capture_first_reply=True):
+        stream_messages=None, warmup_s=0.0, timeout_s=None, expected_bytes=None, stall_s=10.0,
+        capture_first_reply=True):
     cdef LoopOwner owner = LoopOwner()
     cdef Loop *loop = &owner.loop
     cdef bytes framed = b"\0" + len(payload).to_bytes(4, "big") + payload
@@ -177,8 +182,9 @@ def run(
     cdef int64_t cpu_before, cpu_used, wall
     if duration_s is None and requests is None:
         raise ValueError("a run needs duration_s or requests")
-    if connections < 1 or streams < 1 or (rate is not None and rate <= 0) or (requests is not None and requests < 1):
-        raise ValueError("connections, streams, rate and requests must be positive")
+    if (connections < 1 or streams < 1 or (stream_messages is not None and stream_messages < 1)
+            or (rate is not None and rate <= 0) or (requests is not None and requests < 1)):
+        raise ValueError("connections, streams, stream_messages, rate and requests must be positive")
     sockets = connect_all(address, connections, stall_s)
     try:
         loop.framed = framed
@@ -188,7 +194,8 @@ def run(
         loop.stall_ns = round(stall_s * 1e9)
         loop.expected_bytes = -1 if expected_bytes is None else expected_bytes
         loop.capture = capture_first_reply
-        owner.open(sockets, path_bytes, authority, 0 if timeout_s is None else round(timeout_s * 1e9), streams)
+        owner.open(sockets, path_bytes, authority, 0 if timeout_s is None else round(timeout_s * 1e9), streams,
+                   stream_messages or 0)
         cpu_before = cpu_ns()
         loop.start_ns = loop.alive_ns = now_ns()
         loop.warm_ns = loop.start_ns + <int64_t>round(warmup_s * 1e9)
@@ -200,6 +207,7 @@ def run(
     finally:
         for each in sockets:
             each.close()
-    if loop.stats.ok == 0 and not any(loop.stats.codes[i] for i in range(GRPC_CODES)):
+    if (loop.stats.ok == 0 and not any(loop.stats.codes[i] for i in range(GRPC_CODES))
+            and not loop.stats.failures[<int> FAIL_ERROR_MESSAGE]):
         raise ConnectionError(f"{address}: no reply: {(<bytes>loop.reason).decode('utf-8', 'replace')}")
     return owner.result(<double>cpu_used / wall)

@@ -2,40 +2,11 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from infer._core.http2_client cimport ClientSession
+from infer._core.load_stats cimport LoadStats
 
 cdef enum:
-    GRPC_CODES = 17             # statuses 0-16
-    SUB_BUCKETS = 128           # per octave: a bucket is at most 1/128 of its value wide
-    SUB_BUCKET_BITS = 7
-    BUCKETS = 4480              # up to 2^41 ns
     IO_BYTES = 262144           # read and write buffers, shared by all connections
     MAX_EVENTS = 256
-
-cdef enum:
-    FAIL_HTTP_STATUS = 0        # :status is not 200
-    FAIL_NO_GRPC_STATUS = 1     # the stream ended in order but without trailers
-    FAIL_WRONG_LENGTH = 2       # status OK, message of another length than expected
-    FAIL_STREAM_RESET = 3       # RST_STREAM from the server
-    FAIL_STREAM_REFUSED = 4     # REFUSED_STREAM, or beyond the last stream of a GOAWAY
-    FAIL_CONNECTION_LOST = 5    # the connection ended first
-    FAIL_UNANSWERED = 6         # still under way when the run was given up
-    FAIL_NOT_STARTED = 7        # open loop: scheduled, but no connection was left
-    FAILURES = 8
-
-cdef struct LoadStats:
-    uint64_t sent               # warm-up included, as are the counts by code
-    uint64_t ok
-    uint64_t[GRPC_CODES] codes
-    uint64_t other_code         # a grpc-status that is not a number of 0-16
-    uint64_t[FAILURES] failures
-    uint64_t measured           # OK replies to requests scheduled after the warm-up
-    uint64_t[BUCKETS] buckets   # of their latencies
-    int64_t latency_sum_ns
-    int64_t min_ns
-    int64_t max_ns
-    int64_t last_reply_ns       # 0: no measured reply
-    uint32_t peak_in_flight
-    uint32_t in_flight
 
 cdef struct Connection:
     int fd
@@ -70,6 +41,7 @@ cdef struct Loop:
     int64_t received_ns         # when the bytes now being read came
     int64_t alive_ns            # last sign of life while calls were under way
     bint given_up
+    bint ending                 # streams of messages were told that no message follows
     int64_t armed_ns            # of the timer
     int64_t expected_bytes      # -1 until learned
     bint capture                # the next request started keeps its reply
@@ -79,8 +51,6 @@ cdef struct Loop:
     LoadStats stats
 
 cdef int64_t now_ns() noexcept nogil
-# Middle of a bucket, in ns.
-cdef double middle_of(uint32_t bucket) noexcept nogil
 # Makes loop_close safe.
 cdef void loop_clear(Loop *loop) noexcept nogil
 # False when memory or descriptors are out; loop_close is due all the same.
@@ -88,7 +58,7 @@ cdef bint loop_open(Loop *loop, uint32_t max_connections) noexcept nogil
 # `fd` is connected and non-blocking; the caller closes it after the last loop_drive. Texts are lent until loop_close.
 cdef bint loop_add(
     Loop *loop, int fd, const char *path, size_t path_bytes, const char *authority, size_t authority_bytes,
-    int64_t timeout_ns, uint32_t streams) noexcept nogil
+    int64_t timeout_ns, uint32_t streams, uint32_t stream_messages) noexcept nogil
 # Once, when the settings and times of the Loop are set.
 cdef void loop_begin(Loop *loop) noexcept nogil
 # Run until the given time; True when the run is over.

@@ -1,4 +1,5 @@
-"""The load generator's loop: many connections, many streams, one thread, no GIL.
+"""The load generator's loop: many connections, many streams, one thread, no GIL. What is said of calls holds for the
+messages of long-lived streams too.
 
 Closed loop: every connection keeps a fixed number of calls under way. Open loop: request k is *scheduled* at
 start + k / rate, and its latency counts from there, whether or not a stream was free: a slow server cannot slow the
@@ -20,6 +21,7 @@ from posix.unistd cimport close
 
 from infer._core.capi.nghttp2_client cimport NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM
 from infer._core.http2_client cimport *
+from infer._core.load_stats cimport *
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
@@ -58,29 +60,10 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int, void *, size_t, int)
     ssize_t send(int, const void *, size_t, int)
 
-cdef extern from *:
-    int __builtin_clzll(unsigned long long) noexcept nogil
-
 cdef int64_t now_ns() noexcept nogil:
     cdef timespec time
     clock_gettime(CLOCK_MONOTONIC, &time)
     return <int64_t>time.tv_sec * 1000000000 + time.tv_nsec
-
-
-cdef inline uint32_t bucket_of(uint64_t value) noexcept nogil:
-    cdef int shift
-    if value < SUB_BUCKETS:
-        return <uint32_t>value
-    shift = 63 - __builtin_clzll(value) - SUB_BUCKET_BITS
-    return min(<uint32_t>((shift + 1) * SUB_BUCKETS + ((value >> shift) & (SUB_BUCKETS - 1))), <uint32_t>(BUCKETS - 1))
-
-
-cdef double middle_of(uint32_t bucket) noexcept nogil:
-    cdef uint32_t shift
-    if bucket < SUB_BUCKETS:
-        return bucket
-    shift = bucket // SUB_BUCKETS - 1
-    return (<double>(SUB_BUCKETS + bucket % SUB_BUCKETS) + 0.5) * (<double>(<uint64_t>1 << shift))
 
 
 cdef void note_reason(Loop *loop, const char *what, const char *detail, int detail_bytes) noexcept nogil:
@@ -105,20 +88,32 @@ cdef void count_ok(Loop *loop, ClientCall *call) noexcept nogil:
         call.reply = NULL
     if call.scheduled_ns < loop.warm_ns:
         return
-    if latency_ns < 0:
-        latency_ns = 0
-    stats.buckets[bucket_of(latency_ns)] += 1
-    stats.latency_sum_ns += latency_ns
-    if stats.measured == 0 or latency_ns < stats.min_ns:
-        stats.min_ns = latency_ns
-    if latency_ns > stats.max_ns:
-        stats.max_ns = latency_ns
-    stats.measured += 1
+    add_latency(stats, latency_ns)
     stats.last_reply_ns = loop.received_ns
+
+
+cdef void count_end(Loop *loop, ClientCall *call) noexcept nogil:
+    """How a stream of messages ended; the messages that it took with it are counted one by one."""
+    if call.messages.surplus > 0:
+        fail(loop, FAIL_STREAM_END, b"a stream", b"has more replies than messages")
+    elif call.unanswered:
+        return
+    elif call.abandoned:
+        if loop.ending:
+            fail(loop, FAIL_STREAM_END, b"a stream", b"was not ended by the server")
+    elif call.grpc_status > 0:
+        loop.stats.failures[FAIL_STREAM_END] += 1
+        note_reason(loop, b"a stream ended", call.detail, <int>call.detail_bytes)
+    elif call.grpc_status != 0:
+        fail(loop, FAIL_STREAM_END, b"a stream ended without a status", reset_text(call.reset_code))
 
 
 cdef void count_reply(Loop *loop, ClientCall *call) noexcept nogil:
     cdef int64_t size = reply_message_bytes(call)
+    if call.error_message:
+        loop.stats.failures[FAIL_ERROR_MESSAGE] += 1
+        note_reason(loop, b"error message", call.detail, <int>call.detail_bytes)
+        return
     if call.grpc_status >= 0 and call.grpc_status < GRPC_CODES:
         loop.stats.codes[call.grpc_status] += 1
     elif call.grpc_status != NO_GRPC_STATUS:
@@ -135,6 +130,8 @@ cdef void count_reply(Loop *loop, ClientCall *call) noexcept nogil:
         fail(loop, FAIL_STREAM_RESET, b"stream reset", reset_text(call.reset_code))
     elif call.grpc_status != 0:
         fail(loop, FAIL_NO_GRPC_STATUS, b"no grpc-status", b"the stream ended without trailers")
+    elif call.unanswered:
+        fail(loop, FAIL_UNANSWERED, b"message without a reply", b"its stream ended in order")
     else:
         if loop.expected_bytes < 0:
             loop.expected_bytes = size
@@ -187,6 +184,9 @@ cdef void on_reply(void *owner, ClientCall *call) noexcept nogil:
     cdef Connection *connection = <Connection *>owner
     cdef Loop *loop = connection.loop
     cdef bint captured = call.keep_reply
+    if call.ended:
+        count_end(loop, call)
+        return
     loop.stats.in_flight -= 1
     count_reply(loop, call)
     if captured and loop.first_reply == NULL:
@@ -284,6 +284,7 @@ cdef void read_connection(Connection *connection) noexcept nogil:
     loop.alive_ns = loop.received_ns
     if connection.session.goaway:
         note_reason(loop, b"GOAWAY", session_reason(&connection.session), 200)
+        session_end_streams(&connection.session)
     if loop.interval_ps == 0:
         # SETTINGS may just have allowed more streams.
         fill_connection(connection)
@@ -344,15 +345,30 @@ cdef void give_up(Loop *loop, int64_t now) noexcept nogil:
             fail(loop, FAIL_NOT_STARTED, b"not started", b"no connection is left")
 
 
+cdef bint await_streams(Loop *loop) noexcept nogil:
+    """Every message is answered: ends the streams. True once the server has ended them too."""
+    cdef uint32_t i
+    cdef bint awaited = False
+    for i in range(loop.n_connections):
+        if loop.connections[i].open and loop.connections[i].session.active > 0:
+            awaited = True
+            if not loop.ending:
+                session_end_streams(&loop.connections[i].session)
+                flush_connection(&loop.connections[i])
+    loop.ending = True
+    return not awaited
+
+
 cdef bint ensure_ended(Loop *loop, int64_t now, int64_t due_ns) noexcept nogil:
     """True when the run is over, by its own end or because there is no point in waiting."""
     cdef LoadStats *stats = &loop.stats
     cdef bint more = may_schedule(loop, now) if loop.interval_ps == 0 else due_ns >= 0
-    if stats.in_flight == 0 and not more:
+    if stats.in_flight == 0 and not more and await_streams(loop):
         return True
     if (loop.n_open == 0
             or (loop.stop_ns != 0 and now - loop.stop_ns > loop.stall_ns)
-            or ((stats.in_flight > 0 or loop.interval_ps == 0) and now - loop.alive_ns > loop.stall_ns)):
+            or ((stats.in_flight > 0 or loop.interval_ps == 0 or loop.ending)
+                and now - loop.alive_ns > loop.stall_ns)):
         give_up(loop, now)
         return True
     return False
@@ -417,10 +433,10 @@ cdef bint loop_open(Loop *loop, uint32_t max_connections) noexcept nogil:
 
 cdef bint loop_add(
         Loop *loop, int fd, const char *path, size_t path_bytes, const char *authority, size_t authority_bytes,
-        int64_t timeout_ns, uint32_t streams) noexcept nogil:
+        int64_t timeout_ns, uint32_t streams, uint32_t stream_messages) noexcept nogil:
     cdef Connection *connection = &loop.connections[loop.n_connections]
-    if session_open(&connection.session, path, path_bytes, authority, authority_bytes, timeout_ns, streams, on_reply,
-                    connection) != 0:
+    if session_open(&connection.session, path, path_bytes, authority, authority_bytes, timeout_ns, streams,
+                    stream_messages, on_reply, connection) != 0:
         return False
     connection.fd = fd
     connection.loop = loop

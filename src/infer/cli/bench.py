@@ -19,6 +19,8 @@ from infer.errors import InferError
 @click.option("--connections", default=4, show_default=True, type=click.IntRange(min=1), help="Open connections.")
 @click.option("--streams", default=64, show_default=True, type=click.IntRange(min=1),
               help="Calls under way on each connection.")
+@click.option("--stream", is_flag=True,
+              help="Send the calls as messages on one ModelStreamInfer stream for each connection.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="PER_SECOND",
               help="Open loop: calls scheduled at this rate, whatever the server does [closed loop].")
 @click.option("--duration", default=10.0, show_default=True, metavar="SECONDS",
@@ -26,8 +28,8 @@ from infer.errors import InferError
 @click.option("--warmup", default=1.0, show_default=True, metavar="SECONDS", type=click.FloatRange(min=0),
               help="Time before it that does not count.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def command(*, model: str, address: str, model_version: str, connections: int, streams: int, rate: float | None,
-            duration: float, warmup: float, as_json: bool) -> None:
+def command(*, model: str, address: str, model_version: str, connections: int, streams: int, stream: bool,
+            rate: float | None, duration: float, warmup: float, as_json: bool) -> None:
     """Load MODEL with one-row calls and report rate and latency.
 
     The bundled examples get a row of their held-out data, any other model random data.
@@ -35,7 +37,7 @@ def command(*, model: str, address: str, model_version: str, connections: int, s
     """
     from infer._core import load_client
     from infer.cli.client import Client, first_rows, random_inputs, sample_of, typed_inputs
-    from infer.client.calls import INFER_PATH
+    from infer.client.calls import INFER_PATH, STREAM_PATH
     from infer.client.messages import encode_request
 
     try:
@@ -46,29 +48,32 @@ def command(*, model: str, address: str, model_version: str, connections: int, s
             request = encode_request(model, typed_inputs(metadata, arrays), version=model_version)
             # Once through the other client: an error in words comes before a count of failures.
             client.call(INFER_PATH, request)
-        result = load_client.run(address, INFER_PATH, request, connections, streams, duration_s=duration,
-                                 warmup_s=warmup, rate=rate)
+        path, calls, messages = (STREAM_PATH, 1, streams) if stream else (INFER_PATH, streams, None)
+        result = load_client.run(address, path, request, connections, calls, stream_messages=messages,
+                                 duration_s=duration, warmup_s=warmup, rate=rate)
     except (InferError, ConnectionError) as error:
         click.echo(f"infer bench: {error}", err=True)
         raise SystemExit(1) from None
     if as_json:
         fields = {name: value for name, value in dataclasses.asdict(result).items() if name != "first_reply"}
         click.echo(json.dumps({"model": model, "connections": connections, "streams": streams,
-                               "scheduled_rate": rate, **fields}))
+                               "stream": stream, "scheduled_rate": rate, **fields}))
     else:
-        click.echo(report(result, model, connections, streams, rate))
+        click.echo(report(result, model, connections, streams, rate, stream=stream))
     raise SystemExit(0 if result.ok == result.sent and not result.failures else 1)
 
 
-def report(result: Any, model: str, connections: int, streams: int, rate: float | None) -> str:
+def report(result: Any, model: str, connections: int, streams: int, rate: float | None, *,
+           stream: bool = False) -> str:
     """The result in words, the warning first."""
     loop = f"open loop at {rate:,.0f}/s" if rate else "closed loop"
+    unit = "messages on one stream" if stream else "calls"
     lines = []
     if result.bottleneck:
         lines.append(f"warning: the generator used {result.cpu_share:.0%} of its core and is the bottleneck; the "
                      "server may be faster than this")
     lines += [
-        f"{model}: {connections} connections x {streams} calls, {loop}, {result.duration_s:.1f} s",
+        f"{model}: {connections} connections x {streams} {unit}, {loop}, {result.duration_s:.1f} s",
         f"  rate       {result.rate:>12,.0f} calls/s",
         f"  latency    {result.p50_us / 1e3:>12,.3f} ms p50",
         *(f"             {value / 1e3:>12,.3f} ms {name}" for name, value in (

@@ -14,6 +14,7 @@ from infer.proto import message
 SERVICE = "/inference.GRPCInferenceService/"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 INFER_PATH = f"{SERVICE}ModelInfer"
+STREAM_PATH = f"{SERVICE}ModelStreamInfer"
 DEFAULT_TIMEOUT = 60.0
 SERVING = 1
 # No bound on messages of our own: the server's is the one that counts. A proxy set for web traffic is not for this.

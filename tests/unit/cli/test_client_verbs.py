@@ -142,6 +142,15 @@ def test_bench(address: str) -> None:
     assert figures["statuses"] == {"OK": figures["ok"]}
 
 
+def test_bench_on_streams(address: str) -> None:
+    result = run("bench", "digits", "--address", address, "--connections", "2", "--streams", "3", "--duration", "0.2",
+                 "--warmup", "0", "--stream", "--json")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.output)
+    assert figures["ok"] == figures["sent"] > 0
+    assert (figures["stream"], figures["statuses"], figures["peak_in_flight"]) == (True, {"OK": figures["ok"]}, 6)
+
+
 def test_bench_of_a_model_that_fails(address: str) -> None:
     result = run("bench", "full", "--address", address)
     assert result.exit_code == 1
@@ -162,6 +171,7 @@ def test_bench_report_warns_of_the_bottleneck() -> None:
     assert any(line.split() == ["UNAVAILABLE", "2"] for line in lines)
     assert any(line.split() == ["stream_reset", "1"] for line in lines)
     assert "warning" not in report(replace(result, bottleneck=False), "m", 1, 1, None)
+    assert "m: 4 connections x 64 messages on one stream, closed loop" in report(result, "m", 4, 64, None, stream=True)
 
 
 class PuppetProcess:

@@ -17,6 +17,7 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
         NGHTTP2_SETTINGS_ENABLE_PUSH
         NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
         NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
+        NGHTTP2_ERR_DEFERRED
         NGHTTP2_ERR_EOF
         NGHTTP2_ERR_NOMEM
 
@@ -104,5 +105,6 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
     int32_t nghttp2_submit_request(
         nghttp2_session *, const nghttp2_priority_spec *, const nghttp2_nv *, size_t, const nghttp2_data_provider *,
         void *)
+    int nghttp2_session_resume_data(nghttp2_session *, int32_t)
     const char *nghttp2_strerror(int)
     const char *nghttp2_http2_strerror(uint32_t)
