@@ -15,6 +15,7 @@ from tests.support.command import REPOSITORY
 
 VENVS = REPOSITORY / "build" / "venvs"
 GO_BIN = REPOSITORY / "build" / "go"
+NODE = REPOSITORY / "build" / "node"
 INSTALL_SECONDS = 900
 
 
@@ -36,18 +37,52 @@ def go_tool(name: str, package: str, version: str) -> Path:
     """The program of a Go package, `name` being its last part."""
     program = GO_BIN / version / name
     if not program.exists():
-        go = shutil.which("go")
-        if go is None:
-            pytest.skip(f"{name}: no go to build it with")
-        _install(name, [go, "install", f"{package}@{version}"], GOBIN=str(program.parent), GOFLAGS="-mod=mod")
+        _install(name, [_found(name, "go"), "install", f"{package}@{version}"], GOBIN=str(program.parent),
+                 GOFLAGS="-mod=mod")
     return program
 
 
-def _install(name: str, command: Sequence[str], **variables: str) -> None:
+def go_program(source: Path) -> Path:
+    """The program of a directory with a go.mod, built again when a file of it has changed."""
+    folder = GO_BIN / "programs" / source.name
+    program = folder / "program"
+    copies = [(file, folder / "source" / file.name) for file in sorted(source.iterdir())]
+    if not program.exists() or any(not copy.exists() or copy.read_text() != file.read_text() for file, copy in copies):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source, folder / "source")
+        shutil.copytree(source, folder / "module")
+        _install(source.name, [_found(source.name, "go"), "build", "-o", str(program), "."], cwd=folder / "module",
+                 GOFLAGS="-mod=mod")
+    return program
+
+
+def node_packages(name: str, packages: Sequence[str]) -> Path:
+    """The node_modules of `packages`, each with its version."""
+    folder = NODE / name
+    stamp = folder / "packages.txt"
+    wanted = "\n".join([*packages, ""])
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        _found(name, "node")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _install(name, [_found(name, "npm"), "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder),
+                        *packages])
+        stamp.write_text(wanted)
+    return folder / "node_modules"
+
+
+def _found(name: str, tool: str) -> str:
+    program = shutil.which(tool)
+    if program is None:
+        pytest.skip(f"{name}: no {tool} to install it with")
+    return program
+
+
+def _install(name: str, command: Sequence[str], cwd: Path | None = None, **variables: str) -> None:
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LD_PRELOAD")}
     try:
-        done = subprocess.run(command, env=kept | variables, capture_output=True, text=True, timeout=INSTALL_SECONDS,
-                              check=False)
+        done = subprocess.run(command, cwd=cwd, env=kept | variables, capture_output=True, text=True,
+                              timeout=INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         pytest.skip(f"{name}: not installed within {INSTALL_SECONDS} s: {' '.join(command)}")
     if done.returncode:
