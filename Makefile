@@ -13,13 +13,14 @@ PATHS ?= examples/models
 ARGS ?=
 
 .PHONY: help setup serve demo test test-release test-debug bench bench-growth micro lint debug sanitize conformance \
-  wheel-check clean
+  wheel-check clean fuzz fuzz-corpus
 
 help:
 	@echo "make serve        set up and serve examples/models (PATHS=... for others)"
 	@echo "make demo         serve the examples, call them, print predictions against the truth"
 	@echo "make test         set up and run the suite on the release and on the debug build"
 	@echo "make sanitize     the suite under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make fuzz         libFuzzer on session, message and decoder (FUZZ=session SECONDS=600)"
 	@echo "make conformance  the suite's clients that need an environment of their own"
 	@echo "make bench        this server and a plain baseline side by side (ARGS='--help')"
 	@echo "make bench-growth what connections, streams, requests and time cost this server"
@@ -81,6 +82,51 @@ sanitize: setup build/sanitize/.built
 	PYTHONPATH=build/sanitize/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libstdc++.so)" \
 	  $(PY) $(PYTEST) tests/unit tests/property tests/integration tests/bad_input
+
+FUZZ ?= session message decoder
+SECONDS ?= 600
+FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
+FUZZ_ENV = PYTHONHOME=$$($(PY) -c 'import sys; print(sys.base_prefix)') PYTHONMALLOC=malloc PYTHONDONTWRITEBYTECODE=1 \
+  PYTHONPATH=build/fuzz/lib:.:$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+  ASAN_OPTIONS=allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+
+$(VENV)/.clang: | $(VENV)/.system
+	@if ! command -v clang-14 >/dev/null || ! clang-14 -print-file-name=libclang_rt.fuzzer-x86_64.a | grep -q /; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(FUZZ_PACKAGES); \
+	  else \
+	    echo "fuzzing needs clang; run:"; echo "    sudo apt-get install -y $(FUZZ_PACKAGES)"; exit 1; \
+	  fi; \
+	fi
+	@touch $@
+
+build/fuzz/.built: $(BUILD_INPUTS) $(PYTHON_SOURCES) | $(VENV)/.packages $(VENV)/.clang
+	INFER_BUILD=fuzz $(PY) setup.py -q build -b build/fuzz --build-lib build/fuzz/lib
+	@touch $@
+
+build/fuzz/driver: tests/fuzz/driver.c | build/fuzz/.built
+	clang-14 -g -O1 -fsanitize=fuzzer,address,undefined -rdynamic -o $@ $< $$($(PY) -c 'import sysconfig as s; \
+	  v = s.get_config_var; lib = v("LIBDIR"); \
+	  print("-I" + s.get_path("include"), "-L" + lib, "-Wl,-rpath," + lib, "-lpython" + v("LDVERSION"))')
+
+# What is found that should not be lies in build/fuzz/found; INFER_FUZZ=<target> build/fuzz/driver FILE shows it again.
+fuzz: setup build/fuzz/.built build/fuzz/driver
+	@mkdir -p build/fuzz/found
+	@$(PY) -m tests.fuzz.seeds build/fuzz/corpus
+	@set -e; for target in $(FUZZ); do \
+	  echo "$$target: $(SECONDS) s"; \
+	  $(FUZZ_ENV) INFER_FUZZ=$$target build/fuzz/driver -artifact_prefix=build/fuzz/found/$$target- -detect_leaks=0 \
+	    -rss_limit_mb=4096 -max_total_time=$(SECONDS) -print_final_stats=1 $(ARGS) build/fuzz/corpus/$$target; \
+	done
+
+# Replaces the kept corpus by the smallest one that reaches as much of the code as all that was found since.
+fuzz-corpus: setup build/fuzz/.built build/fuzz/driver
+	@set -e; for target in $(FUZZ); do \
+	  rm -rf build/fuzz/merged/$$target && mkdir -p build/fuzz/merged/$$target; \
+	  $(FUZZ_ENV) INFER_FUZZ=$$target build/fuzz/driver -detect_leaks=0 -rss_limit_mb=4096 -use_counters=0 \
+	    -max_len=1024 -set_cover_merge=1 build/fuzz/merged/$$target build/fuzz/corpus/$$target; \
+	  $(PY) -m tests.fuzz.corpus $$target build/fuzz/merged/$$target; \
+	done
 
 conformance: setup
 	$(PY) $(PYTEST) -rs tests/conformance

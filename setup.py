@@ -5,6 +5,7 @@ Every `src/infer/_core/*.pyx` becomes an extension of its own. `INFER_BUILD` cho
 release   (default) optimised; the extensions are put beside their sources by `build_ext --inplace`
 debug     bounds checks on, INFER_DEBUG=1: live objects are counted and asserted
 sanitize  as debug, with AddressSanitizer and UndefinedBehaviorSanitizer
+fuzz      as sanitize, by clang and with what libFuzzer counts; for the driver in tests/fuzz
 
 `INFER_EXT=a,b` builds only the named modules. Generated C goes to `build/<kind>/c` and is never committed.
 """
@@ -42,7 +43,7 @@ CFLAGS = ["-O3", "-g1", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function",
 LDFLAGS: list[str] = []
 MACROS: list[tuple[str, str | None]] = [("CYTHON_CLINE_IN_TRACEBACK", "0")]
 
-if KIND in ("debug", "sanitize"):
+if KIND in ("debug", "sanitize", "fuzz"):
     DIRECTIVES |= {"boundscheck": True, "initializedcheck": True, "nonecheck": True}
     MACROS += [("INFER_DEBUG", "1")]
     CFLAGS = ["-O1" if flag == "-O3" else flag for flag in CFLAGS]
@@ -50,6 +51,11 @@ if KIND == "sanitize":
     SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize=function,vptr,alignment", "-fno-omit-frame-pointer"]
     CFLAGS += [flag for flag in SANITIZERS if "function" not in flag] + ["-fno-sanitize=vptr,alignment"]
     LDFLAGS += ["-fsanitize=address,undefined"]
+if KIND == "fuzz":
+    # The driver holds the sanitizers' runtime and exports it: the extensions find it there when they are loaded.
+    os.environ |= {"CC": "clang-14", "LDSHARED": "clang-14 -shared"}
+    CFLAGS += ["-fsanitize=address,undefined", "-fno-sanitize=alignment", "-fno-sanitize-recover=all",
+               "-fno-omit-frame-pointer", "-Wno-sign-compare"]
 
 
 def pkg_config(*arguments: str) -> str:
@@ -89,9 +95,11 @@ def extensions() -> list[Extension]:
         if source.stem.startswith("_testing") and "bdist_wheel" in sys.argv:
             continue
         extra = nghttp2_settings() if source.stem in NGHTTP2_MODULES else {}
+        # What the tests' own modules do is no news to the fuzzer.
+        counted = ["-fsanitize=fuzzer-no-link"] if KIND == "fuzz" and not source.stem.startswith("_testing") else []
         modules.append(Extension(
             f"infer._core.{source.stem}", [str(source)],
-            extra_compile_args=CFLAGS + extra.get("extra_compile_args", []),
+            extra_compile_args=CFLAGS + counted + extra.get("extra_compile_args", []),
             extra_link_args=LDFLAGS + extra.get("extra_link_args", []) + ["-lpthread"],
             define_macros=MACROS + extra.get("define_macros", []),
         ))

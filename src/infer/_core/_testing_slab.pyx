@@ -3,7 +3,8 @@
 from libc.stdint cimport uint8_t, uintptr_t
 from libc.string cimport memset
 
-from infer._core.slab cimport slab_calloc, slab_free, slab_kept_bytes, slab_malloc, slab_realloc, slab_trim
+from infer._core.slab cimport (
+    slab_calloc, slab_free, slab_kept_bytes, slab_live_pieces, slab_malloc, slab_realloc, slab_trim)
 
 
 cdef class Piece:
@@ -54,6 +55,11 @@ def calloc_overflows(size_t count, size_t size_bytes):
 
 def kept_bytes():
     return slab_kept_bytes()
+
+
+def live_pieces():
+    """Not freed; 0 in a release build."""
+    return slab_live_pieces()
 
 
 def trim():

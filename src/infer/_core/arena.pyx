@@ -14,13 +14,13 @@ its oldest one.
 
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, realloc
+from libc.stdlib cimport calloc
 from libc.string cimport memset, strerror
 
 from infer._core.capi.atomics cimport load_relaxed_i64
 from infer._core.capi.pthread cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock)
-from infer._core.debug cimport INFER_DEBUG, require
+from infer._core.debug cimport INFER_DEBUG, allocation_fails, require, try_realloc
 
 cdef extern from "<sys/mman.h>" nogil:
     enum:
@@ -42,6 +42,11 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from * nogil:
     """
+    #if defined(__has_feature)
+    #if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+    #define __SANITIZE_ADDRESS__ 1
+    #endif
+    #endif
     #if defined(__SANITIZE_ADDRESS__)
     #include <sanitizer/asan_interface.h>
     #define infer_hide(p, n) __asan_poison_memory_region((p), (n))
@@ -211,7 +216,7 @@ cdef uint64_t take_large(int index, uint64_t chunk_bytes) noexcept nogil:
         return offset
     if cls.carved == cls.room:
         room = cls.room * 2 if cls.room else 16
-        grown = <uint64_t *> realloc(cls.free, room * sizeof(uint64_t))
+        grown = <uint64_t *> try_realloc(cls.free, room * sizeof(uint64_t))
         if grown == NULL:
             return 0
         cls.free = grown
@@ -229,7 +234,7 @@ cdef uint64_t allocate(uint64_t size_bytes) noexcept nogil:
     if arena_base == NULL:
         return 0
     pthread_mutex_lock(&lock)
-    if index < ARENA_CLASSES:
+    if index < ARENA_CLASSES and not allocation_fails():
         chunk_bytes = <uint64_t> ARENA_SMALLEST_BYTES << index
         if chunk_bytes <= arena.limit_bytes and <uint64_t> arena.live_bytes <= arena.limit_bytes - chunk_bytes:
             if index < LARGE_CLASS:

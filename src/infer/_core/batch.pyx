@@ -11,14 +11,14 @@ as the batch.
 """
 
 from libc.stdint cimport uint8_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from infer._core.arena cimport allocate, at, offset_of, release
 from infer._core.block cimport block_data, block_new, block_unref
 from infer._core.capi.atomics cimport add_i64, load_acquire_i32, load_relaxed_i64, store_release_i32
 from infer._core.clock cimport now_ns
-from infer._core.debug cimport LIVE_BATCH, count_live, require
+from infer._core.debug cimport LIVE_BATCH, count_live, require, try_calloc
 from infer._core.model_version cimport VersionEntry
 from infer._core.ort_run cimport Session, session_run
 from infer._core.status cimport STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_OK, STATUS_RESOURCE_EXHAUSTED
@@ -64,8 +64,8 @@ cdef bint scratch_fit(Scratch *scratch, int32_t n_inputs, int32_t n_outputs) noe
     cdef TensorView *inputs
     cdef RunOutput *outputs
     if n_inputs > scratch.n_inputs:
-        gathered = <Block **> calloc(<size_t> n_inputs, sizeof(Block *))
-        inputs = <TensorView *> calloc(<size_t> n_inputs, sizeof(TensorView))
+        gathered = <Block **> try_calloc(<size_t> n_inputs, sizeof(Block *))
+        inputs = <TensorView *> try_calloc(<size_t> n_inputs, sizeof(TensorView))
         if gathered == NULL or inputs == NULL:
             free(gathered)
             free(inputs)
@@ -78,7 +78,7 @@ cdef bint scratch_fit(Scratch *scratch, int32_t n_inputs, int32_t n_outputs) noe
         scratch.inputs = inputs
         scratch.n_inputs = n_inputs
     if n_outputs > scratch.n_outputs:
-        outputs = <RunOutput *> calloc(<size_t> n_outputs, sizeof(RunOutput))
+        outputs = <RunOutput *> try_calloc(<size_t> n_outputs, sizeof(RunOutput))
         if outputs == NULL:
             return False
         free(scratch.outputs)

@@ -10,7 +10,7 @@ stands in none and is listed again by a put or a completion. `idle` counts execu
 way, so that a burst of kicks wakes each executor once.
 """
 
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free
 from libc.stdint cimport INT64_MAX
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, timespec
@@ -22,6 +22,7 @@ from infer._core.capi.pthread cimport (
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_t, pthread_mutex_unlock)
 from infer._core.clock cimport now_ns
+from infer._core.debug cimport try_calloc, try_malloc
 from infer._core.request cimport DONE, QUEUED, RECEIVING, RUNNING, try_transition
 from infer._core.tensor_view cimport TYPE_NONE, TensorView
 
@@ -42,7 +43,7 @@ cdef inline Internals *inside(Batcher *batcher) noexcept nogil:
 cdef int batcher_init(Batcher *batcher, int executors) noexcept nogil:
     cdef pthread_condattr_t attributes
     memset(batcher, 0, sizeof(Batcher))
-    batcher.internals = malloc(sizeof(Internals))
+    batcher.internals = try_malloc(sizeof(Internals))
     if batcher.internals == NULL:
         return -1
     pthread_mutex_init(&inside(batcher).mutex, NULL)
@@ -64,7 +65,7 @@ cdef void batcher_free(Batcher *batcher) noexcept nogil:
 
 
 cdef VersionQueue *queue_new(Version *version) noexcept nogil:
-    cdef VersionQueue *queue = <VersionQueue *> calloc(1, sizeof(VersionQueue))
+    cdef VersionQueue *queue = <VersionQueue *> try_calloc(1, sizeof(VersionQueue))
     if queue != NULL:
         queue.version = version
         queue.listed = UNLISTED
@@ -211,7 +212,7 @@ cdef Bucket *bucket_for(VersionQueue *queue, Request *request) noexcept nogil:
     if bucket != NULL:
         queue.free_buckets = bucket.next
     else:
-        bucket = <Bucket *> malloc(sizeof(Bucket))
+        bucket = <Bucket *> try_malloc(sizeof(Bucket))
         if bucket == NULL:
             return NULL
     memset(bucket, 0, sizeof(Bucket))

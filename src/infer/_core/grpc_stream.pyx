@@ -5,12 +5,12 @@ Sources: gRPC `doc/PROTOCOL-HTTP2.md`; RFC 9113.
 
 from base64 import b64decode
 
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from infer._core.block cimport block_data, block_grow, block_new, block_unref
 from infer._core.clock cimport now_ns
-from infer._core.debug cimport LIVE_STREAM, count_live
+from infer._core.debug cimport INFER_DEBUG, LIVE_STREAM, count_live, try_malloc
 from infer._core.grpc_message cimport PREFIX_BYTES, TIMEOUT_MALFORMED, parse_timeout, prefix_length
 from infer._core.status cimport (
     STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNIMPLEMENTED)
@@ -51,7 +51,7 @@ cdef Stream *stream_new(int32_t id, int64_t received_ns) noexcept:
         spare = stream.next
         n_spare -= 1
     else:
-        stream = <Stream *> malloc(sizeof(Stream))
+        stream = <Stream *> try_malloc(sizeof(Stream))
         if stream == NULL:
             return NULL
     memset(stream, 0, sizeof(Stream))
@@ -71,7 +71,8 @@ cdef void stream_free(Stream *stream) noexcept:
         free(stream.segments)
     block_unref(stream.body)
     count_live(LIVE_STREAM, -1)
-    if n_spare >= FREE_STREAMS:
+    # In debug builds AddressSanitizer sees each Stream by itself.
+    if INFER_DEBUG or n_spare >= FREE_STREAMS:
         free(stream)
         return
     stream.next = spare
@@ -296,7 +297,7 @@ cdef int check_message(const Stream *stream, ErrorText *error) noexcept:
 cdef bint set_segments(Stream *stream, const Segment *segments, int count) noexcept:
     cdef int i
     if count > 2:
-        stream.segments = <Segment *> malloc(count * sizeof(Segment))
+        stream.segments = <Segment *> try_malloc(count * sizeof(Segment))
         if stream.segments == NULL:
             stream.segments = stream.inline_segments
             for i in range(count):

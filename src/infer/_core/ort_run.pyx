@@ -5,12 +5,13 @@ The Blocks of the outputs are the caller's; what the inputs' views point to must
 """
 
 from libc.stdint cimport int16_t, uint32_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memmove, memset, strlen, strstr
 
 from infer._core.arena cimport at, offset_of
 from infer._core.block cimport block_data, block_new, block_unref
 from infer._core.capi.onnxruntime cimport ORT_INVALID_ARGUMENT, OrtRunnable, OrtShapeInfo, OrtStatus, OrtValue
+from infer._core.debug cimport try_malloc
 from infer._core.ort_runtime cimport cpu_memory, default_allocator, ort
 from infer._core.status cimport STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_OK, STATUS_RESOURCE_EXHAUSTED
 from infer._core.tensor_text cimport ERROR_TEXT_BYTES, clear_error, say, say_int
@@ -40,7 +41,7 @@ cdef bint handles_open(Handles *handles, int32_t n_inputs, int32_t n_outputs) no
     handles.n_inputs = 0
     handles.n_outputs = 0
     if pointers > FEW_POINTERS:
-        handles.malloced = malloc(pointers * sizeof(void *))
+        handles.malloced = try_malloc(pointers * sizeof(void *))
         if handles.malloced == NULL:
             return False
         room = <void **> handles.malloced
@@ -236,9 +237,9 @@ cdef int copy_strings(OrtValue *value, uint64_t elements, int64_t rows, RunOutpu
     if code != STATUS_OK:
         return code
     output.block = block_new(total + 4 * elements)
-    starts = <size_t *> malloc((elements + 1) * sizeof(size_t))
+    starts = <size_t *> try_malloc((elements + 1) * sizeof(size_t))
     if rows >= 0:
-        output.element_ends = <uint64_t *> malloc((<uint64_t> rows + 1) * sizeof(uint64_t))
+        output.element_ends = <uint64_t *> try_malloc((<uint64_t> rows + 1) * sizeof(uint64_t))
     if output.block == NULL or starts == NULL or (rows >= 0 and output.element_ends == NULL):
         free(starts)
         return no_memory(detail)

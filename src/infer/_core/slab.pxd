@@ -18,3 +18,5 @@ cdef void *slab_realloc(void *piece, size_t size_bytes, void *unused) noexcept n
 # Gives all kept pieces back to malloc.
 cdef void slab_trim() noexcept nogil
 cdef int64_t slab_kept_bytes() noexcept nogil
+# Pieces that were not freed; counted in debug builds, else 0.
+cdef int64_t slab_live_pieces() noexcept nogil

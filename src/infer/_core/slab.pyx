@@ -3,11 +3,11 @@
 In debug builds every call goes to malloc and back, so that AddressSanitizer sees each piece by itself.
 """
 
-from libc.stdint cimport SIZE_MAX, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport SIZE_MAX, int64_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
-from infer._core.debug cimport INFER_DEBUG
+from infer._core.debug cimport INFER_DEBUG, try_malloc
 
 cdef enum:
     HEAD_BYTES = 16              # keeps malloc's alignment
@@ -18,6 +18,7 @@ cdef struct Piece:
 
 cdef Piece *kept[SLAB_CLASSES]
 cdef int n_kept[SLAB_CLASSES]
+cdef int64_t n_live = 0         # counted in debug builds
 
 
 cdef inline Piece *piece_of(void *address) noexcept nogil:
@@ -29,6 +30,7 @@ cdef inline void *address_of(Piece *piece) noexcept nogil:
 
 
 cdef void *slab_malloc(size_t size_bytes, void *unused) noexcept nogil:
+    global n_live
     cdef size_t kind = (size_bytes + SLAB_STEP_BYTES - 1) // SLAB_STEP_BYTES - 1 if size_bytes else 0
     cdef size_t room = size_bytes
     cdef Piece *piece
@@ -43,20 +45,25 @@ cdef void *slab_malloc(size_t size_bytes, void *unused) noexcept nogil:
         return NULL
     if INFER_DEBUG:
         room = size_bytes
-    piece = <Piece *> malloc(HEAD_BYTES + room)
+    piece = <Piece *> try_malloc(HEAD_BYTES + room)
     if piece == NULL:
         return NULL
+    if INFER_DEBUG:
+        n_live += 1
     piece.room_bytes = room
     return address_of(piece)
 
 
 cdef void slab_free(void *address, void *unused) noexcept nogil:
+    global n_live
     cdef Piece *piece
     cdef size_t kind
     if address == NULL:
         return
     piece = piece_of(address)
     kind = piece.room_bytes // SLAB_STEP_BYTES - 1
+    if INFER_DEBUG:
+        n_live -= 1
     if INFER_DEBUG or piece.room_bytes > SLAB_CLASSES * SLAB_STEP_BYTES or n_kept[kind] >= SLAB_KEPT:
         free(piece)
         return
@@ -108,3 +115,7 @@ cdef int64_t slab_kept_bytes() noexcept nogil:
     for kind in range(SLAB_CLASSES):
         total += <int64_t> n_kept[kind] * (HEAD_BYTES + (kind + 1) * SLAB_STEP_BYTES)
     return total
+
+
+cdef int64_t slab_live_pieces() noexcept nogil:
+    return n_live

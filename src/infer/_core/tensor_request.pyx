@@ -5,9 +5,10 @@ come again and the last counts, and since malformed bytes weigh more than a rule
 """
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 
+from infer._core.debug cimport try_realloc
 from infer._core.span cimport Span, span_left, span_over
 from infer._core.status cimport STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_OK, STATUS_RESOURCE_EXHAUSTED
 from infer._core.status cimport STATUS_UNIMPLEMENTED
@@ -105,7 +106,7 @@ cdef int ensure_room(void **items, int32_t n_items, int32_t *capacity, uint64_t 
     if n_items == MAX_TENSORS:
         reading.too_many = what
         return STATUS_INVALID_ARGUMENT
-    grown = realloc(items[0], wanted * item_bytes)
+    grown = try_realloc(items[0], wanted * item_bytes)
     if grown == NULL:
         return STATUS_RESOURCE_EXHAUSTED
     items[0] = grown
