@@ -116,15 +116,15 @@ fuzz: setup build/fuzz/.built build/fuzz/driver
 	@set -e; for target in $(FUZZ); do \
 	  echo "$$target: $(SECONDS) s"; \
 	  $(FUZZ_ENV) INFER_FUZZ=$$target build/fuzz/driver -artifact_prefix=build/fuzz/found/$$target- -detect_leaks=0 \
-	    -rss_limit_mb=4096 -max_total_time=$(SECONDS) -print_final_stats=1 $(ARGS) build/fuzz/corpus/$$target; \
+	    -rss_limit_mb=4096 -len_control=0 -max_total_time=$(SECONDS) -print_final_stats=1 $(ARGS) build/fuzz/corpus/$$target; \
 	done
 
-# Replaces the kept corpus by the smallest one that reaches as much of the code as all that was found since.
+# Replaces the kept corpus by a small one that reaches as much of the code as all that was found since.
 fuzz-corpus: setup build/fuzz/.built build/fuzz/driver
 	@set -e; for target in $(FUZZ); do \
 	  rm -rf build/fuzz/merged/$$target && mkdir -p build/fuzz/merged/$$target; \
-	  $(FUZZ_ENV) INFER_FUZZ=$$target build/fuzz/driver -detect_leaks=0 -rss_limit_mb=4096 -use_counters=0 \
-	    -max_len=1024 -set_cover_merge=1 build/fuzz/merged/$$target build/fuzz/corpus/$$target; \
+	  $(FUZZ_ENV) INFER_FUZZ=$$target build/fuzz/driver -detect_leaks=0 -rss_limit_mb=4096 \
+	    -max_len=1024 -merge=1 build/fuzz/merged/$$target build/fuzz/corpus/$$target; \
 	  $(PY) -m tests.fuzz.corpus $$target build/fuzz/merged/$$target; \
 	done
 

@@ -55,7 +55,7 @@ if KIND == "fuzz":
     # The driver holds the sanitizers' runtime and exports it: the extensions find it there when they are loaded.
     os.environ |= {"CC": "clang-14", "LDSHARED": "clang-14 -shared"}
     CFLAGS += ["-fsanitize=address,undefined", "-fno-sanitize=alignment", "-fno-sanitize-recover=all",
-               "-fno-omit-frame-pointer", "-Wno-sign-compare"]
+               "-fno-omit-frame-pointer", "-Wno-sign-compare", "-Wno-unknown-warning-option"]
 
 
 def pkg_config(*arguments: str) -> str:

@@ -1,13 +1,12 @@
 """Every allocation of a scenario fails once, alone and with all that follow: a clean status or a closed connection,
 nothing left behind, and what comes next is served.
 
-Debug builds only: release builds do not ask. A scenario is run with the first, second, third ... allocation failing until
-a run ends without one having failed.
+Debug builds only: release builds do not ask. A scenario is run with the first, second, third ... allocation failing,
+until a run ends without one having failed.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -21,21 +20,22 @@ from infer._core._testing_transport import SessionDriver, StreamDriver
 from tests.support.h2_peer import (
     DATA,
     END_STREAM,
-    GOAWAY,
+    ENHANCE_YOUR_CALM,
+    INFER_PATH,
     INITIAL_WINDOW_SIZE,
-    RST_STREAM,
     ConnectionEnded,
     Peer,
-    SessionLink,
+    Reply,
     frame,
     prefixed,
     request_fields,
+    window_update,
 )
-from tests.support.requests import add_raw, add_typed, infer_request, pack
+from tests.support.requests import add_raw, infer_request, pack
 
 pytestmark = pytest.mark.skipif(not debug.ENABLED, reason="release builds have no allocations that fail on demand")
 
-OK, CANCELLED, RESOURCE_EXHAUSTED = 0, 1, 8
+OK, RESOURCE_EXHAUSTED = 0, 8
 COLD = "/cold/Method"
 MOST_ALLOCATIONS = 20_000
 
@@ -44,15 +44,16 @@ def footprint() -> Any:
     return debug.live(), arena.stats()["live_bytes"], live_pieces()
 
 
-def fail_each(scenario: Callable[[], None], and_on: bool) -> int:
-    """How many allocations the scenario has, each of which was made to fail."""
+def fail_each(scenario: Callable[[], Callable[[], None]], and_on: bool) -> int:
+    """How many allocations the scenario has, each of which was made to fail. It returns what is done afterwards."""
     for nth in range(1, MOST_ALLOCATIONS):
         before = footprint()
         debug.fail_allocation(nth, and_on)
         try:
-            scenario()
+            afterwards = scenario()
         finally:
             failed = debug.fail_allocation(0)
+        afterwards()
         assert footprint() == before, f"allocation {nth} failed"
         if failed == 0:
             return nth - 1
@@ -65,47 +66,301 @@ both_ways = pytest.mark.parametrize("and_on", [False, True], ids=["one", "and al
 # A connection.
 
 class Connection:
-    """A session and its peer. Once the session wants to end, or cannot send, nothing more goes in or out."""
+    """A session over a puppet sink and its peer: what the one says goes to the other until the connection is lost.
 
-    def __init__(self, **settings: int) -> None:
+    `failed`: whether an allocation was made to fail. A call then ends with RESOURCE_EXHAUSTED, is reset, or goes down
+    with its connection; it never stays without an answer.
+    """
+
+    def __init__(self, window: int = 1 << 20, **limits: int) -> None:
         self.driver: SessionDriver | None = None
-        self.alive = True
-        self.codes: dict[int, int] = {}
-
-    def open(self, window: int = 1 << 20) -> bool:
+        self.lost = False
         try:
-            self.driver = SessionDriver({COLD: "handler"})
+            self.driver = SessionDriver({COLD: "handler"}, **limits)
         except MemoryError:
-            self.alive = False
-            return False
-        self.peer = Peer(self, settings=[(INITIAL_WINDOW_SIZE, window)])
-        return True
+            self.lost = True
+        self.peer = Peer(self, settings=[(INITIAL_WINDOW_SIZE, window)], wide=window > 65535)
 
-    # What the peer needs of a transport.
+    # What Peer needs of a transport.
 
     def sendall(self, data: bytes) -> None:
-        if self.alive and not self.driver.feed(data):
+        if not self.lost and not self.driver.feed(data):
             self.lose()
 
     def recv(self, size: int) -> bytes:
-        if not self.alive:
+        if self.lost:
             return b""
         try:
-            return self.driver.output()
+            output = self.driver.output()
         except MemoryError:
+            output = b""
             self.lose()
-            return b""
+        if not output and self.driver.done:
+            self.lose()
+        return output
 
     def settimeout(self, seconds: float | None) -> None:
         pass
 
     def lose(self) -> None:
-        self.alive = False
+        self.lost = True
         self.driver.close()
 
+    # Calls.
+
+    def open(self, message: bytes | None = b"question", *more: tuple[str, str], path: str = INFER_PATH,
+             **changed: Any) -> int:
+        stream = self.peer.open(request_fields(path, *more, **changed))
+        if message is not None:
+            self.peer.body(stream, message)
+        return stream
+
+    def answer(self, *segments: bytes, code: int = OK) -> None:
+        """Ends all calls that wait."""
+        if not self.lost:
+            for number in self.driver.sink.live:
+                self.driver.sink.answer(number, code, b"text", segments)
+            for call, _ in self.driver.cold:
+                self.driver.finish_cold(call, code, b"".join(segments)[5:])
+            self.driver.cold.clear()
+
+    def outcome(self, stream: int) -> Reply | None:
+        """How the call ended; None: with its connection."""
+        try:
+            return self.peer.answer(stream)
+        except ConnectionEnded:
+            assert self.lost, "a call is left without an answer"
+            return None
+
+    def ends(self, stream: int, code: int) -> None:
+        reply = self.outcome(stream)
+        if reply is not None and not (reply.code == -1 and reply.reset == ENHANCE_YOUR_CALM):
+            assert reply.code in (code, RESOURCE_EXHAUSTED), reply
+
     def close(self) -> None:
-        if self.driver is None:
-            return
-        self.driver.close()
-        assert self.driver.sink.live == []
-        assert (self.driver.streams, self.driver.buffered_bytes, self.driver.outbound_bytes) == (0, 0, 0)
+        if self.driver is not None:
+            self.driver.close()
+            assert self.driver.sink.live == []
+            assert (self.driver.streams, self.driver.buffered_bytes, self.driver.outbound_bytes) == (0, 0, 0)
+
+
+ANSWER = prefixed(b"answer")
+
+
+def two_calls(connection: Connection) -> None:
+    streams = [connection.open(prefixed(b"one")), connection.open(prefixed(b"two"), ("x-bin", "AAEC"))]
+    connection.answer(ANSWER)
+    for stream in streams:
+        connection.ends(stream, OK)
+
+
+def large_message(connection: Connection) -> None:
+    stream = connection.open(prefixed(bytes(300_000)))
+    connection.answer(ANSWER)
+    connection.ends(stream, OK)
+
+
+def many_segments(connection: Connection) -> None:
+    stream = connection.open(prefixed(b"q"))
+    connection.answer(bytes(10), bytes(5000), bytes(100), bytes(70_000), bytes(1))
+    connection.ends(stream, OK)
+
+
+def refusals(connection: Connection) -> None:
+    streams = {
+        connection.open(None, content_type="text/html"): 13,
+        connection.open(None, ("x", "y" * 20_000)): RESOURCE_EXHAUSTED,
+        connection.open(None, path="/no/Such"): 12,
+        connection.open(prefixed(b"one") + prefixed(b"two")): 12,
+        connection.open(b"\1\0\0\0\1x"): 13,
+        connection.open(b""): 12,
+    }
+    for stream, code in streams.items():
+        connection.ends(stream, code)
+
+
+def cold_call(connection: Connection) -> None:
+    stream = connection.open(prefixed(b"abc"), ("grpc-timeout", "1S"), ("x", "y"), path=COLD)
+    connection.answer(ANSWER)
+    connection.ends(stream, OK)
+
+
+def errors(connection: Connection) -> None:
+    stream = connection.open(prefixed(b"abc"))
+    connection.answer(code=14)
+    connection.ends(stream, 14)
+
+
+def answered_early(connection: Connection) -> None:
+    stream = connection.open(None)
+    connection.answer(code=14)
+    connection.ends(stream, 14)
+    connection.peer.send(frame(DATA, END_STREAM, stream, ANSWER))
+
+
+def cancelled(connection: Connection) -> None:
+    stream = connection.open(prefixed(b"abc"))
+    connection.peer.reset(stream)
+    stream = connection.open(prefixed(b"abc"))
+    connection.answer(bytes(100_000))
+    connection.peer.reset(stream)
+
+
+def drained(connection: Connection) -> None:
+    stream = connection.open(prefixed(b"abc"))
+    if not connection.lost:
+        connection.driver.drain()
+    connection.answer(ANSWER)
+    connection.ends(stream, OK)
+    connection.peer.until_closed()
+    assert connection.lost
+
+
+def stopped(connection: Connection) -> None:
+    stream = connection.open(prefixed(b"abc"))
+    if not connection.lost:
+        connection.driver.end_calls(b"the server is stopping")
+    connection.ends(stream, 14)
+
+
+def flooded(connection: Connection) -> None:
+    stream = connection.open(None)
+    for _ in range(20):
+        connection.peer.send(frame(DATA, 0, stream, b""))
+    connection.peer.until_closed()
+    assert connection.lost or connection.peer.replies[stream].reset == ENHANCE_YOUR_CALM
+
+
+def narrow(connection: Connection) -> None:
+    """A reply that waits for the peer's windows."""
+    stream = connection.open(prefixed(b"q"))
+    connection.answer(bytes(30_000), bytes(100))
+    for _ in range(8):
+        connection.peer.send(window_update(stream, 5000))
+        while not connection.lost and connection.driver.wants_output:
+            connection.peer.read()
+    connection.ends(stream, OK)
+
+
+def served(connection: Connection) -> None:
+    stream = connection.open(prefixed(b"after"))
+    connection.answer(ANSWER)
+    reply = connection.outcome(stream)
+    assert reply is not None
+    assert reply.message == b"answer"
+
+
+@both_ways
+@pytest.mark.parametrize(("scenario", "window"), [
+    (two_calls, 1 << 20), (large_message, 1 << 20), (many_segments, 1 << 20), (refusals, 1 << 20), (cold_call, 1 << 20),
+    (errors, 1 << 20), (answered_early, 1 << 20), (cancelled, 1 << 20), (drained, 1 << 20), (stopped, 1 << 20),
+    (flooded, 1 << 20), (narrow, 100)])
+def test_a_connection(scenario: Callable[[Connection], None], window: int, and_on: bool):
+    ends_it = scenario in (drained, stopped, flooded)
+
+    def play() -> Callable[[], None]:
+        connection = Connection(window)
+        try:
+            scenario(connection)
+        except ConnectionEnded:
+            assert connection.lost, "the session has gone silent"
+
+        def afterwards() -> None:
+            if not connection.lost and not ends_it:
+                served(connection)
+            connection.close()
+            another = Connection()
+            served(another)
+            another.close()
+        return afterwards
+
+    assert fail_each(play, and_on) > 20
+
+
+# A stream by itself.
+
+@both_ways
+def test_a_message_that_grows(and_on: bool):
+    message = prefixed(bytes(200_000))
+
+    def play() -> Callable[[], None]:
+        try:
+            driver = StreamDriver()
+        except MemoryError:
+            return lambda: None
+        for at in range(0, len(message), 16384):
+            code, text = driver.data(message[at:at + 16384])
+            if code != OK:
+                assert code == RESOURCE_EXHAUSTED
+                assert "memory" in text
+                return lambda: None
+        assert driver.body == message
+        return lambda: None
+
+    assert fail_each(play, and_on) > 3
+
+
+# The codec.
+
+def many_inputs(count: int) -> tuple[Codec, bytes]:
+    inputs = [(f"x{i}", "INT32" if i % 2 else "BYTES", (-1,), False) for i in range(count)]
+    request = infer_request()
+    for name, data_type, _, _ in inputs:
+        add_raw(request, name, data_type, [2], pack(data_type, [1, 2] if data_type == "INT32" else [b"a", b"bc"]))
+    for i in range(count):
+        request.outputs.add(name=f"y{i}")
+    return Codec("m", inputs, [(f"y{i}", "FP32", True) for i in range(count)]), request.SerializeToString()
+
+
+@both_ways
+def test_a_request_of_many_inputs(and_on: bool):
+    count = 40
+    _, message = many_inputs(count)
+
+    def play() -> Callable[[], None]:
+        codec, _ = many_inputs(count)
+        answer = codec.bind(message)
+
+        def afterwards() -> None:
+            if isinstance(answer, tuple):
+                assert answer[0] == RESOURCE_EXHAUSTED
+                assert answer[1]
+            again = codec.bind(message)
+            assert isinstance(again, dict), again
+            assert len(again["tensors"]) == count
+        return afterwards
+
+    assert fail_each(play, and_on) > 6
+
+
+# Queues.
+
+@both_ways
+def test_a_queue_that_is_filled_and_emptied(and_on: bool):
+    def play() -> Callable[[], None]:
+        try:
+            box = BatcherBox()
+            queue = QueueBox(gather_rows=4)
+        except MemoryError:
+            return lambda: None
+        put = []
+        for number in range(12):
+            try:
+                if box.put(queue, number, (1, number % 6)):
+                    put.append(number)
+            except MemoryError:
+                continue
+        taken: list[int] = []
+
+        def afterwards() -> None:
+            assert (queue.requests, queue.buckets) == (len(put), len({number % 6 for number in put}))
+            while (batch := box.take()) is not None:
+                _, numbers, rows = batch
+                assert rows == len(numbers)
+                taken.extend(numbers)
+                box.complete(queue, numbers)
+            assert sorted(taken) == put
+            assert (queue.rows, box.rows) == (0, 0)
+        return afterwards
+
+    assert fail_each(play, and_on) > 18

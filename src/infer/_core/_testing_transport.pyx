@@ -194,7 +194,11 @@ cdef object finish_call(ResponseSink sink, void *call, int code, bytes text, seg
     for segment in segments:
         pieces[n].block = block_new(<uint64_t> len(segment))
         if pieces[n].block == NULL:
-            raise MemoryError
+            while n > 0:
+                n -= 1
+                block_unref(pieces[n].block)
+            code, text = 8, b"no memory for the reply"
+            break
         memcpy(block_data(pieces[n].block), <const char *> segment, len(segment))
         pieces[n].block.size_bytes = <uint64_t> len(segment)
         pieces[n].data = block_data(pieces[n].block)

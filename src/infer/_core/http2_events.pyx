@@ -38,7 +38,10 @@ cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, 
         return 0
     stream = stream_new(frame.hd.stream_id, self.now)
     if stream == NULL:
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+        # A client takes this code for RESOURCE_EXHAUSTED.
+        self.heed(nghttp2_submit_rst_stream(
+            session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_ENHANCE_YOUR_CALM))
+        return 0
     stream.next = self.streams
     if self.streams != NULL:
         self.streams.prev = stream
@@ -81,7 +84,8 @@ cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame,
     cdef Stream *stream = stream_of(session, frame.hd.stream_id)
     if stream != NULL and not stream.dead:
         stream.dead = 1
-        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_PROTOCOL_ERROR)
+        (<Http2Session> user_data).heed(nghttp2_submit_rst_stream(
+            session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_PROTOCOL_ERROR))
     return 0
 
 
@@ -127,7 +131,9 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream = stream_of(session, stream_id)
     cdef int code
-    nghttp2_session_consume_connection(session, size_bytes)
+    code = nghttp2_session_consume_connection(session, size_bytes)
+    if code != 0:
+        self.heed(code)
     if stream == NULL or stream.state != STREAM_MESSAGE or stream.dead:
         return 0
     error.size_bytes = 0
@@ -140,7 +146,7 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     stream.buffered_bytes += size_bytes
     # A message that fits the window as it stands needs no more of it: no WINDOW_UPDATE, no write, no wake-up.
     if stream.message_bytes > <uint64_t> self.limits.stream_window_bytes:
-        nghttp2_session_consume_stream(session, stream_id, stream.buffered_bytes - stream.consumed_bytes)
+        self.heed(nghttp2_session_consume_stream(session, stream_id, stream.buffered_bytes - stream.consumed_bytes))
         stream.consumed_bytes = stream.buffered_bytes
     if code != STATUS_OK:
         if code == STATUS_RESOURCE_EXHAUSTED:
@@ -162,17 +168,22 @@ cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, voi
     cdef Stream *stream
     if frame.hd.type == NGHTTP2_RST_STREAM and frame.rst_stream.error_code == NGHTTP2_REFUSED_STREAM:
         self.stats.refused[<int> REFUSED_STREAMS] += 1
+    elif frame.hd.type == NGHTTP2_GOAWAY and frame.goaway.error_code != NGHTTP2_NO_ERROR:
+        # The library ends the connection by itself, also in the middle of a drain.
+        self.last_goaway = True
     if self.early_replies > 0 and frame.hd.type == NGHTTP2_HEADERS and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
         stream = stream_of(session, frame.hd.stream_id)
         if stream != NULL and stream.early:
             self.set_early(stream, False)
-            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
+            self.heed(nghttp2_submit_rst_stream(
+                session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR))
     return 0
 
 
 cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *room, size_t room_bytes, uint32_t *flags,
                         nghttp2_data_source *source, void *user_data) noexcept:
     """Fills a DATA frame from the reply's segments: small ones are copied, the rest of a large one goes uncopied."""
+    cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream = <Stream *> source.ptr
     cdef Segment *segment
     cdef uint64_t filled = 0
@@ -187,7 +198,7 @@ cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *ro
                 filled = left if left < room_bytes else room_bytes
                 if filled == left and stream.segment + 1 == stream.n_segments:
                     flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
-                    nghttp2_submit_trailer(session, stream_id, ok_trailer, 1)
+                    self.heed(nghttp2_submit_trailer(session, stream_id, ok_trailer, 1))
             break
         if left > room_bytes - filled:
             left = room_bytes - filled
@@ -201,8 +212,8 @@ cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *ro
             stream.sent = 0
     if stream.segment == stream.n_segments:
         flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
-        nghttp2_submit_trailer(session, stream_id, ok_trailer, 1)
-    (<Http2Session> user_data).handed_out(stream, copied)
+        self.heed(nghttp2_submit_trailer(session, stream_id, ok_trailer, 1))
+    self.handed_out(stream, copied)
     return <ssize_t> filled
 
 

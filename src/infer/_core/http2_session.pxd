@@ -82,16 +82,20 @@ cdef class Http2Session(ResponseSink):
     cdef bint settled                      # the peer has acknowledged our SETTINGS
     cdef bint draining
     cdef bint last_goaway
+    cdef bint starved                      # libnghttp2 had no memory: what would follow is not understood by the peer
     cdef bint closed
 
     cdef int start(self) except -1
     # Consumes what came. 0, or -1: the connection is to be closed after what is still to be sent.
     cdef int feed(self, const uint8_t *data, uint64_t size_bytes) noexcept
     # What is to be sent now, about `limit_bytes` at most: a list of bytes-like objects, or None. *more: not all of it.
+    # Raises MemoryError where the connection can only be cut.
     cdef list take_output(self, uint64_t limit_bytes, bint *more)
     cdef bint wants_output(self) noexcept
     cdef bint is_done(self) noexcept
     cdef void want_flush(self) noexcept
+    # What a call of the library returned that is not 0.
+    cdef void heed(self, int result) noexcept
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept
     cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message,
                              uint32_t message_bytes, int64_t pushback_ms) noexcept

@@ -72,13 +72,15 @@ cdef class Http2Session(ResponseSink):
         settings[1].value = self.limits.stream_window_bytes
         settings[2].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
         settings[2].value = self.limits.header_bytes
-        nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, settings, 3)
-        nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, 0, self.limits.connection_window_bytes)
+        self.heed(nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, settings, 3))
+        self.heed(nghttp2_session_set_local_window_size(
+            self.session, NGHTTP2_FLAG_NONE, 0, self.limits.connection_window_bytes))
         return 0
 
     def __dealloc__(self):
         if self.session != NULL:
             nghttp2_session_del(self.session)
+            count_live(LIVE_SESSION, -1)
 
     # Input.
 
@@ -94,7 +96,7 @@ cdef class Http2Session(ResponseSink):
             if consumed == NGHTTP2_ERR_FLOODED or consumed == ERR_TOO_MANY_CONTINUATIONS:
                 self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
             return -1
-        return 0
+        return -1 if self.starved else 0
 
     cdef void open_cold(self, Stream *stream, bytes path) noexcept:
         cdef ColdCall call = ColdCall.__new__(ColdCall)
@@ -273,7 +275,7 @@ cdef class Http2Session(ResponseSink):
         self.stats.outbound_bytes += stream.outbound_bytes
         provider.source.ptr = stream
         provider.read_callback = read_reply
-        nghttp2_submit_response(self.session, stream.id, reply_head, 2, &provider)
+        self.heed(nghttp2_submit_response(self.session, stream.id, reply_head, 2, &provider))
 
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept:
         """Ends a call that the transport itself turns down, with the text in `error`."""
@@ -293,7 +295,7 @@ cdef class Http2Session(ResponseSink):
         cdef Refusal refusal
         build_refusal(&refusal, http_status, code, message, message_bytes, pushback_ms,
                       (stream.seen & SEEN_ENCODING) != 0)
-        nghttp2_submit_response(self.session, stream.id, refusal.fields, refusal.n_fields, NULL)
+        self.heed(nghttp2_submit_response(self.session, stream.id, refusal.fields, refusal.n_fields, NULL))
 
     cdef void drop(self, Stream *stream) noexcept:
         """nghttp2 has closed the stream, or the connection is gone."""
@@ -333,8 +335,13 @@ cdef class Http2Session(ResponseSink):
             self.listed = True
             self.flushes.append(self.connection)
 
+    cdef void heed(self, int result) noexcept:
+        if result == NGHTTP2_ERR_NOMEM:
+            self.starved = True
+            self.want_flush()
+
     cdef bint wants_output(self) noexcept:
-        return not self.closed and nghttp2_session_want_write(self.session) != 0
+        return not self.closed and (self.starved or nghttp2_session_want_write(self.session) != 0)
 
     cdef list take_output(self, uint64_t limit_bytes, bint *more):
         cdef const uint8_t *frame
@@ -350,6 +357,8 @@ cdef class Http2Session(ResponseSink):
             if size_bytes == 0:
                 break
             output.put(frame, <uint64_t> size_bytes)
+        if self.starved:
+            raise MemoryError("nghttp2: no memory for what was to be sent")
         more[0] = output.blocked or output.is_full()
         self.stats.sent_bytes += <int64_t> output.taken_bytes
         return output.take()
@@ -367,16 +376,17 @@ cdef class Http2Session(ResponseSink):
         if self.closed or self.draining or self.last_goaway:
             return
         self.draining = True
-        nghttp2_submit_shutdown_notice(self.session)
-        nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, DRAIN_PING)
+        self.heed(nghttp2_submit_shutdown_notice(self.session))
+        self.heed(nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, DRAIN_PING))
         self.want_flush()
 
     cdef void say_last_goaway(self) noexcept:
         if self.last_goaway:
             return
         self.last_goaway = True
-        nghttp2_submit_goaway(self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
-                              NGHTTP2_NO_ERROR, NULL, 0)
+        self.heed(nghttp2_submit_goaway(
+            self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR,
+            NULL, 0))
         self.want_flush()
 
     cdef void end_calls(self, const char *message) noexcept:
@@ -395,7 +405,7 @@ cdef class Http2Session(ResponseSink):
         self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
 
     cdef void terminate(self, uint32_t error_code) noexcept:
-        nghttp2_session_terminate_session(self.session, error_code)
+        self.heed(nghttp2_session_terminate_session(self.session, error_code))
         self.want_flush()
 
     cdef void close(self) noexcept:

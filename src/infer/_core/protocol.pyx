@@ -196,7 +196,11 @@ cdef class Connection:
             transport.abort()
             return
         transport.set_write_buffer_limits(high=endpoint.outbound_bytes // 2, low=endpoint.outbound_bytes // 8)
-        session.start()
+        try:
+            session.start()
+        except MemoryError:
+            transport.abort()
+            return
         if endpoint.draining:
             session.drain()
         self.flush()

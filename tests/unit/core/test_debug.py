@@ -78,3 +78,30 @@ def test_write_after_free_ends_the_process():
 ])
 def test_misuse_of_a_block_ends_the_process(code: str, words: str):
     assert words in death_of(code)
+
+
+def allocated(sizes: list[int]) -> list[bool]:
+    """Which of the allocations were granted."""
+    offsets = [memory.allocate(size) for size in sizes]
+    for offset, size in zip(offsets, sizes, strict=True):
+        memory.release(offset, size)
+    return [offset != 0 for offset in offsets]
+
+
+@in_debug_builds
+@pytest.mark.parametrize(("nth", "and_on", "granted"), [
+    (1, False, [False, True, True, True]), (3, False, [True, True, False, True]), (3, True, [True, True, False, False]),
+    (9, True, [True] * 4), (0, True, [True] * 4)])
+def test_the_nth_allocation_fails(nth: int, and_on: bool, granted: list[bool]):
+    debug.fail_allocation(nth, and_on)
+    try:
+        assert allocated([100] * 4) == granted
+    finally:
+        assert debug.fail_allocation(0) == granted.count(False)
+    assert allocated([100]) == [True]
+
+
+@pytest.mark.skipif(debug.ENABLED, reason="debug builds fail allocations on demand")
+def test_a_release_build_fails_no_allocation():
+    with pytest.raises(RuntimeError, match="debug builds only"):
+        debug.fail_allocation(1)

@@ -598,6 +598,20 @@ def test_F35_idle_and_answered_is_done():
     left_clean(driver)
 
 
+def test_a_connection_that_breaks_the_protocol_while_it_drains_is_done():
+    driver, peer = session()
+    peer.acknowledge = False
+    stream = opened(peer)
+    driver.drain()
+    peer.until_closed()
+    peer.send(frame(PING, 0, 1, bytes(8)))
+    peer.until_closed()
+    assert [each.error for each in peer.goaways()] == [NO_ERROR, PROTOCOL_ERROR]
+    assert not peer.replies[stream].ended
+    assert driver.done
+    left_clean(driver)
+
+
 def test_F36_calls_are_ended():
     driver, peer = session()
     uploading, called, cold = opened(peer), opened(peer), opened(peer, path=COLD)

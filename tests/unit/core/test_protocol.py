@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infer._core import clock
+from infer._core import clock, debug
 from infer._core._testing_transport import PuppetSink
 from infer._core.protocol import Endpoint
 from tests.support.h2_peer import (
@@ -404,3 +404,26 @@ def test_drain_of_nothing_is_over_at_once(bench: Bench):
 def test_bounds_are_positive(limit: str):
     with pytest.raises(ValueError, match=limit):
         Bench(**{limit: 0})
+
+
+@pytest.mark.skipif(not debug.ENABLED, reason="release builds have no allocations that fail on demand")
+def test_a_connection_for_which_there_is_no_memory_is_cut(bench: Bench):
+    cut = 0
+    while True:
+        debug.fail_allocation(cut + 1)
+        try:
+            socket, peer = bench.connect()
+            stream = called(peer)
+            for number in bench.sink.live:
+                bench.sink.answer(number, segments=(prefixed(b"a"),))
+            bench.endpoint.flush_all()
+            peer.until_closed()
+        finally:
+            failed = debug.fail_allocation(0)
+        if failed == 0:
+            break
+        cut += 1
+        assert socket.closing or peer.replies[stream].ended
+        socket.lose()
+    assert cut > 10
+    assert peer.answer(stream).code == OK

@@ -88,12 +88,17 @@ cdef extern from "<nghttp2/nghttp2.h>":
     ctypedef struct nghttp2_rst_stream:
         uint32_t error_code
 
+    ctypedef struct nghttp2_goaway:
+        nghttp2_frame_hd hd
+        uint32_t error_code
+
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
         nghttp2_rst_stream rst_stream
         nghttp2_data data
         nghttp2_headers headers
         nghttp2_ping ping
+        nghttp2_goaway goaway
 
     ctypedef int (*nghttp2_on_frame_callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept
     ctypedef int (*nghttp2_on_header_callback)(
