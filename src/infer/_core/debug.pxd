@@ -1,4 +1,4 @@
-"""Counts of live objects, fatal assertions and allocations that fail on demand: in debug builds, nothing in release ones.
+"""Counts of live objects, fatal assertions, allocations that fail on demand: in debug builds, nothing in release ones.
 
 Any thread may count and allocate. Every test's teardown asserts that all counts are back to zero.
 """
