@@ -185,6 +185,12 @@ class Settings(BaseModel):
         None, "Open connections; more are closed at once.", "N", "from the limit of open files", ge=1)
     max_streams: Count = _setting(
         1024, "Calls under way on one connection.", "N", "1024 calls", ge=1, le=1 << 20)
+    max_stream_messages: Count = _setting(
+        64, "Messages of one stream that may wait or be worked on; then it is read no further.", "N",
+        "64 messages", ge=1, le=1 << 16)
+    stream_outbound_bytes: Size = _setting(
+        256 * KIB, "Reply bytes queued for one stream of messages before its handler has to wait.", "SIZE", "256 KiB",
+        ge=1 * KIB)
     preface_timeout: Seconds = _setting(
         10.0, "Time a new connection has to say that it speaks HTTP/2.", "TIME", "10 s", gt=0, le=3600)
     settings_timeout: Seconds = _setting(

@@ -38,9 +38,10 @@ from infer.observe.logs import QueuedHandler, configure
 from infer.observe.metrics import renderer
 from infer.observe.startup import Start, Step, address_text, announce
 from infer.proto import DESCRIPTORS
-from infer.services.call import Changes
-from infer.services.health import health_service
+from infer.services.call import Changes, Service
+from infer.services.health import health_service, health_streams
 from infer.services.inference import inference_service
+from infer.services.reflection import reflection_service
 from infer.transport.native import NativeTransport
 from infer.versions import nghttp2_version, onnxruntime_version
 
@@ -96,13 +97,15 @@ class Server:
             raise
         self.pool = ExecutorPool(self.threads.executors)
         self.pipeline = Pipeline(loop, self.pool, self.routes)
-        handlers = {**inference_service(self), **health_service(self)}
+        handlers: Service = {**inference_service(self), **health_service(self), **health_streams(self),
+                             **reflection_service()}
         self.transport = NativeTransport(
             loop, self.pipeline, handlers,
             header_bytes=settings.header_bytes, max_streams=settings.max_streams,
             max_message_bytes=settings.max_message_bytes, connection_buffered_bytes=settings.max_buffered_bytes,
             process_buffered_bytes=settings.max_buffered_bytes_total or memory // BUFFERED_SHARE,
-            outbound_bytes=settings.outbound_bytes,
+            outbound_bytes=settings.outbound_bytes, stream_messages=settings.max_stream_messages,
+            stream_outbound_bytes=settings.stream_outbound_bytes,
             max_connections=settings.max_connections or raise_open_files(),
             preface_timeout=settings.preface_timeout, settings_timeout=settings.settings_timeout,
             write_stall_timeout=settings.write_stall_timeout)
@@ -138,6 +141,7 @@ class Server:
             "connections": snapshot["connections"],
             "connections_accepted": snapshot["connections_total"],
             "streams": snapshot["streams"],
+            "streams_held": snapshot["streams_held_total"],
             "refused": snapshot["refused"],
             "calls_without_te": snapshot["calls_without_te"],
             "buffered_bytes": snapshot["buffered_bytes"],

@@ -31,9 +31,13 @@ from tests.support.h2_peer import (
 
 COLD = "/cold/Method"
 FOLLOWERS = {
-    ("headers", "headers_end"): "message", ("headers", "reply"): "replying", ("headers", "close"): "closed",
+    ("headers", "headers_end"): "message", ("headers", "talk"): "talking", ("headers", "reply"): "replying",
+    ("headers", "close"): "closed",
     ("message", "message_end"): "called", ("message", "reply"): "replying", ("message", "close"): "closed",
-    ("called", "reply"): "replying", ("called", "close"): "closed", ("replying", "close"): "closed",
+    ("talking", "part"): "talking", ("talking", "message_end"): "called", ("talking", "reply"): "replying",
+    ("talking", "close"): "closed",
+    ("called", "part"): "called", ("called", "reply"): "replying", ("called", "close"): "closed",
+    ("replying", "close"): "closed",
 }
 
 
@@ -44,23 +48,27 @@ def test_every_state_and_event():
             assert (STATES[following] if following >= 0 else None) == FOLLOWERS.get((state_name, event_name))
 
 
-@pytest.mark.parametrize(("state", "event"), [(-1, 0), (5, 0), (0, -1), (0, 4), (1 << 20, 0)])
+@pytest.mark.parametrize(("state", "event"), [(-1, 0), (6, 0), (0, -1), (0, 6), (1 << 20, 0)])
 def test_no_such_state_or_event(state: int, event: int):
     assert next_state(state, event) == -1
 
 
 def test_a_call_is_answered_at_most_once_and_ends_whatever_happens():
-    """By following every path: `reply` comes once at most, and from every state `close` leads to the end."""
+    """By following every path: `reply` comes once at most, no part of a reply after it, and from every state `close`
+    leads to the end."""
     seen = set()
-    paths = [((), "headers")]
+    paths: list[tuple[tuple[str, ...], str]] = [((), "headers")]
     while paths:
         events, state = paths.pop()
         assert events.count("reply") <= 1
-        assert len(events) <= 4
+        assert len(events) <= 6
+        assert "part" not in events or "reply" not in events[:events.index("part")]
         seen.add(state)
         following = {event: after for (before, event), after in FOLLOWERS.items() if before == state}
         assert state == "closed" or following["close"] == "closed"
-        paths += [((*events, event), after) for event, after in following.items()]
+        # A part leaves the state as it is: one in each state shows all that more of them would.
+        paths += [((*events, event), after) for event, after in following.items()
+                  if after != state or events[-1:] != ("part",)]
     assert seen == set(STATES)
 
 

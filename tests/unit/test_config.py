@@ -36,7 +36,8 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "provider": (), "executors": None, "intra_op": None, "onnxruntime_library": None, "max_batch_size": 1024,
         "gather_rows": 64, "max_queue_delay_us": 0, "max_queue_rows": 4096, "max_message_bytes": 64 << 20,
         "max_buffered_bytes": 128 << 20, "max_buffered_bytes_total": None, "outbound_bytes": 4 << 20,
-        "header_bytes": 16384, "max_connections": None, "max_streams": 1024, "preface_timeout": 10.0,
+        "header_bytes": 16384, "max_connections": None, "max_streams": 1024, "max_stream_messages": 64,
+        "stream_outbound_bytes": 256 << 10, "preface_timeout": 10.0,
         "settings_timeout": 10.0, "write_stall_timeout": 30.0, "drain_timeout": 30.0, "drain_delay": 5.0,
         "log_level": "info", "log_format": None,
     }

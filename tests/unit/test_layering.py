@@ -19,8 +19,8 @@ LEVELS = [
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "self_check", "ort_runtime",
      "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
-    {"flush_buffer", "reply_fields", "http2_session", "http2_events", "grpc_stream", "protocol",
-     "client_messages", "http2_client", "load_stats", "load_loop", "load_client"},
+    {"flush_buffer", "reply_fields", "http2_session", "http2_streams", "http2_events", "grpc_stream", "cold_call",
+     "protocol", "client_messages", "http2_client", "load_stats", "load_loop", "load_client"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 
@@ -43,9 +43,11 @@ INSIDE = {
     "batcher": {"batch_policy"},
     "batch": {"ort_run"},
     "executor": {"batcher", "batch"},
-    "protocol": {"http2_session", "http2_events"},
-    "http2_events": {"http2_session", "grpc_stream", "flush_buffer", "reply_fields"},
-    "http2_session": {"grpc_stream", "flush_buffer", "reply_fields"},
+    "protocol": {"http2_session", "http2_streams", "http2_events"},
+    "http2_events": {"http2_session", "grpc_stream", "cold_call", "flush_buffer"},
+    "http2_streams": {"http2_session", "grpc_stream", "cold_call"},
+    "http2_session": {"grpc_stream", "cold_call", "flush_buffer", "reply_fields"},
+    "cold_call": {"grpc_stream"},
     "http2_client": {"client_messages"},
     "load_loop": {"http2_client", "load_stats"},
     "load_client": {"load_loop", "load_stats", "http2_client"},
@@ -53,7 +55,7 @@ INSIDE = {
 
 LIBRARIES = {
     # reply_fields fills the structs of header fields; it does not link the library.
-    "capi.nghttp2": {"http2_session", "http2_events", "reply_fields"},
+    "capi.nghttp2": {"http2_session", "http2_streams", "http2_events", "reply_fields"},
     # load_loop names the library's error codes; it does not link it.
     "capi.nghttp2_client": {"http2_client", "load_loop"},
     "capi.onnxruntime": {"ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session"},

@@ -12,15 +12,17 @@ from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.clock cimport now_ns
 from infer._core cimport grpc_message
 from infer._core cimport grpc_stream
-from infer._core.grpc_stream cimport ColdCall, Stream, stream_free, stream_new
+from infer._core.cold_call cimport ColdCall, ColdStream
+from infer._core.grpc_stream cimport Stream, stream_free, stream_new
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
-from infer._core.http2_session cimport Http2Session, Limits, TransportStats
+from infer._core.http2_session cimport Limits, TransportStats
+from infer._core.http2_streams cimport StreamingSession
 from infer._core.request cimport Reply, Request, RequestSink, ResponseSink, Segment, request_free, request_new
 from infer._core.status cimport STATUS_CANCELLED
 from infer._core.tensor cimport ErrorText
 
-STATES = ("headers", "message", "called", "replying", "closed")         # in the order of StreamState
-EVENTS = ("headers_end", "message_end", "reply", "close")               # in the order of StreamEvent
+STATES = ("headers", "message", "talking", "called", "replying", "closed")     # in the order of StreamState
+EVENTS = ("headers_end", "talk", "message_end", "part", "reply", "close")       # in the order of StreamEvent
 assert len(STATES) == grpc_stream.STREAM_STATES and len(EVENTS) == grpc_stream.STREAM_EVENTS
 
 cdef enum:
@@ -225,11 +227,11 @@ class Timer:
 
 
 cdef class SessionDriver:
-    """One Http2Session and what its Connection and Endpoint would give it.
+    """One session and what its Connection and Endpoint would give it.
 
     A cold call that is ready to run is appended to `cold` as (ColdCall, handler).
     """
-    cdef Http2Session session
+    cdef StreamingSession session
     cdef Limits limits
     cdef TransportStats stats
     cdef readonly PuppetSink sink
@@ -241,12 +243,15 @@ cdef class SessionDriver:
     def __init__(self, dict handlers=None, *, int header_bytes=16384, int max_streams=1024,
                  int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20,
                  int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
-                 int64_t process_buffered_bytes=1 << 32):
+                 int64_t process_buffered_bytes=1 << 32, dict streaming=None, int stream_messages=64,
+                 int64_t stream_outbound_bytes=256 << 10):
         memset(&self.stats, 0, sizeof(self.stats))
         self.limits.header_bytes = header_bytes
         self.limits.max_streams = max_streams
         self.limits.stream_window_bytes = stream_window_bytes
         self.limits.connection_window_bytes = connection_window_bytes
+        self.limits.stream_messages = stream_messages
+        self.limits.stream_outbound_bytes = stream_outbound_bytes
         self.limits.max_message_bytes = max_message_bytes
         self.limits.connection_buffered_bytes = connection_buffered_bytes
         self.limits.process_buffered_bytes = process_buffered_bytes
@@ -254,12 +259,13 @@ cdef class SessionDriver:
         self.cold = []
         self.timers = []
         self.flushes = []
-        self.session = Http2Session.__new__(Http2Session)
+        self.session = StreamingSession.__new__(StreamingSession)
         self.session.sink = self.sink
         self.session.limits = &self.limits
         self.session.stats = &self.stats
         self.session.owner = self
         self.session.handlers = handlers or {}
+        self.session.streaming = streaming or {}
         self.session.spawn = self.spawn
         self.session.arm = self.arm
         self.session.flushes = self.flushes
@@ -300,6 +306,18 @@ cdef class SessionDriver:
 
     def finish_cold(self, call: ColdCall, code: int, content: bytes) -> None:
         self.session.finish_cold(call, code, content)
+
+    def read_cold(self, call: ColdStream) -> bytes | None:
+        return self.session.read_cold(call)
+
+    def write_cold(self, call: ColdStream, message: bytes) -> None:
+        self.session.write_cold(call, message)
+
+    def send_head(self, call: ColdStream) -> None:
+        self.session.send_head(call)
+
+    def has_room(self, call: ColdStream) -> bool:
+        return self.session.has_room(call)
 
     def drain(self) -> None:
         self.session.drain()
@@ -345,7 +363,8 @@ cdef class SessionDriver:
 
     def counters(self) -> dict[str, int]:
         return {"streams": self.stats.streams, "streams_total": self.stats.streams_total,
-                "cold_calls_total": self.stats.cold_calls_total, "received_bytes": self.stats.received_bytes,
+                "cold_calls_total": self.stats.cold_calls_total,
+                "streams_held_total": self.stats.streams_held_total, "received_bytes": self.stats.received_bytes,
                 "sent_bytes": self.stats.sent_bytes, "buffered_bytes": self.stats.buffered_bytes,
                 "outbound_bytes": self.stats.outbound_bytes}
 

@@ -3,20 +3,15 @@
 Sources: gRPC `doc/PROTOCOL-HTTP2.md`; RFC 9113.
 """
 
-from base64 import b64decode
-
 from libc.stdlib cimport free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from infer._core.block cimport block_data, block_grow, block_new, block_unref
-from infer._core.clock cimport now_ns
-from infer._core.debug cimport INFER_DEBUG, LIVE_STREAM, count_live, try_malloc
+from infer._core.debug cimport INFER_DEBUG, LIVE_STREAM, count_live, try_malloc, try_realloc
 from infer._core.grpc_message cimport PREFIX_BYTES, TIMEOUT_MALFORMED, parse_timeout, prefix_length
 from infer._core.status cimport (
     STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNIMPLEMENTED)
 from infer._core.tensor cimport say, say_int
-
-from infer import errors
 
 cdef enum:
     FIELD_OVERHEAD_BYTES = 32
@@ -27,18 +22,18 @@ cdef enum:
     LONG_GROWTH = 8              # spares a long message one more move of most of it
     ALIGNMENT = 64
     FREE_STREAMS = 4096
+    INLINE_SEGMENTS = 2
+    FIRST_HELD_BYTES = 4096
 
 cdef int[STREAM_STATES][STREAM_EVENTS] followers = [
-    # HEADERS_END       MESSAGE_END      REPLY              CLOSE
-    [STREAM_MESSAGE,    -1,              STREAM_REPLYING,   STREAM_CLOSED],     # HEADERS
-    [-1,                STREAM_CALLED,   STREAM_REPLYING,   STREAM_CLOSED],     # MESSAGE
-    [-1,                -1,              STREAM_REPLYING,   STREAM_CLOSED],     # CALLED
-    [-1,                -1,              -1,                STREAM_CLOSED],     # REPLYING
-    [-1,                -1,              -1,                -1],                # CLOSED
+    # HEADERS_END     TALK             MESSAGE_END     PART             REPLY             CLOSE
+    [STREAM_MESSAGE,  STREAM_TALKING,  -1,             -1,              STREAM_REPLYING,  STREAM_CLOSED],    # HEADERS
+    [-1,              -1,              STREAM_CALLED,  -1,              STREAM_REPLYING,  STREAM_CLOSED],    # MESSAGE
+    [-1,              -1,              STREAM_CALLED,  STREAM_TALKING,  STREAM_REPLYING,  STREAM_CLOSED],    # TALKING
+    [-1,              -1,              -1,             STREAM_CALLED,   STREAM_REPLYING,  STREAM_CLOSED],    # CALLED
+    [-1,              -1,              -1,             -1,              -1,               STREAM_CLOSED],    # REPLYING
+    [-1,              -1,              -1,             -1,              -1,               -1],               # CLOSED
 ]
-
-cdef frozenset TRANSPORT_FIELDS = frozenset([
-    b"content-type", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"])
 
 cdef Stream *spare = NULL
 cdef int n_spare = 0
@@ -58,6 +53,7 @@ cdef Stream *stream_new(int32_t id, int64_t received_ns) noexcept:
     stream.id = id
     stream.received_ns = received_ns
     stream.segments = stream.inline_segments
+    stream.segment_room = INLINE_SEGMENTS
     count_live(LIVE_STREAM, 1)
     return stream
 
@@ -69,7 +65,9 @@ cdef void stream_free(Stream *stream) noexcept:
         block_unref(stream.segments[i].block)
     if stream.segments != stream.inline_segments:
         free(stream.segments)
+    free(stream.end_text)
     block_unref(stream.body)
+    block_unref(stream.held)
     count_live(LIVE_STREAM, -1)
     # In debug builds AddressSanitizer sees each Stream by itself.
     if INFER_DEBUG or n_spare >= FREE_STREAMS:
@@ -182,16 +180,18 @@ cdef int check_headers(const Stream *stream, int *http_status, ErrorText *error)
     return STATUS_OK
 
 
-cdef int refuse_prefix(Stream *stream, uint64_t limit_bytes, bint refuse_new, ErrorText *error) noexcept:
+cdef int refuse_prefix(Stream *stream, const uint8_t *prefix, uint64_t limit_bytes, bint refuse_new,
+                       ErrorText *error) noexcept:
     """Judges the 5-byte prefix."""
     cdef uint8_t flag
-    cdef uint64_t announced = prefix_length(block_data(stream.body), &flag)
+    cdef uint64_t announced = prefix_length(prefix, &flag)
     if flag != 0:
         say(error, "the message's compressed flag is ")
         say_int(error, flag)
         say(error, ", and no grpc-encoding came with it: expected 0")
         return STATUS_INTERNAL
     if announced > limit_bytes:
+        stream.seen |= SEEN_TOO_LONG
         say(error, "the message has ")
         say_int(error, <int64_t> announced)
         say(error, " bytes, the limit is ")
@@ -216,8 +216,16 @@ cdef bint reserve(Stream *stream, uint64_t more) noexcept:
     cdef Block *grown
     if stream.body == NULL:
         room = more if more > FIRST_BODY_BYTES else FIRST_BODY_BYTES
+        if more > FIRST_BODY_BYTES and stream.message_bytes > FIRST_MESSAGE_BYTES:
+            lead = <uint8_t> (-stream.message_bytes & (ALIGNMENT - 1))
+            room = max(room + lead, <uint64_t> FIRST_MESSAGE_BYTES)
         stream.body = block_new(room)
-        return stream.body != NULL
+        if stream.body == NULL:
+            return False
+        stream.body.size_bytes = lead
+        stream.lead = lead
+        stream.message_bytes += lead
+        return True
     needed = stream.body.size_bytes + more
     if needed <= stream.body.capacity_bytes:
         return True
@@ -248,39 +256,46 @@ cdef bint reserve(Stream *stream, uint64_t more) noexcept:
     return True
 
 
-cdef int on_data(Stream *stream, const uint8_t *data, uint64_t size_bytes, uint64_t limit_bytes, bint refuse_new,
-                 ErrorText *error) noexcept:
-    cdef uint64_t taken = size_bytes
+cdef int take_data(Stream *stream, const uint8_t **data, uint64_t *size_bytes, uint64_t limit_bytes, bint refuse_new,
+                   ErrorText *error) noexcept:
+    cdef uint64_t taken
+    cdef uint64_t kept
     cdef int code
-    while size_bytes > 0:
-        taken = size_bytes
-        if stream.message_bytes == 0 and stream.body != NULL and stream.body.size_bytes + taken > PREFIX_BYTES:
-            taken = PREFIX_BYTES - stream.body.size_bytes
-        elif stream.message_bytes == 0 and stream.body == NULL and taken > FIRST_MESSAGE_BYTES:
-            taken = PREFIX_BYTES
-        elif stream.message_bytes != 0 and stream.body.size_bytes + taken > stream.message_bytes:
-            say(error, "a unary call carries exactly one message, a second one came")
-            return STATUS_UNIMPLEMENTED
+    while size_bytes[0] > 0 and not is_whole(stream):
+        kept = 0 if stream.body == NULL else stream.body.size_bytes
+        if kept == 0 and size_bytes[0] >= PREFIX_BYTES:
+            code = refuse_prefix(stream, data[0], limit_bytes, refuse_new, error)
+            if code != STATUS_OK:
+                return code
+        taken = (stream.message_bytes if stream.message_bytes != 0 else <uint64_t> PREFIX_BYTES) - kept
+        if taken > size_bytes[0]:
+            taken = size_bytes[0]
         if not reserve(stream, taken):
             say(error, "the server's memory for requests is used up; retry later or send to another replica")
             return STATUS_RESOURCE_EXHAUSTED
-        memcpy(block_data(stream.body) + stream.body.size_bytes, data, taken)
+        memcpy(block_data(stream.body) + stream.body.size_bytes, data[0], taken)
         stream.body.size_bytes += taken
-        data += taken
-        size_bytes -= taken
+        data[0] += taken
+        size_bytes[0] -= taken
         if stream.message_bytes == 0 and stream.body.size_bytes >= PREFIX_BYTES:
-            code = refuse_prefix(stream, limit_bytes, refuse_new, error)
+            code = refuse_prefix(stream, block_data(stream.body), limit_bytes, refuse_new, error)
             if code != STATUS_OK:
                 return code
-            if stream.body.size_bytes > stream.message_bytes:
-                say(error, "a unary call carries exactly one message, a second one came")
-                return STATUS_UNIMPLEMENTED
     return STATUS_OK
+
+
+cdef int on_data(Stream *stream, const uint8_t *data, uint64_t size_bytes, uint64_t limit_bytes, bint refuse_new,
+                 ErrorText *error) noexcept:
+    cdef int code = take_data(stream, &data, &size_bytes, limit_bytes, refuse_new, error)
+    if code == STATUS_OK and size_bytes > 0:
+        say(error, "the request of this call is exactly one message, a second one came")
+        return STATUS_UNIMPLEMENTED
+    return code
 
 
 cdef int check_message(const Stream *stream, ErrorText *error) noexcept:
     if stream.body == NULL:
-        say(error, "a unary call carries exactly one message, none came")
+        say(error, "the request of this call is exactly one message, none came")
         return STATUS_UNIMPLEMENTED
     if stream.message_bytes == 0:
         say(error, "the message is cut short in its 5-byte prefix")
@@ -294,67 +309,76 @@ cdef int check_message(const Stream *stream, ErrorText *error) noexcept:
     return STATUS_OK
 
 
-cdef bint set_segments(Stream *stream, const Segment *segments, int count) noexcept:
-    cdef int i
-    if count > 2:
-        stream.segments = <Segment *> try_malloc(count * sizeof(Segment))
-        if stream.segments == NULL:
-            stream.segments = stream.inline_segments
-            for i in range(count):
-                block_unref(segments[i].block)
+cdef Block *take_body(Stream *stream) noexcept:
+    cdef Block *body = stream.body
+    stream.body = NULL
+    stream.message_bytes = 0
+    stream.lead = 0
+    return body
+
+
+cdef bint hold(Stream *stream, const uint8_t *data, uint64_t size_bytes) noexcept:
+    cdef Block *held = stream.held
+    cdef Block *grown
+    if held == NULL:
+        held = block_new(max(size_bytes, <uint64_t> FIRST_HELD_BYTES))
+        if held == NULL:
             return False
-    memcpy(stream.segments, segments, count * sizeof(Segment))
-    stream.n_segments = count
+        stream.held_start = 0
+    elif held.size_bytes + size_bytes > held.capacity_bytes:
+        # What has been looked at goes once it is half of it, so that each byte is moved a bounded number of times.
+        if 2 * stream.held_start >= held.size_bytes:
+            held.size_bytes -= stream.held_start
+            memmove(block_data(held), block_data(held) + stream.held_start, held.size_bytes)
+            stream.held_start = 0
+        grown = block_grow(held, max(held.size_bytes + size_bytes, 2 * held.size_bytes))
+        if grown == NULL:
+            return False
+        held = grown
+    memcpy(block_data(held) + held.size_bytes, data, size_bytes)
+    held.size_bytes += size_bytes
+    stream.held = held
     return True
 
 
-cdef class ColdCall:
-    """A unary call for an async handler: request bytes in, reply bytes out, metadata, deadline, `abort`.
-
-    `metadata` is a tuple of (key, value): str values, bytes for keys that end in `-bin`. What the transport itself
-    reads is not among it.
-    """
-
-    def __cinit__(self):
-        self.stream = NULL
-        self.deadline_ns = 0
-        self.task = None
-        self.timer = None
-
-    cdef void disarm(self) noexcept:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-    @property
-    def metadata(self):
-        pairs = []
-        for name, value in self.fields:
-            if name in TRANSPORT_FIELDS:
-                continue
-            if name.endswith(b"-bin"):
-                pairs.extend((name.decode(), decode_binary(part)) for part in value.split(b","))
-            else:
-                pairs.append((name.decode(), value.decode("ascii", "replace")))
-        return tuple(pairs)
-
-    @property
-    def cancelled(self):
-        """Whether the caller is gone."""
-        return self.stream == NULL
-
-    def time_remaining(self):
-        """Seconds until the deadline, or None where the call has none."""
-        if self.deadline_ns == 0:
-            return None
-        return max(0.0, (self.deadline_ns - now_ns()) / 1e9)
-
-    def abort(self, int code, str message not None):
-        """Ends the call with a gRPC status other than OK, by raising InferError."""
-        raise errors.InferError(message, code)
+cdef bint add_segments(Stream *stream, const Segment *segments, int count) noexcept:
+    cdef int i
+    if stream.segment > 0 and stream.n_segments + count > stream.segment_room:
+        stream.n_segments -= stream.segment
+        memmove(stream.segments, stream.segments + stream.segment, stream.n_segments * sizeof(Segment))
+        stream.segment = 0
+    if stream.n_segments + count > stream.segment_room and not grow_segments(stream, stream.n_segments + count):
+        for i in range(count):
+            block_unref(segments[i].block)
+        return False
+    memcpy(stream.segments + stream.n_segments, segments, count * sizeof(Segment))
+    stream.n_segments += count
+    return True
 
 
-def decode_binary(value):
-    """Base64 of a `-bin` metadata value, padded or not; raises ValueError where it is neither."""
-    # A C remainder is negative where the dividend is.
-    return b64decode(value + b"=" * (3 - (len(value) + 3) % 4), validate=True)
+cdef bint grow_segments(Stream *stream, int needed) noexcept:
+    cdef Segment *grown
+    cdef int room = max(needed, 2 * stream.segment_room)
+    if stream.segments == stream.inline_segments:
+        grown = <Segment *> try_malloc(room * sizeof(Segment))
+        if grown != NULL:
+            memcpy(grown, stream.segments, stream.n_segments * sizeof(Segment))
+    else:
+        grown = <Segment *> try_realloc(stream.segments, room * sizeof(Segment))
+    if grown == NULL:
+        return False
+    stream.segments = grown
+    stream.segment_room = room
+    return True
+
+
+cdef bint set_end(Stream *stream, int code, const char *text, uint32_t size_bytes) noexcept:
+    stream.end_code = code
+    if size_bytes == 0:
+        return True
+    stream.end_text = <char *> try_malloc(size_bytes)
+    if stream.end_text == NULL:
+        return False
+    memcpy(stream.end_text, text, size_bytes)
+    stream.end_bytes = size_bytes
+    return True

@@ -10,11 +10,11 @@ from libc.string cimport memcmp, memcpy
 
 from infer._core.block cimport block_data, block_unref
 from infer._core.capi.nghttp2 cimport *
+from infer._core.cold_call cimport ColdCall
 from infer._core.grpc_stream cimport (
-    SEEN_PATH, STREAM_HEADERS, STREAM_MESSAGE, ColdCall, Stream, on_data, on_field, stream_new)
+    CALL_INFER, SEEN_PATH, STREAM_HEADERS, STREAM_MESSAGE, STREAM_TALKING, Stream, on_data, on_field, stream_new)
 from infer._core.http2_session cimport (
     DRAIN_PING, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_STREAMS, Http2Session, error, output, use_events)
-from infer._core.reply_fields cimport ok_trailer
 from infer._core.request cimport Segment
 from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED
 
@@ -70,7 +70,7 @@ cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const u
         if name_bytes == 5 and memcmp(name, b":path", 5) == 0:
             stream.seen |= SEEN_PATH
             if value_bytes == HOT_PATH_BYTES and memcmp(value, HOT_PATH, HOT_PATH_BYTES) == 0:
-                stream.hot = 1
+                stream.kind = CALL_INFER
             else:
                 self.open_cold(stream, value[:value_bytes])
     elif stream.cold != NULL:
@@ -134,16 +134,16 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     code = nghttp2_session_consume_connection(session, size_bytes)
     if code != 0:
         self.heed(code)
-    if stream == NULL or stream.state != STREAM_MESSAGE or stream.dead:
+    if stream == NULL or stream.dead:
+        return 0
+    if stream.state == STREAM_TALKING:
+        self.stream_data(stream, data, size_bytes)
+        return 0
+    if stream.state != STREAM_MESSAGE:
         return 0
     error.size_bytes = 0
-    code = on_data(
-        stream, data, size_bytes, self.limits.max_message_bytes,
-        self.buffered_bytes + self.outbound_bytes > self.limits.connection_buffered_bytes
-        or self.stats.buffered_bytes + self.stats.outbound_bytes > self.limits.process_buffered_bytes, &error)
-    self.buffered_bytes += size_bytes
-    self.stats.buffered_bytes += size_bytes
-    stream.buffered_bytes += size_bytes
+    code = on_data(stream, data, size_bytes, self.limits.max_message_bytes, self.is_over_limit(), &error)
+    self.buffer(stream, size_bytes)
     # A message that fits the window as it stands needs no more of it: no WINDOW_UPDATE, no write, no wake-up.
     if stream.message_bytes > <uint64_t> self.limits.stream_window_bytes:
         self.heed(nghttp2_session_consume_stream(session, stream_id, stream.buffered_bytes - stream.consumed_bytes))
@@ -189,6 +189,7 @@ cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *ro
     cdef uint64_t filled = 0
     cdef uint64_t copied = 0
     cdef uint64_t left
+    cdef bint ends = False
     while stream.segment < stream.n_segments and filled < room_bytes:
         segment = &stream.segments[stream.segment]
         left = segment.size_bytes - stream.sent
@@ -196,9 +197,7 @@ cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *ro
             if filled == 0:
                 flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
                 filled = left if left < room_bytes else room_bytes
-                if filled == left and stream.segment + 1 == stream.n_segments:
-                    flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
-                    self.heed(nghttp2_submit_trailer(session, stream_id, ok_trailer, 1))
+                ends = filled == left and stream.segment + 1 == stream.n_segments
             break
         if left > room_bytes - filled:
             left = room_bytes - filled
@@ -210,9 +209,12 @@ cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *ro
             block_unref(segment.block)
             stream.segment += 1
             stream.sent = 0
-    if stream.segment == stream.n_segments:
+    if stream.last and (ends or stream.segment == stream.n_segments):
         flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
-        self.heed(nghttp2_submit_trailer(session, stream_id, ok_trailer, 1))
+        self.submit_trailers(stream)
+    elif filled == 0 and stream.segment == stream.n_segments:
+        stream.deferred = 1
+        return NGHTTP2_ERR_DEFERRED
     self.handed_out(stream, copied)
     return <ssize_t> filled
 

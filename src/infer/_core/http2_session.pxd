@@ -1,16 +1,18 @@
 """One HTTP/2 connection's protocol: bytes in, calls out; replies in, bytes out. No I/O.
 
 Owns the nghttp2 session and its Streams. Loop thread only. Hot calls (ModelInfer) go to the RequestSink, all others to
-a table of cold handlers.
+a table of cold handlers. What only calls with a stream of messages need is in http2_streams, whose StreamingSession is
+the one that a connection has.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from infer._core.capi.nghttp2 cimport (
-    nghttp2_data_source_read_callback, nghttp2_option, nghttp2_session, nghttp2_session_callbacks)
+    nghttp2_data_provider, nghttp2_data_source_read_callback, nghttp2_nv, nghttp2_option, nghttp2_session,
+    nghttp2_session_callbacks)
 from infer._core.flush_buffer cimport FlushBuffer
 from infer._core.grpc_stream cimport Stream
-from infer._core.request cimport Reply, RequestSink, ResponseSink
+from infer._core.request cimport Reply, RequestSink, ResponseSink, Segment
 from infer._core.tensor cimport ErrorText
 
 # One of each for all sessions: the loop thread writes one refusal, and flushes one connection, at a time.
@@ -39,6 +41,8 @@ cdef struct Limits:
     int32_t max_streams
     int32_t stream_window_bytes
     int32_t connection_window_bytes
+    int32_t stream_messages      # of one stream of messages, handed over and not yet taken
+    int64_t stream_outbound_bytes  # of one stream's replies, at which it has to wait
     int64_t max_message_bytes
     int64_t connection_buffered_bytes
     int64_t process_buffered_bytes
@@ -50,6 +54,7 @@ cdef struct TransportStats:
     int64_t streams
     int64_t streams_total
     int64_t cold_calls_total
+    int64_t streams_held_total   # times that a stream of messages brought more than may wait
     int64_t calls_without_te     # `te: trailers`: by clients or proxies that may lose trailers
     int64_t received_bytes
     int64_t sent_bytes
@@ -64,6 +69,7 @@ cdef class Http2Session(ResponseSink):
     cdef TransportStats *stats             # owner's
     cdef object owner                      # keeps limits and stats alive
     cdef dict handlers                     # path -> async handler
+    cdef dict streaming                    # path of a streaming handler -> whether the client streams as well
     cdef object spawn                      # spawn(session, call, handler): runs a cold handler
     cdef object arm                        # arm(session, call) -> timer: ends a cold call at its deadline
     cdef list flushes                      # sessions with something to send append themselves, once
@@ -97,17 +103,36 @@ cdef class Http2Session(ResponseSink):
     # What a call of the library returned that is not 0.
     cdef void heed(self, int result) noexcept
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept
-    cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message,
-                             uint32_t message_bytes, int64_t pushback_ms) noexcept
+    # A reply's segments, whose references go over, behind those that are queued. False: no memory.
+    cdef bint queue(self, Stream *stream, const Segment *segments, int count) noexcept
+    cdef bint queue_message(self, Stream *stream, bytes message) noexcept
+    # All of the reply is queued. With a status of OK, and then with another one.
     cdef void submit_reply(self, Stream *stream) noexcept
+    cdef void submit_end(self, Stream *stream, int http_status, int code, const char *message, uint32_t message_bytes,
+                         int64_t pushback_ms) noexcept
+    cdef void submit_head(self, Stream *stream) noexcept
+    cdef void submit_pairs(self, Stream *stream, const nghttp2_nv *fields, int count, list pairs,
+                           const nghttp2_data_provider *provider) noexcept
+    cdef void submit_trailers(self, Stream *stream) noexcept
+    cdef void resume(self, Stream *stream) noexcept
     cdef void headers_end(self, Stream *stream, bint end_stream) noexcept
+    # END_STREAM has come.
     cdef void message_end(self, Stream *stream) noexcept
+    # The way of every whole message, which is the stream's body, to whom its call is for.
+    cdef void put_message(self, Stream *stream) noexcept
+    cdef bint is_over_limit(self) noexcept
+    # DATA and END_STREAM of a stream of messages.
+    cdef void stream_data(self, Stream *stream, const uint8_t *data, uint64_t size_bytes) noexcept
+    cdef void half_close(self, Stream *stream) noexcept
+    cdef void start_cold(self, Stream *stream) noexcept
     cdef void open_cold(self, Stream *stream, bytes path) noexcept
     cdef void arm_cold(self, Stream *stream, int64_t deadline_ns) noexcept
     cdef int check_path(self, Stream *stream) noexcept
     cdef void release_buffered(self, Stream *stream) noexcept
     cdef void handed_out(self, Stream *stream, uint64_t size_bytes) noexcept
     cdef void count_refused(self, const Stream *stream) noexcept
+    cdef void buffer(self, Stream *stream, uint64_t size_bytes) noexcept
+    cdef void release(self, Stream *stream, uint64_t size_bytes) noexcept
     cdef void set_early(self, Stream *stream, bint early) noexcept
     cdef void say_last_goaway(self) noexcept
     cdef void drop(self, Stream *stream) noexcept

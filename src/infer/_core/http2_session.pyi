@@ -1,4 +1,4 @@
-from infer._core.grpc_stream import ColdCall
+from infer._core.cold_call import ColdCall
 
 class Http2Session:
     def finish_cold(self, call: ColdCall, code: int, message: bytes) -> None: ...

@@ -6,18 +6,21 @@ Sources: RFC 9113; gRPC `doc/PROTOCOL-HTTP2.md`; nghttp2's programmers' guide.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT64_MAX, UINT32_MAX
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.capi.nghttp2 cimport *
 from infer._core.clock cimport now_ns
+from infer._core.cold_call cimport ColdCall, ColdStream
 from infer._core.debug cimport LIVE_SESSION, count_live
-from infer._core.grpc_message cimport PREFIX_BYTES, prefix_length, write_prefix
+from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
 from infer._core.grpc_stream cimport (
-    EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT,
-    STREAM_MESSAGE, ColdCall, advance, check_headers, check_message, set_segments, stream_free)
-from infer._core.reply_fields cimport Refusal, build_refusal, reply_head
+    CALL_COLD, CALL_COLD_STREAM, CALL_INFER, EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, EVENT_TALK,
+    SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT, SEEN_TOO_LONG, STREAM_MESSAGE, STREAM_TALKING, add_segments, advance,
+    check_headers, check_message, set_end, stream_free, take_body)
+from infer._core.reply_fields cimport Refusal, build_refusal, build_trailers, join_pairs, ok_trailer, reply_head
 from infer._core.request cimport Request, Segment
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
@@ -50,7 +53,7 @@ cdef void use_events(nghttp2_session_callbacks *table, nghttp2_option *chosen,
 
 
 cdef class Http2Session(ResponseSink):
-    """See http2_session.pxd. Created by the protocol, which feeds it and sends what it gives out."""
+    """See http2_session.pxd. The protocol feeds it and sends what it gives out."""
 
     def __cinit__(self):
         self.session = NULL
@@ -99,9 +102,15 @@ cdef class Http2Session(ResponseSink):
         return -1 if self.starved else 0
 
     cdef void open_cold(self, Stream *stream, bytes path) noexcept:
-        cdef ColdCall call = ColdCall.__new__(ColdCall)
+        cdef str name = path.decode("ascii", "replace")
+        cdef ColdCall call
+        if name in self.streaming:
+            call = ColdStream.__new__(ColdStream)
+            stream.kind = CALL_COLD_STREAM
+        else:
+            call = ColdCall.__new__(ColdCall)
         call.stream = stream
-        call.path = path.decode("ascii", "replace")
+        call.path = name
         call.peer = self.connection.peer_name()
         call.fields = []
         # Paired with the DECREF in `drop`.
@@ -112,20 +121,22 @@ cdef class Http2Session(ResponseSink):
         cdef int http_status
         cdef int code
         cdef int64_t deadline_ns = 0
+        cdef bint talks
         stream.ended = end_stream
         if not stream.seen & SEEN_TE:
             self.stats.calls_without_te += 1
         error.size_bytes = 0
         code = check_headers(stream, &http_status, &error)
-        if code == STATUS_OK and not stream.hot:
+        if code == STATUS_OK and stream.kind != CALL_INFER:
             code = self.check_path(stream)
         if code != STATUS_OK:
             self.refuse(stream, http_status, code)
             return
-        advance(stream, EVENT_HEADERS_END)
+        talks = stream.kind == CALL_COLD_STREAM and self.streaming[(<ColdCall> stream.cold).path]
+        advance(stream, EVENT_TALK if talks else EVENT_HEADERS_END)
         if stream.seen & SEEN_TIMEOUT and stream.timeout_ns <= INT64_MAX // 2:
             deadline_ns = stream.received_ns + stream.timeout_ns
-        if stream.hot:
+        if stream.kind == CALL_INFER:
             # May answer at once: the stream is then REPLYING.
             stream.request = self.sink.open(self, stream, stream.received_ns, deadline_ns)
             if stream.request == NULL:
@@ -136,6 +147,8 @@ cdef class Http2Session(ResponseSink):
                 self.refuse(stream, 200, STATUS_DEADLINE_EXCEEDED)
                 return
             self.arm_cold(stream, deadline_ns)
+        if stream.state == STREAM_TALKING:
+            self.start_cold(stream)
         if end_stream:
             self.message_end(stream)
 
@@ -163,14 +176,13 @@ cdef class Http2Session(ResponseSink):
         return STATUS_UNIMPLEMENTED
 
     cdef void message_end(self, Stream *stream) noexcept:
-        """END_STREAM has come: hand the call over."""
-        cdef Block *body
-        cdef Request *request
-        cdef ColdCall call
         cdef int code
         stream.ended = 1
         if stream.early:
             self.set_early(stream, False)
+        if stream.state == STREAM_TALKING:
+            self.half_close(stream)
+            return
         if stream.state != STREAM_MESSAGE:
             return
         error.size_bytes = 0
@@ -179,47 +191,75 @@ cdef class Http2Session(ResponseSink):
             self.refuse(stream, 200, code)
             return
         advance(stream, EVENT_MESSAGE_END)
-        body = stream.body
-        stream.body = NULL
-        if stream.hot:
-            request = stream.request
-            self.sink.submit(request, body, stream.lead + PREFIX_BYTES,
-                             stream.message_bytes - stream.lead - PREFIX_BYTES)
+        self.put_message(stream)
+        if stream.kind == CALL_INFER:
             return
-        self.stats.cold_calls_total += 1
-        call = <ColdCall> stream.cold
-        call.message = PyBytes_FromStringAndSize(<const char *> block_data(body) + stream.lead + PREFIX_BYTES,
-                                                 <Py_ssize_t> stream.message_bytes - stream.lead - PREFIX_BYTES)
+        if stream.kind == CALL_COLD_STREAM:
+            (<ColdStream> stream.cold).ended = True
+        self.start_cold(stream)
+
+    cdef void put_message(self, Stream *stream) noexcept:
+        cdef uint64_t start = stream.lead + PREFIX_BYTES
+        cdef uint64_t size_bytes = stream.message_bytes - start
+        cdef Block *body = take_body(stream)
+        if stream.kind == CALL_INFER:
+            self.sink.submit(stream.request, body, start, size_bytes)
+            return
+        stream.pending += 1
+        (<ColdCall> stream.cold).put(
+            PyBytes_FromStringAndSize(<const char *> block_data(body) + start, <Py_ssize_t> size_bytes))
         block_unref(body)
+
+    cdef void start_cold(self, Stream *stream) noexcept:
+        cdef ColdCall call = <ColdCall> stream.cold
+        self.stats.cold_calls_total += 1
         try:
             self.spawn(self, call, self.handlers[call.path])
         except Exception:
             self.finish_cold(call, STATUS_UNAVAILABLE, b"the server is stopping; send the request to another replica")
 
+    cdef void stream_data(self, Stream *stream, const uint8_t *data, uint64_t size_bytes) noexcept:
+        pass
+
+    cdef void half_close(self, Stream *stream) noexcept:
+        pass
+
     cdef void count_refused(self, const Stream *stream) noexcept:
         """Which bound a message that was just refused for its size had reached."""
-        cdef uint8_t flag
-        if stream.body != NULL and stream.body.size_bytes >= PREFIX_BYTES and (
-                <int64_t> prefix_length(block_data(stream.body) + stream.lead, &flag) > self.limits.max_message_bytes):
-            self.stats.refused[<int> REFUSED_MESSAGE] += 1
-        else:
-            self.stats.refused[<int> REFUSED_BUFFERED] += 1
+        self.stats.refused[<int> REFUSED_MESSAGE if stream.seen & SEEN_TOO_LONG else <int> REFUSED_BUFFERED] += 1
+
+    cdef bint is_over_limit(self) noexcept:
+        """Whether no message may begin, for all that the connection, or the process, holds."""
+        return (self.buffered_bytes + self.outbound_bytes > self.limits.connection_buffered_bytes
+                or self.stats.buffered_bytes + self.stats.outbound_bytes > self.limits.process_buffered_bytes)
 
     cdef void set_early(self, Stream *stream, bint early) noexcept:
         if stream.early != early:
             stream.early = early
             self.early_replies += 1 if early else -1
 
+    cdef inline void buffer(self, Stream *stream, uint64_t size_bytes) noexcept:
+        self.buffered_bytes += size_bytes
+        self.stats.buffered_bytes += size_bytes
+        stream.buffered_bytes += size_bytes
+
+    cdef inline void release(self, Stream *stream, uint64_t size_bytes) noexcept:
+        self.buffered_bytes -= size_bytes
+        self.stats.buffered_bytes -= size_bytes
+        stream.buffered_bytes -= size_bytes
+
     cdef void release_buffered(self, Stream *stream) noexcept:
-        self.buffered_bytes -= stream.buffered_bytes
-        self.stats.buffered_bytes -= stream.buffered_bytes
-        stream.buffered_bytes = 0
+        self.release(stream, stream.buffered_bytes)
+        block_unref(stream.held)
+        stream.held = NULL
 
     cdef inline void handed_out(self, Stream *stream, uint64_t size_bytes) noexcept:
         stream.outbound_bytes -= size_bytes
         self.outbound_bytes -= size_bytes
         self.stats.outbound_bytes -= size_bytes
         self.handed_bytes += size_bytes
+        if stream.kind == CALL_COLD_STREAM and stream.outbound_bytes < <uint64_t> self.limits.stream_outbound_bytes:
+            (<ColdStream> stream.cold).wake_writer()
 
     # Replies.
 
@@ -234,48 +274,103 @@ cdef class Http2Session(ResponseSink):
         self.set_early(stream, not stream.ended)
         self.release_buffered(stream)
         if reply.code != STATUS_OK:
-            self.submit_refusal(stream, 200, reply.code, reply.message, reply.message_bytes, reply.pushback_ms)
-        elif set_segments(stream, reply.segments, reply.n_segments):
+            self.submit_end(stream, 200, reply.code, reply.message, reply.message_bytes, reply.pushback_ms)
+        elif self.queue(stream, reply.segments, reply.n_segments):
             self.submit_reply(stream)
         else:
-            self.submit_refusal(stream, 200, STATUS_RESOURCE_EXHAUSTED, "no memory for the reply", 23, -1)
+            self.submit_end(stream, 200, STATUS_RESOURCE_EXHAUSTED, "no memory for the reply", 23, -1)
         self.want_flush()
 
     def finish_cold(self, ColdCall call not None, int code, bytes message not None):
-        """The outcome of a cold call: the reply's bytes, or where `code` is not 0 the status message."""
+        """The outcome of a cold call: where `code` is 0 the bytes of a unary reply, else the status message."""
         cdef Stream *stream = call.stream
-        cdef Segment segment
         if stream == NULL or self.closed or not advance(stream, EVENT_REPLY):
             return
         call.disarm()
         self.set_early(stream, not stream.ended)
         self.release_buffered(stream)
         if code != STATUS_OK:
-            self.submit_refusal(stream, 200, code, message, <uint32_t> len(message), -1)
+            self.submit_end(stream, 200, code, message, <uint32_t> len(message), -1)
+        elif stream.kind == CALL_COLD and not self.queue_message(stream, message):
+            self.submit_end(stream, 200, STATUS_RESOURCE_EXHAUSTED, "no memory for the reply", 23, -1)
         else:
-            segment.block = block_new(<uint64_t> len(message) + PREFIX_BYTES)
-            if segment.block == NULL:
-                self.submit_refusal(stream, 200, STATUS_RESOURCE_EXHAUSTED, "no memory for the reply", 23, -1)
-            else:
-                segment.data = block_data(segment.block)
-                segment.size_bytes = <uint64_t> len(message) + PREFIX_BYTES
-                segment.block.size_bytes = segment.size_bytes
-                write_prefix(block_data(segment.block), <uint32_t> len(message))
-                memcpy(block_data(segment.block) + PREFIX_BYTES, <const char *> message, len(message))
-                set_segments(stream, &segment, 1)
-                self.submit_reply(stream)
+            self.submit_reply(stream)
         self.want_flush()
 
-    cdef void submit_reply(self, Stream *stream) noexcept:
-        cdef nghttp2_data_provider provider
+    cdef bint queue_message(self, Stream *stream, bytes message) noexcept:
+        cdef uint64_t size_bytes = <uint64_t> len(message)
+        cdef Segment segment
+        if size_bytes > UINT32_MAX:
+            return False
+        segment.block = block_new(size_bytes + PREFIX_BYTES)
+        if segment.block == NULL:
+            return False
+        segment.data = block_data(segment.block)
+        segment.size_bytes = segment.block.size_bytes = size_bytes + PREFIX_BYTES
+        write_prefix(block_data(segment.block), <uint32_t> size_bytes)
+        memcpy(block_data(segment.block) + PREFIX_BYTES, <const char *> message, size_bytes)
+        return self.queue(stream, &segment, 1)
+
+    cdef bint queue(self, Stream *stream, const Segment *segments, int count) noexcept:
+        cdef uint64_t size_bytes = 0
         cdef int i
-        for i in range(stream.n_segments):
-            stream.outbound_bytes += stream.segments[i].size_bytes
-        self.outbound_bytes += stream.outbound_bytes
-        self.stats.outbound_bytes += stream.outbound_bytes
+        for i in range(count):
+            size_bytes += segments[i].size_bytes
+        if not add_segments(stream, segments, count):
+            return False
+        stream.outbound_bytes += size_bytes
+        self.outbound_bytes += size_bytes
+        self.stats.outbound_bytes += size_bytes
+        return True
+
+    cdef void submit_reply(self, Stream *stream) noexcept:
+        stream.last = 1
+        if stream.headed:
+            self.resume(stream)
+        else:
+            self.submit_head(stream)
+
+    cdef void resume(self, Stream *stream) noexcept:
+        """There is more to send, if only trailers."""
+        if stream.deferred:
+            stream.deferred = 0
+            self.heed(nghttp2_session_resume_data(self.session, stream.id))
+
+    cdef void submit_head(self, Stream *stream) noexcept:
+        cdef nghttp2_data_provider provider
         provider.source.ptr = stream
         provider.read_callback = read_reply
-        self.heed(nghttp2_submit_response(self.session, stream.id, reply_head, 2, &provider))
+        stream.headed = 1
+        if stream.cold == NULL or (<ColdCall> stream.cold).head is None:
+            self.heed(nghttp2_submit_response(self.session, stream.id, reply_head, 2, &provider))
+        else:
+            self.submit_pairs(stream, reply_head, 2, (<ColdCall> stream.cold).head, &provider)
+
+    cdef void submit_pairs(self, Stream *stream, const nghttp2_nv *fields, int count, list pairs,
+                           const nghttp2_data_provider *provider) noexcept:
+        """A head with a handler's metadata; without a provider the whole of a reply."""
+        cdef nghttp2_nv *joined = join_pairs(fields, count, pairs)
+        if joined == NULL:
+            self.heed(NGHTTP2_ERR_NOMEM)
+            return
+        self.heed(nghttp2_submit_response(self.session, stream.id, joined, count + len(pairs), provider))
+        free(joined)
+
+    cdef void submit_trailers(self, Stream *stream) noexcept:
+        """Called once the last of the reply is being sent."""
+        cdef Refusal refusal
+        cdef nghttp2_nv *joined
+        cdef list pairs = (<ColdCall> stream.cold).trailing if stream.cold != NULL else None
+        if stream.end_code == STATUS_OK and pairs is None:
+            self.heed(nghttp2_submit_trailer(self.session, stream.id, ok_trailer, 1))
+            return
+        build_trailers(&refusal, stream.end_code, stream.end_text, stream.end_bytes)
+        joined = join_pairs(refusal.fields, refusal.n_fields, pairs or [])
+        if joined == NULL:
+            self.heed(NGHTTP2_ERR_NOMEM)
+            return
+        self.heed(nghttp2_submit_trailer(self.session, stream.id, joined, refusal.n_fields + len(pairs or ())))
+        free(joined)
 
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept:
         """Ends a call that the transport itself turns down, with the text in `error`."""
@@ -287,15 +382,26 @@ cdef class Http2Session(ResponseSink):
             stream.request = NULL
             self.sink.cancel(request, code)
         self.release_buffered(stream)
-        self.submit_refusal(stream, http_status, code, error.text, error.size_bytes, -1)
+        self.submit_end(stream, http_status, code, error.text, error.size_bytes, -1)
+        if stream.cold != NULL:
+            (<ColdCall> stream.cold).stop()
 
-    cdef void submit_refusal(self, Stream *stream, int http_status, int code, const char *message,
-                             uint32_t message_bytes, int64_t pushback_ms) noexcept:
-        """A reply without a message: one HEADERS frame with END_STREAM (Trailers-Only)."""
+    cdef void submit_end(self, Stream *stream, int http_status, int code, const char *message, uint32_t message_bytes,
+                         int64_t pushback_ms) noexcept:
+        """A status that is not OK: one HEADERS frame with END_STREAM (Trailers-Only), unless the reply has a head."""
         cdef Refusal refusal
+        cdef ColdCall call = <ColdCall> stream.cold if stream.cold != NULL else None
+        if stream.headed or call is not None and call.head is not None:
+            # Without memory for its text, the status goes without.
+            set_end(stream, code, message, message_bytes)
+            self.submit_reply(stream)
+            return
         build_refusal(&refusal, http_status, code, message, message_bytes, pushback_ms,
                       (stream.seen & SEEN_ENCODING) != 0)
-        self.heed(nghttp2_submit_response(self.session, stream.id, refusal.fields, refusal.n_fields, NULL))
+        if call is None or call.trailing is None:
+            self.heed(nghttp2_submit_response(self.session, stream.id, refusal.fields, refusal.n_fields, NULL))
+        else:
+            self.submit_pairs(stream, refusal.fields, refusal.n_fields, call.trailing, NULL)
 
     cdef void drop(self, Stream *stream) noexcept:
         """nghttp2 has closed the stream, or the connection is gone."""
@@ -321,9 +427,7 @@ cdef class Http2Session(ResponseSink):
             call = <ColdCall> stream.cold
             stream.cold = NULL
             call.stream = NULL
-            call.disarm()
-            if call.task is not None:
-                call.task.cancel()
+            call.stop()
             # Paired with the INCREF in `open_cold`.
             Py_DECREF(call)
         stream_free(stream)

@@ -13,6 +13,7 @@ cdef class Endpoint:
     cdef TransportStats stats
     cdef RequestSink sink
     cdef dict handlers
+    cdef dict streaming
     cdef object spawn
     cdef object arm
     cdef list flushes                      # connections with something to write at the end of this turn

@@ -2,8 +2,8 @@ from asyncio import BufferedProtocol, TimerHandle, Transport
 from collections.abc import Callable
 from typing import Any
 
-from infer._core.grpc_stream import ColdCall
-from infer._core.http2_session import Http2Session
+from infer._core.cold_call import ColdCall
+from infer._core.http2_streams import StreamingSession
 from infer._core.request import RequestSink
 
 class Endpoint:
@@ -11,10 +11,13 @@ class Endpoint:
         self,
         sink: RequestSink,
         handlers: dict[str, Any],
-        spawn: Callable[[Http2Session, ColdCall, Any], None],
-        arm: Callable[[Http2Session, ColdCall], TimerHandle],
+        spawn: Callable[[StreamingSession, ColdCall, Any], None],
+        arm: Callable[[StreamingSession, ColdCall], TimerHandle],
         *,
+        streaming: dict[str, bool] | None = ...,
         header_bytes: int = ...,
+        stream_messages: int = ...,
+        stream_outbound_bytes: int = ...,
         max_streams: int = ...,
         max_message_bytes: int = ...,
         connection_buffered_bytes: int = ...,

@@ -8,7 +8,8 @@ from infer._core.clock cimport now_ns
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
 from infer._core.http2_session cimport (
     REFUSED_BUFFERED, REFUSED_CONNECTIONS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_MESSAGE, REFUSED_PREFACE,
-    REFUSED_STALLED, REFUSED_STREAMS)
+    REFUSED_STALLED, REFUSED_STREAMS, Http2Session)
+from infer._core.http2_streams cimport StreamingSession
 from libc.string cimport memset
 
 cdef enum:
@@ -20,22 +21,26 @@ cdef class Endpoint:
     """What the connections of one server share: limits, statistics, the sink, cold handlers, the read buffer.
 
     handlers: path -> async handler. spawn(session, call, handler) runs a cold call and ends in `session.finish_cold`;
-    arm(session, call) returns a timer that does so at the call's deadline and that can be cancelled.
+    arm(session, call) returns a timer that does so at the call's deadline and that can be cancelled. streaming: path of
+    each handler that reads and writes messages -> whether the client may send more than one.
     Sizes in bytes, times in seconds. Raises ValueError for a bound that is not positive.
     """
 
-    def __init__(self, RequestSink sink not None, dict handlers not None, spawn, arm, *, int header_bytes=16384,
+    def __init__(self, RequestSink sink not None, dict handlers not None, spawn, arm, *, dict streaming=None,
+                 int header_bytes=16384, int stream_messages=64, int64_t stream_outbound_bytes=256 << 10,
                  int max_streams=1024, int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
                  int64_t process_buffered_bytes=1 << 32, int64_t outbound_bytes=4 << 20, int64_t max_connections=0,
                  double preface_timeout=10.0, double settings_timeout=10.0, double write_stall_timeout=30.0,
                  int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20):
         for name, bound in (("header_bytes", header_bytes), ("max_streams", max_streams),
-                            ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes)):
+                            ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes),
+                            ("stream_messages", stream_messages), ("stream_outbound_bytes", stream_outbound_bytes)):
             if bound <= 0:
                 raise ValueError(f"{name} must be positive, got {bound}")
         memset(&self.stats, 0, sizeof(self.stats))
         self.sink = sink
         self.handlers = handlers
+        self.streaming = streaming or {}
         self.spawn = spawn
         self.arm = arm
         self.flushes = []
@@ -47,6 +52,8 @@ cdef class Endpoint:
         self.limits.max_streams = max_streams
         self.limits.stream_window_bytes = stream_window_bytes
         self.limits.connection_window_bytes = connection_window_bytes
+        self.limits.stream_messages = stream_messages
+        self.limits.stream_outbound_bytes = stream_outbound_bytes
         self.limits.max_message_bytes = max_message_bytes
         self.limits.connection_buffered_bytes = connection_buffered_bytes
         self.limits.process_buffered_bytes = process_buffered_bytes
@@ -151,6 +158,7 @@ cdef class Endpoint:
             "streams": self.stats.streams,
             "streams_total": self.stats.streams_total,
             "cold_calls_total": self.stats.cold_calls_total,
+            "streams_held_total": self.stats.streams_held_total,
             "calls_without_te": self.stats.calls_without_te,
             "received_bytes_total": self.stats.received_bytes,
             "sent_bytes_total": self.stats.sent_bytes,
@@ -174,17 +182,18 @@ cdef class Connection:
 
     def connection_made(self, transport):
         cdef Endpoint endpoint = self.endpoint
-        cdef Http2Session session
+        cdef StreamingSession session
         self.transport = transport
         self.opened_ns = now_ns()
         endpoint.stats.connections += 1
         endpoint.stats.connections_total += 1
-        session = Http2Session.__new__(Http2Session)
+        session = StreamingSession.__new__(StreamingSession)
         session.sink = endpoint.sink
         session.limits = &endpoint.limits
         session.stats = &endpoint.stats
         session.owner = endpoint
         session.handlers = endpoint.handlers
+        session.streaming = endpoint.streaming
         session.spawn = endpoint.spawn
         session.arm = endpoint.arm
         session.flushes = endpoint.flushes

@@ -26,3 +26,8 @@ cdef struct Refusal:
 
 cdef void build_refusal(Refusal *refusal, int http_status, int code, const char *message, uint32_t message_bytes,
                         int64_t pushback_ms, bint say_encodings) noexcept
+# The status alone, for a reply that has a head.
+cdef void build_trailers(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept
+# `fields` and behind them `pairs` of (bytes name, bytes value), which both have to outlive it; to be freed. NULL: no
+# memory.
+cdef nghttp2_nv *join_pairs(const nghttp2_nv *fields, int count, list pairs) noexcept

@@ -1,9 +1,11 @@
 """Builds the header fields of replies. See reply_fields.pxd."""
 
 from libc.stdio cimport snprintf
+from libc.string cimport memcpy
 
 from infer._core.capi.nghttp2 cimport (
-    NGHTTP2_NV_FLAG_NO_COPY_NAME, NGHTTP2_NV_FLAG_NO_COPY_VALUE, NGHTTP2_NV_FLAG_NO_INDEX)
+    NGHTTP2_NV_FLAG_NO_COPY_NAME, NGHTTP2_NV_FLAG_NO_COPY_VALUE, NGHTTP2_NV_FLAG_NO_INDEX, NGHTTP2_NV_FLAG_NONE)
+from infer._core.debug cimport try_malloc
 from infer._core.grpc_message cimport encodable_bytes, percent_encode
 
 
@@ -29,18 +31,22 @@ cdef void add(Refusal *refusal, const char *name, size_t name_bytes, const char 
     refusal.n_fields += 1
 
 
-cdef void build_refusal(Refusal *refusal, int http_status, int code, const char *message, uint32_t message_bytes,
-                        int64_t pushback_ms, bint say_encodings) noexcept:
+cdef void add_status(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept:
     cdef uint64_t encoded_bytes
-    refusal.n_fields = 0
-    add(refusal, ":status", 7, refusal.status_text, <size_t> snprintf(refusal.status_text, 12, "%d", http_status))
-    add(refusal, "content-type", 12, "application/grpc", 16)
     add(refusal, "grpc-status", 11, refusal.code_text, <size_t> snprintf(refusal.code_text, 12, "%d", code))
     if message_bytes > 0:
         encoded_bytes = encodable_bytes(<const uint8_t *> message, message_bytes, MESSAGE_BYTES)
         encoded_bytes = percent_encode(<const uint8_t *> message, encoded_bytes, refusal.message)
         add(refusal, "grpc-message", 12, <const char *> refusal.message, encoded_bytes)
         refusal.fields[refusal.n_fields - 1].flags |= NGHTTP2_NV_FLAG_NO_INDEX
+
+
+cdef void build_refusal(Refusal *refusal, int http_status, int code, const char *message, uint32_t message_bytes,
+                        int64_t pushback_ms, bint say_encodings) noexcept:
+    refusal.n_fields = 0
+    add(refusal, ":status", 7, refusal.status_text, <size_t> snprintf(refusal.status_text, 12, "%d", http_status))
+    add(refusal, "content-type", 12, "application/grpc", 16)
+    add_status(refusal, code, message, message_bytes)
     if pushback_ms >= 0:
         add(refusal, "grpc-retry-pushback-ms", 22, refusal.pushback_text,
             <size_t> snprintf(refusal.pushback_text, 24, "%lld", <long long> pushback_ms))
@@ -48,3 +54,23 @@ cdef void build_refusal(Refusal *refusal, int http_status, int code, const char 
         add(refusal, "grpc-accept-encoding", 20, "identity", 8)
     if http_status == 405:
         add(refusal, "allow", 5, "POST", 4)
+
+
+cdef void build_trailers(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept:
+    refusal.n_fields = 0
+    add_status(refusal, code, message, message_bytes)
+
+
+cdef nghttp2_nv *join_pairs(const nghttp2_nv *fields, int count, list pairs) noexcept:
+    cdef nghttp2_nv *joined = <nghttp2_nv *> try_malloc((count + len(pairs)) * sizeof(nghttp2_nv))
+    cdef bytes name
+    cdef bytes value
+    if joined == NULL:
+        return NULL
+    memcpy(joined, fields, count * sizeof(nghttp2_nv))
+    for name, value in pairs:
+        joined[count] = field(<const char *> name, len(name), <const char *> value, len(value))
+        # The library copies them: the call may end first.
+        joined[count].flags = NGHTTP2_NV_FLAG_NONE
+        count += 1
+    return joined

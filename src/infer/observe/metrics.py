@@ -67,6 +67,8 @@ SERVER_METRICS = {
     "connections": _ServerMetric(GaugeMetricFamily, "infer_connections", "Open connections."),
     "connections_accepted": _ServerMetric(CounterMetricFamily, "infer_connections_accepted", "Connections accepted."),
     "streams": _ServerMetric(GaugeMetricFamily, "infer_streams", "Open HTTP/2 streams."),
+    "streams_held": _ServerMetric(CounterMetricFamily, "infer_streams_held",
+                                  "Times that a stream brought more messages than may wait, and was read no further."),
     "calls_without_te": _ServerMetric(CounterMetricFamily, "infer_calls_without_te",
                                       "Calls without `te: trailers`: their client or proxy may lose trailers."),
     "refused": _ServerMetric(CounterMetricFamily, "infer_refused", "Calls or connections ended by a limit.",

@@ -8,12 +8,15 @@ The handler of a stream ends its call by returning; it is cancelled when the cal
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from infer.errors import Internal
 from infer.proto import message
+
+# Metadata of a reply, keys in lower case: str values of printable ASCII, bytes for keys that end in -bin.
+Pairs = Iterable[tuple[str, str | bytes]]
 
 
 class Call(Protocol):
@@ -36,6 +39,15 @@ class Call(Protocol):
     def time_remaining(self) -> float | None:
         """Seconds to the deadline, None without one."""
 
+    def send_initial_metadata(self, pairs: Pairs) -> None:
+        """Metadata ahead of the reply, once a call; goes with the reply's head. ValueError for what cannot be sent."""
+
+    def set_trailing_metadata(self, pairs: Pairs) -> None:
+        """Metadata beside the status, whatever that will be; the last call counts. ValueError for what cannot be sent.
+
+        `grpc-status-details-bin` is set this way.
+        """
+
     def abort(self, code: int, message: str) -> NoReturn:
         """Ends the call with a status other than OK; raises InferError."""
 
@@ -56,6 +68,12 @@ class StreamCall(Protocol):
     def time_remaining(self) -> float | None:
         """Seconds to the deadline, None without one."""
 
+    def send_initial_metadata(self, pairs: Pairs) -> None:
+        """As a Call's, and it goes out at once; before the first message is written."""
+
+    def set_trailing_metadata(self, pairs: Pairs) -> None:
+        """As a Call's."""
+
     def abort(self, code: int, message: str) -> NoReturn:
         """Ends the call with a status other than OK; raises InferError."""
 
@@ -71,9 +89,14 @@ Handler = Callable[[Call], Awaitable[bytes]]
 
 @dataclass(frozen=True)
 class Streaming:
-    """Marks the handler of a stream in a table."""
+    """Marks the handler of a stream in a table.
+
+    One whose client sends exactly one message is called once that has come; for none, or a second one, the transport
+    answers UNIMPLEMENTED.
+    """
 
     handler: Callable[[StreamCall], Awaitable[None]]
+    client_streams: bool = True
 
 
 # By path.

@@ -67,7 +67,7 @@ def health_streams(server: ServerView) -> Mapping[str, Streaming]:
                 call.abort(UNAVAILABLE, "the server is stopping; watch another replica")
             await server.changes.wait(seen)
 
-    return {f"/{SERVICE}/Watch": Streaming(watch)}
+    return {f"/{SERVICE}/Watch": Streaming(watch, client_streams=False)}
 
 
 def _status(server: ServerView, service: str) -> int:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from infer._core.protocol import Endpoint
 from infer.errors import InferError
+from infer.services.call import Streaming
 
 if TYPE_CHECKING:
-    from infer._core.grpc_stream import ColdCall
-    from infer._core.http2_session import Http2Session
+    from infer._core.cold_call import ColdCall, ColdStream
+    from infer._core.http2_streams import StreamingSession
     from infer._core.request import RequestSink
-    from infer.services.call import Call, Handler
+    from infer.services.call import Handler, Pairs, Service
+
+T = TypeVar("T")
 
 log = logging.getLogger("infer.transport")
 
@@ -27,43 +30,109 @@ INTERNAL = 13
 STOPPING = b"the server is stopping; send the request to another replica"
 
 
-async def invoke(handler: Handler, call: Call) -> tuple[int, bytes]:
+class NativeStreamCall:
+    """The `StreamCall` of a handler, over the session's part of it."""
+
+    def __init__(self, session: StreamingSession, call: ColdStream, flush: Callable[[], None]) -> None:
+        self._session = session
+        self._call = call
+        self._flush = flush
+        self.path = call.path
+        self.peer = call.peer
+        self.time_remaining = call.time_remaining
+        self.set_trailing_metadata = call.set_trailing_metadata
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self._call.metadata
+
+    def send_initial_metadata(self, pairs: Pairs) -> None:
+        self._call.send_initial_metadata(pairs)
+        self._session.send_head(self._call)
+        self._flush()
+
+    def abort(self, code: int, message: str) -> NoReturn:
+        self._call.abort(code, message)
+
+    async def read(self) -> bytes | None:
+        call = self._call
+        while (message := self._session.read_cold(call)) is None:
+            if call.ended:
+                return None
+            call.reader = asyncio.get_running_loop().create_future()
+            try:
+                await call.reader
+            finally:
+                call.reader = None
+        # The client's window may have been opened.
+        self._flush()
+        return message
+
+    async def write(self, message: bytes) -> None:
+        call = self._call
+        while not self._session.has_room(call):
+            call.writer = asyncio.get_running_loop().create_future()
+            try:
+                await call.writer
+            finally:
+                call.writer = None
+        self._session.write_cold(call, message)
+        self._flush()
+
+
+async def invoke(handle: Callable[[T], Awaitable[bytes | None]], call: T, path: str) -> tuple[int, bytes]:
     """Runs a cold handler: (gRPC status, reply or, where it is not 0, message as UTF-8)."""
     try:
-        return 0, await handler(call)
+        return 0, await handle(call) or b""
     except InferError as error:
         return error.code, error.message.encode()
     except Exception:
-        log.exception("%s failed", call.path)
-        return INTERNAL, f"{call.path} failed; the server's log has the reason".encode()
+        log.exception("%s failed", path)
+        return INTERNAL, f"{path} failed; the server's log has the reason".encode()
 
 
 class NativeTransport:
     """Serves on sockets that are already bound; `limits` are the Endpoint's keyword arguments."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sink: RequestSink, handlers: Mapping[str, Handler],
-                 **limits: Any) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sink: RequestSink, handlers: Service, **limits: Any) -> None:
         self._loop = loop
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._check: asyncio.TimerHandle | None = None
-        self.endpoint = Endpoint(sink, dict(handlers), self._spawn, self._arm, **limits)
+        self._flushing = False
+        streaming = {path: handler.client_streams for path, handler in handlers.items()
+                     if isinstance(handler, Streaming)}
+        self.endpoint = Endpoint(sink, dict(handlers), self._spawn, self._arm, streaming=streaming, **limits)
 
-    def _spawn(self, session: Http2Session, call: ColdCall, handler: Handler) -> None:
+    def _spawn(self, session: StreamingSession, call: ColdCall, handler: Handler | Streaming) -> None:
         task = self._loop.create_task(self._answer(session, call, handler))
         call.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, session: Http2Session, call: ColdCall, handler: Handler) -> None:
-        code, content = await invoke(handler, call)
+    async def _answer(self, session: StreamingSession, call: ColdCall, handler: Handler | Streaming) -> None:
+        if isinstance(handler, Streaming):
+            shown = NativeStreamCall(session, cast("ColdStream", call), self._flush_soon)
+            code, content = await invoke(handler.handler, shown, call.path)
+        else:
+            code, content = await invoke(handler, call, call.path)
         session.finish_cold(call, code, content)
         self.endpoint.flush_all()
 
-    def _arm(self, session: Http2Session, call: ColdCall) -> asyncio.TimerHandle:
+    def _flush_soon(self) -> None:
+        """One write at the end of this turn, however many messages a handler sends in it."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flushed)
+
+    def _flushed(self) -> None:
+        self._flushing = False
+        self.endpoint.flush_all()
+
+    def _arm(self, session: StreamingSession, call: ColdCall) -> asyncio.TimerHandle:
         return self._loop.call_later(call.time_remaining() or 0.0, self._expire, session, call)
 
-    def _expire(self, session: Http2Session, call: ColdCall) -> None:
+    def _expire(self, session: StreamingSession, call: ColdCall) -> None:
         session.finish_cold(call, DEADLINE_EXCEEDED, f"{call.path}: the deadline passed before the call ended".encode())
         if call.task is not None:
             call.task.cancel()

@@ -5,8 +5,8 @@ import pytest
 from infer._core._testing_transport import StreamDriver, message_prefix, next_state
 
 INTERNAL, UNIMPLEMENTED, RESOURCE_EXHAUSTED = 13, 12, 8
-HEADERS, MESSAGE, CALLED, REPLYING, CLOSED = range(5)
-HEADERS_END, MESSAGE_END, REPLY, CLOSE = range(4)
+HEADERS, MESSAGE, TALKING, CALLED, REPLYING, CLOSED = range(6)
+HEADERS_END, TALK, MESSAGE_END, PART, REPLY, CLOSE = range(6)
 GOOD = [(b":method", b"POST"), (b"content-type", b"application/grpc")]
 
 
@@ -22,6 +22,16 @@ def test_the_life_of_a_call():
     assert next_state(MESSAGE, MESSAGE_END) == CALLED
     assert next_state(CALLED, REPLY) == REPLYING
     assert next_state(REPLYING, CLOSE) == CLOSED
+
+
+def test_the_life_of_a_stream_of_messages():
+    assert next_state(HEADERS, TALK) == TALKING
+    assert next_state(TALKING, PART) == TALKING
+    assert next_state(TALKING, MESSAGE_END) == CALLED
+    assert next_state(CALLED, PART) == CALLED
+    assert next_state(CALLED, REPLY) == REPLYING
+    assert next_state(TALKING, REPLY) == REPLYING
+    assert next_state(REPLYING, PART) == -1
 
 
 @pytest.mark.parametrize("value", [

@@ -26,6 +26,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
         NGHTTP2_DATA_FLAG_EOF
         NGHTTP2_DATA_FLAG_NO_END_STREAM
         NGHTTP2_DATA_FLAG_NO_COPY
+        NGHTTP2_NV_FLAG_NONE
         NGHTTP2_NV_FLAG_NO_COPY_NAME
         NGHTTP2_NV_FLAG_NO_COPY_VALUE
         NGHTTP2_NV_FLAG_NO_INDEX
@@ -36,6 +37,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
         NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
         NGHTTP2_ERR_NOMEM
         NGHTTP2_ERR_WOULDBLOCK
+        NGHTTP2_ERR_DEFERRED
         NGHTTP2_ERR_FLOODED
         NGHTTP2_ERR_BAD_CLIENT_MAGIC
         NGHTTP2_VERSION_NUM
@@ -155,6 +157,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
     int nghttp2_submit_response(
         nghttp2_session *, int32_t, const nghttp2_nv *, size_t, const nghttp2_data_provider *)
     int nghttp2_submit_trailer(nghttp2_session *, int32_t, const nghttp2_nv *, size_t)
+    int nghttp2_session_resume_data(nghttp2_session *, int32_t)
     int nghttp2_submit_rst_stream(nghttp2_session *, uint8_t, int32_t, uint32_t)
     int nghttp2_submit_ping(nghttp2_session *, uint8_t, const uint8_t *)
     int nghttp2_submit_goaway(nghttp2_session *, uint8_t, int32_t, uint32_t, const uint8_t *, size_t)

@@ -1,4 +1,5 @@
-from asyncio import Task
+from asyncio import Future, Task
+from collections.abc import Iterable
 from typing import NoReturn
 
 class ColdCall:
@@ -14,4 +15,12 @@ class ColdCall:
     def cancelled(self) -> bool: ...
     task: Task[None] | None
     def time_remaining(self) -> float | None: ...
+    def send_initial_metadata(self, pairs: Iterable[tuple[str, str | bytes]]) -> None: ...
+    def set_trailing_metadata(self, pairs: Iterable[tuple[str, str | bytes]]) -> None: ...
     def abort(self, code: int, message: str) -> NoReturn: ...
+
+class ColdStream(ColdCall):
+    @property
+    def ended(self) -> bool: ...
+    reader: Future[None] | None
+    writer: Future[None] | None

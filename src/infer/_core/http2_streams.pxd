@@ -1,0 +1,24 @@
+"""Calls with a stream of messages either way, on one HTTP/2 connection: what Http2Session leaves to its one subclass.
+
+Messages are handed over as they become whole, as long as the handler has few enough: then what still comes is held as
+it is, at most a stream's window of it, and the window is not given back until the handler has taken some.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from infer._core.cold_call cimport ColdStream
+from infer._core.grpc_stream cimport Stream
+from infer._core.http2_session cimport Http2Session
+
+cdef class StreamingSession(Http2Session):
+    # Whether the handler has as much as it may have.
+    cdef bint is_full(self, Stream *stream) noexcept
+    # Hands over what has come whole, moving *data and *size_bytes on, until the handler has enough. A gRPC status.
+    cdef int take_messages(self, Stream *stream, const uint8_t **data, uint64_t *size_bytes) noexcept
+    # Goes on with what is held.
+    cdef void pump(self, Stream *stream) noexcept
+    cdef void give_window(self, Stream *stream) noexcept
+    cdef void end_request(self, Stream *stream) noexcept
+    cdef void refuse_data(self, Stream *stream, int code) noexcept
+    # The call's Stream; raises InferError once it has ended.
+    cdef Stream *under_way(self, ColdStream call) except NULL
