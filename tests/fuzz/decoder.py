@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 from infer._core import _testing_tensor as core
 from infer._core import arena, debug
 from infer._core._testing_transport import StreamDriver, message_prefix
-from infer._core.grpc_stream import decode_binary
+from infer._core.cold_call import decode_binary
 from tests.fuzz.source import Source
 
 UNITS_NS = {"n": 1, "u": 1000, "m": 10**6, "S": 10**9, "M": 60 * 10**9, "H": 3600 * 10**9}
