@@ -1,4 +1,4 @@
-"""Every allocation of a scenario fails once, alone and with all that follow: a clean status or a closed connection,
+"""Every allocation of a connection fails once, alone and with all that follow: a clean status or a closed connection,
 nothing left behind, and what comes next is served.
 
 Debug builds only: release builds do not ask. A scenario is run with the first, second, third ... allocation failing,
@@ -7,16 +7,13 @@ until a run ends without one having failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from infer._core import arena, debug
-from infer._core._testing_batcher import BatcherBox, QueueBox
-from infer._core._testing_slab import live_pieces
-from infer._core._testing_tensor import Codec
 from infer._core._testing_transport import SessionDriver, StreamDriver
+from tests.support.failing import both_ways, fail_each, in_debug_builds
 from tests.support.h2_peer import (
     DATA,
     END_STREAM,
@@ -31,36 +28,11 @@ from tests.support.h2_peer import (
     request_fields,
     window_update,
 )
-from tests.support.requests import add_raw, infer_request, pack
 
-pytestmark = pytest.mark.skipif(not debug.ENABLED, reason="release builds have no allocations that fail on demand")
+pytestmark = in_debug_builds
 
 OK, RESOURCE_EXHAUSTED = 0, 8
 COLD = "/cold/Method"
-MOST_ALLOCATIONS = 20_000
-
-
-def footprint() -> Any:
-    return debug.live(), arena.stats()["live_bytes"], live_pieces()
-
-
-def fail_each(scenario: Callable[[], Callable[[], None]], and_on: bool) -> int:
-    """How many allocations the scenario has, each of which was made to fail. It returns what is done afterwards."""
-    for nth in range(1, MOST_ALLOCATIONS):
-        before = footprint()
-        debug.fail_allocation(nth, and_on)
-        try:
-            afterwards = scenario()
-        finally:
-            failed = debug.fail_allocation(0)
-        afterwards()
-        assert footprint() == before, f"allocation {nth} failed"
-        if failed == 0:
-            return nth - 1
-    raise AssertionError(f"more than {MOST_ALLOCATIONS} allocations")
-
-
-both_ways = pytest.mark.parametrize("and_on", [False, True], ids=["one", "and all that follow"])
 
 
 # A connection.
@@ -258,21 +230,20 @@ def served(connection: Connection) -> None:
 def test_a_connection(scenario: Callable[[Connection], None], window: int, and_on: bool):
     ends_it = scenario in (drained, stopped, flooded)
 
-    def play() -> Callable[[], None]:
+    def play() -> Iterator[None]:
+        yield
         connection = Connection(window)
         try:
             scenario(connection)
         except ConnectionEnded:
             assert connection.lost, "the session has gone silent"
-
-        def afterwards() -> None:
-            if not connection.lost and not ends_it:
-                served(connection)
-            connection.close()
-            another = Connection()
-            served(another)
-            another.close()
-        return afterwards
+        yield
+        if not connection.lost and not ends_it:
+            served(connection)
+        connection.close()
+        another = Connection()
+        served(another)
+        another.close()
 
     assert fail_each(play, and_on) > 20
 
@@ -283,84 +254,22 @@ def test_a_connection(scenario: Callable[[Connection], None], window: int, and_o
 def test_a_message_that_grows(and_on: bool):
     message = prefixed(bytes(200_000))
 
-    def play() -> Callable[[], None]:
+    def play() -> Iterator[None]:
+        yield
         try:
             driver = StreamDriver()
+            answers = [driver.data(message[at:at + 16384]) for at in range(0, len(message), 16384)]
         except MemoryError:
-            return lambda: None
-        for at in range(0, len(message), 16384):
-            code, text = driver.data(message[at:at + 16384])
-            if code != OK:
-                assert code == RESOURCE_EXHAUSTED
-                assert "memory" in text
-                return lambda: None
-        assert driver.body == message
-        return lambda: None
+            yield
+            return
+        yield
+        code, text = next((answer for answer in answers if answer[0] != OK), (OK, ""))
+        if code == OK:
+            assert driver.body == message
+        else:
+            assert code == RESOURCE_EXHAUSTED
+            assert "memory" in text
+            del driver
+            assert StreamDriver().data(message) == (OK, "")
 
     assert fail_each(play, and_on) > 3
-
-
-# The codec.
-
-def many_inputs(count: int) -> tuple[Codec, bytes]:
-    inputs = [(f"x{i}", "INT32" if i % 2 else "BYTES", (-1,), False) for i in range(count)]
-    request = infer_request()
-    for name, data_type, _, _ in inputs:
-        add_raw(request, name, data_type, [2], pack(data_type, [1, 2] if data_type == "INT32" else [b"a", b"bc"]))
-    for i in range(count):
-        request.outputs.add(name=f"y{i}")
-    return Codec("m", inputs, [(f"y{i}", "FP32", True) for i in range(count)]), request.SerializeToString()
-
-
-@both_ways
-def test_a_request_of_many_inputs(and_on: bool):
-    count = 40
-    _, message = many_inputs(count)
-
-    def play() -> Callable[[], None]:
-        codec, _ = many_inputs(count)
-        answer = codec.bind(message)
-
-        def afterwards() -> None:
-            if isinstance(answer, tuple):
-                assert answer[0] == RESOURCE_EXHAUSTED
-                assert answer[1]
-            again = codec.bind(message)
-            assert isinstance(again, dict), again
-            assert len(again["tensors"]) == count
-        return afterwards
-
-    assert fail_each(play, and_on) > 6
-
-
-# Queues.
-
-@both_ways
-def test_a_queue_that_is_filled_and_emptied(and_on: bool):
-    def play() -> Callable[[], None]:
-        try:
-            box = BatcherBox()
-            queue = QueueBox(gather_rows=4)
-        except MemoryError:
-            return lambda: None
-        put = []
-        for number in range(12):
-            try:
-                if box.put(queue, number, (1, number % 6)):
-                    put.append(number)
-            except MemoryError:
-                continue
-        taken: list[int] = []
-
-        def afterwards() -> None:
-            assert (queue.requests, queue.buckets) == (len(put), len({number % 6 for number in put}))
-            while (batch := box.take()) is not None:
-                _, numbers, rows = batch
-                assert rows == len(numbers)
-                taken.extend(numbers)
-                box.complete(queue, numbers)
-            assert sorted(taken) == put
-            assert (queue.rows, box.rows) == (0, 0)
-        return afterwards
-
-    assert fail_each(play, and_on) > 18
