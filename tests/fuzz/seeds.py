@@ -68,14 +68,21 @@ def programs() -> Iterator[bytes]:
     """Steps of a session: a byte names the step, what follows is its arguments (see session.Program)."""
     call, message, any_frame, window, settings, control, answer, cold, expire, read, end, text, reset = (
         b"\0", b"\2", b"\4", b"\5", b"\6", b"\7", b"\x08", b"\x0a", b"\x0b", b"\x0c", b"\x0d", b"\x0e", b"\x0f")
+    talk = b"\x10"
     good, last = b"\0\0", b"\0"      # a call's shape and kind; the last stream
     one = call + good + message + last + b"\0" + b"\3abc"
     yield one + answer + b"\0\x08\2\4" + read + b"\3"
     yield one * 3 + answer + b"\1\3\4full" + answer + b"\0\x04\6" + read + b"\0" + control + b"\0\0" + end + b"\0"
     yield one + settings + b"\0\0\4" + answer + b"\0\x04\x08" + read + b"\3" + window + b"\0\0\2" + read + b"\3"
-    yield call + b"\x28\0" + message + last + b"\0\3abc" + cold + b"\0\0\4abcd" + read + b"\3" + end + b"\0" + control
-    yield call + b"\xe8\0\0\1\2" + expire + b"\xff\3" + message + last + b"\x80\3abc" + reset + last + b"\x08"
+    yield call + b"\x08\0" + message + last + b"\0\3abc" + cold + b"\0\0\4abcd" + read + b"\3" + end + b"\0" + control
+    yield call + b"\xc8\0\1\2" + expire + b"\xff\3" + message + last + b"\x80\3abc" + reset + last + b"\x08"
     yield call + good + message + last + b"\x81\x07" + message + last + b"\1\x08" + answer + b"\0\4\7" + end + b"\x80"
+    two_way = call + b"\x10\0" + (message + last + b"\x80\3abc") * 4
+    yield two_way + (talk + b"\0\0") * 5 + talk + b"\0\3\2ab" + read + b"\3" + talk + b"\0\4\2cd" + (
+        cold + b"\0\0\0" + read)
+    yield two_way + talk + b"\0\7\2" + (talk + b"\0\x0b\x08") * 3 + talk + b"\0\6\1" + read + b"\2" + cold + (
+        b"\0\x80\4text") + read + b"\3" + window + b"\0\0\2"
+    yield call + b"\x18\0" + message + last + b"\0\3abc" + talk + b"\0\0" + talk + b"\0\3\2ab" + reset + last + b"\x08"
     yield one + any_frame + b"\x09\4\0\4abcd" + text + b"\3abc" + control + b"\4\0" + control + b"\5\0"
 
 

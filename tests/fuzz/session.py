@@ -10,9 +10,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from infer import errors
 from infer._core import arena, clock, debug
 from infer._core._testing_slab import live_pieces
 from infer._core._testing_transport import SessionDriver
+from infer._core.cold_call import ColdStream
 from tests.fuzz.source import Source
 from tests.support.h2_peer import (
     ACK,
@@ -35,7 +37,7 @@ from tests.support.h2_peer import (
     prefixed,
 )
 
-COLD = "/cold/Method"
+COLD, TALK, LISTING = "/cold/Method", "/talk/Both", "/talk/Replies"
 START_NS = 1_000_000_000_000
 DRAIN_PING = b"infer-go"
 FRAME_HEAD_BYTES = 9
@@ -44,7 +46,8 @@ LIMITS: tuple[dict[str, int], ...] = (
     {},
     {"max_streams": 2, "header_bytes": 300, "max_message_bytes": 40},
     {"connection_buffered_bytes": 500, "process_buffered_bytes": 700},
-    {"stream_window_bytes": 100, "connection_window_bytes": 70000, "max_message_bytes": 1000},
+    {"stream_window_bytes": 100, "connection_window_bytes": 70000, "max_message_bytes": 1000, "stream_messages": 2,
+     "stream_outbound_bytes": 100},
 )
 FIELDS: tuple[tuple[bytes, bytes], ...] = (
     (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"99999999H"), (b"grpc-timeout", b"0n"), (b"grpc-timeout", b"1x"),
@@ -58,7 +61,9 @@ HEAD: tuple[tuple[bytes, bytes], ...] = (
     (b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost"), (b"te", b"trailers"),
     (b"content-type", b"application/grpc"),
 )
-PATHS = (INFER_PATH, COLD, "/no/Such", "")
+PATHS = (INFER_PATH, COLD, TALK, LISTING, "/no/Such", "", TALK, TALK)
+METADATA: tuple[list[tuple[str, str | bytes]], ...] = (
+    [], [("x", "1")], [("x-bin", b"\0\xff"), ("y", "a" * 100)], [("grpc-status-details-bin", b"abc")])
 SIZES = (0, 1, 5, 100, 4095, 4096, 16384, 20000, 70000)
 CODES = (1, 4, 8, 13, 14, 16)
 FIELD_KINDS = (0x00, 0x40, 0x10)     # a literal field: not indexed, indexed, never indexed
@@ -89,7 +94,8 @@ class Program:
         self.raw = bool(choice & 1)
         self.feed_bytes = FEEDS[choice >> 1 & 3]
         self.limits = LIMITS[choice >> 3 & 3]
-        self.driver = SessionDriver({COLD: "handler"}, **self.limits)
+        handlers = dict.fromkeys((COLD, TALK, LISTING), "handler")
+        self.driver = SessionDriver(handlers, streaming={TALK: True, LISTING: False}, **self.limits)
         self.driver.refuse_spawn = choice >> 6 == 3
         if choice >> 5 & 1:
             self.driver.sink.answer_submit = (0, b"", (prefixed(b"answer"),))
@@ -122,7 +128,7 @@ class Program:
         source = self.source
         shape = source.byte()
         fields = [field for at, field in enumerate(HEAD) if shape & 7 != at + 1]
-        path = PATHS[shape >> 3 & 3 if shape & 0x20 else 0]
+        path = PATHS[shape >> 3 & 7]
         fields.insert(min(1, len(fields)), (b":path", path.encode()))
         for _ in range(shape >> 6):
             choice = source.byte()
@@ -207,6 +213,35 @@ class Program:
         self.replied += len(content)
         self.driver.finish_cold(call, CODES[shape % len(CODES)] if shape & 0x80 else 0, content)
 
+    def talk(self) -> None:
+        """What a handler of a stream of messages does."""
+        talks = [call for call, _ in self.driver.cold if isinstance(call, ColdStream)]
+        if not talks:
+            return
+        source = self.source
+        call = source.one_of(talks)
+        shape = source.byte()
+        try:
+            if shape % 8 < 3:
+                message = self.driver.read_cold(call)
+                assert message is None or isinstance(message, bytes)
+            elif shape % 8 < 6:
+                assert isinstance(self.driver.has_room(call), bool)
+                content = bytes(source.one_of(SIZES)) if shape & 8 else source.text()
+                self.replied += len(content)
+                self.driver.write_cold(call, content)
+            elif shape % 8 == 6:
+                call.set_trailing_metadata(source.one_of(METADATA))
+            else:
+                call.send_initial_metadata(source.one_of(METADATA))
+                self.driver.send_head(call)
+        except errors.Cancelled:
+            # The call has ended.
+            pass
+        except ValueError as error:
+            if "head of the reply was sent before" not in str(error):
+                raise
+
     def expire(self) -> None:
         clock.advance(self.source.byte() * 10_000_000)
         due = [timer for timer in self.driver.timers if not timer.cancelled]
@@ -237,7 +272,8 @@ class Program:
         steps = (self.open_call, self.open_call, self.message, self.message, self.any_frame, self.window, self.settings,
                  self.control, self.answer, self.answer, self.answer_cold, self.expire, self.read, self.end,
                  lambda: self.feed(self.source.text()),
-                 lambda: self.feed(frame(RST_STREAM, 0, self.stream(), struct.pack(">I", self.source.byte() % 16))))
+                 lambda: self.feed(frame(RST_STREAM, 0, self.stream(), struct.pack(">I", self.source.byte() % 16))),
+                 self.talk, self.talk, self.talk)
         while self.source.left:
             steps[self.source.byte() % len(steps)]()
             self.check_bounds()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from infer._core._testing_transport import SessionDriver, StreamDriver
+from infer.errors import Cancelled, ResourceExhausted
 from tests.support.failing import both_ways, fail_each, in_debug_builds
 from tests.support.h2_peer import (
     DATA,
@@ -32,7 +33,7 @@ from tests.support.h2_peer import (
 pytestmark = in_debug_builds
 
 OK, RESOURCE_EXHAUSTED = 0, 8
-COLD = "/cold/Method"
+COLD, TALK = "/cold/Method", "/talk/Both"
 
 
 # A connection.
@@ -48,7 +49,8 @@ class Connection:
         self.driver: SessionDriver | None = None
         self.lost = False
         try:
-            self.driver = SessionDriver({COLD: "handler"}, **limits)
+            self.driver = SessionDriver(dict.fromkeys((COLD, TALK), "handler"), streaming={TALK: True},
+                                        stream_messages=2, **limits)
         except MemoryError:
             self.lost = True
         self.peer = Peer(self, settings=[(INITIAL_WINDOW_SIZE, window)], wide=window > 65535)
@@ -157,6 +159,33 @@ def cold_call(connection: Connection) -> None:
     connection.ends(stream, OK)
 
 
+def talk(connection: Connection) -> None:
+    """More messages than may wait, replies in between, metadata both ends, an error at the end."""
+    stream = connection.open(None, path=TALK)
+    for size in (3, 3000, 0, 20_000, 5, 5):
+        connection.peer.body(stream, prefixed(bytes(size)), end=False)
+    if connection.lost or not connection.driver.cold:
+        connection.ends(stream, RESOURCE_EXHAUSTED)
+        return
+    driver, [(call, _)] = connection.driver, connection.driver.cold
+    try:
+        call.send_initial_metadata([("x", "1")])
+        driver.send_head(call)
+        call.set_trailing_metadata([("y-bin", b"2")])
+        for size in (3, 5000, 100, 7):
+            driver.write_cold(call, bytes(size))
+        while driver.read_cold(call) is not None:
+            driver.write_cold(call, b"again")
+        driver.finish_cold(call, 14, b"at its end")
+    except ResourceExhausted as error:
+        driver.finish_cold(call, error.code, error.message.encode())
+    except Cancelled:
+        # The session has refused what came.
+        pass
+    driver.cold.clear()
+    connection.ends(stream, 14)
+
+
 def errors(connection: Connection) -> None:
     stream = connection.open(prefixed(b"abc"))
     connection.answer(code=14)
@@ -223,16 +252,15 @@ def served(connection: Connection) -> None:
 
 
 @both_ways
-@pytest.mark.parametrize(("scenario", "window"), [
-    (two_calls, 1 << 20), (large_message, 1 << 20), (many_segments, 1 << 20), (refusals, 1 << 20), (cold_call, 1 << 20),
-    (errors, 1 << 20), (answered_early, 1 << 20), (cancelled, 1 << 20), (drained, 1 << 20), (stopped, 1 << 20),
-    (flooded, 1 << 20), (narrow, 100)])
-def test_a_connection(scenario: Callable[[Connection], None], window: int, and_on: bool):
+@pytest.mark.parametrize("scenario", [
+    two_calls, large_message, many_segments, refusals, cold_call, talk, errors, answered_early, cancelled, drained,
+    stopped, flooded, narrow])
+def test_a_connection(scenario: Callable[[Connection], None], and_on: bool):
     ends_it = scenario in (drained, stopped, flooded)
 
     def play() -> Iterator[None]:
         yield
-        connection = Connection(window)
+        connection = Connection(window=100 if scenario is narrow else 1 << 20)
         try:
             scenario(connection)
         except ConnectionEnded:
@@ -258,18 +286,19 @@ def test_a_message_that_grows(and_on: bool):
         yield
         try:
             driver = StreamDriver()
-            answers = [driver.data(message[at:at + 16384]) for at in range(0, len(message), 16384)]
         except MemoryError:
             yield
             return
+        code, text = OK, ""
+        for at in range(0, len(message), 16384):
+            if code == OK:
+                code, text = driver.data(message[at:at + 16384])
         yield
-        code, text = next((answer for answer in answers if answer[0] != OK), (OK, ""))
         if code == OK:
             assert driver.body == message
         else:
             assert code == RESOURCE_EXHAUSTED
             assert "memory" in text
-            del driver
             assert StreamDriver().data(message) == (OK, "")
 
     assert fail_each(play, and_on) > 3
