@@ -12,8 +12,8 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth micro lint debug sanitize conformance \
-  wheel-check clean fuzz fuzz-corpus
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire micro lint debug sanitize \
+  conformance wheel-check clean fuzz fuzz-corpus
 
 help:
 	@echo "make serve        set up and serve examples/models (PATHS=... for others)"
@@ -24,6 +24,7 @@ help:
 	@echo "make conformance  the suite's clients that need an environment of their own"
 	@echo "make bench        this server and a plain baseline side by side (ARGS='--help')"
 	@echo "make bench-growth what connections, streams, requests and time cost this server"
+	@echo "make bench-wire   streams, TLS, 16 MiB messages and slow peers, each against what it is held to"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make micro        time each module of the core"
 	@echo "make lint         ruff, mypy, cython-lint"
@@ -136,6 +137,9 @@ bench: setup
 
 bench-growth: setup
 	$(PY) -m bench.growth $(ARGS)
+
+bench-wire: setup
+	$(PY) -m bench.wire $(ARGS)
 
 # Built from what git knows, so that nothing left by other builds gets in; run where no checkout is near.
 wheel-check: $(VENV)/.packages

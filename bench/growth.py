@@ -8,11 +8,10 @@ server, inferences, length of every reply - or the bench ends with an error.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,8 @@ from bench import models as bench_models
 from bench.bars import Bar, print_bars
 from bench.compare import BUILD, Case, commit, disagreement, write_result
 from bench.load import payload
-from bench.targets import OURS, ROOT, SERVICE, Server, ours
+from bench.load.held import held
+from bench.targets import OURS, SERVICE, Server, ours
 from infer._core import load_client
 
 MODEL = "tiny"
@@ -57,10 +57,10 @@ class Sample:
     generator_cpu_share: float
 
 
-def loaded(case: Case, server: Server, shape: tuple[int, int], **amount: Any) -> Sample:
-    """Closed loop; shape is (connections, streams on each), `amount` duration_s or requests."""
+def loaded(case: Case, server: Server, shape: tuple[int, int], method: str = "ModelInfer", **amount: Any) -> Sample:
+    """Closed loop; shape is (connections, streams on each), `amount` duration_s or requests, and stream_messages."""
     counts, usage = server.counts(), server.usage()
-    result = load_client.run(server.address, f"{SERVICE}/ModelInfer", case.message, *shape, **amount)
+    result = load_client.run(server.address, f"{SERVICE}/{method}", case.message, *shape, **amount)
     used, counted = server.usage() - usage, server.counts() - counts
     data_bytes = result.ok * len(payload.framed(bytes(result.reply_bytes)))
     void = disagreement(result.ok, counted, data_bytes, result.reply_bytes)
@@ -99,24 +99,9 @@ def print_compared(first: str, second: str, figures: dict[str, Any]) -> None:
     print(f"  server CPU per request x{figures['cpu_ratio']:.2f}", flush=True)
 
 
-@contextmanager
-def idle_connections(server: Server, count: int) -> Iterator[None]:
+def idle_connections(server: Server, count: int) -> AbstractContextManager[None]:
     """`count` settled connections held by another process; it is an error when one did not live to the end."""
-    command = [sys.executable, "-m", "bench.load.idle", "127.0.0.1", str(server.port), str(count)]
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdin
-        assert holder.stdout
-        try:
-            if holder.stdout.readline() != f"open {count}\n":
-                raise RuntimeError(f"{count} connections could not be opened; is `ulimit -n` above {count}?")
-            yield
-            holder.stdin.write("\n")
-            holder.stdin.flush()
-            still = holder.stdout.readline()
-            if still != f"still {count}\n":
-                raise RuntimeError(f"of {count} idle connections: {still.strip()} open at the end")
-        finally:
-            holder.kill()
+    return held("bench.load.idle", "127.0.0.1", server.port, count, count=count)
 
 
 def idle_rss(start: Callable[[], Server]) -> Result:

@@ -1,6 +1,12 @@
-"""The four models of the bench, made from fixed seeds: tiny, trees, mid, image. One FP32 input `x`, one output `y`."""
+"""The models of the bench, made from fixed seeds. One FP32 input `x`, one output `y`.
+
+tiny, trees, mid and image are what servers are compared with. The others are for the wire: copy and peak have rows of
+16 MiB, spread answers a small row with 1 MiB.
+"""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,6 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 ROW_SHAPES: dict[str, tuple[int, ...]] = {"tiny": (16,), "trees": (30,), "mid": (256,), "image": (3, 224, 224)}
+LARGE_ROW = (4 * 1024 * 1024,)
+SPREAD_ROW, SPREAD_TIMES = (16,), 16 * 1024
 OPSET = 17
 # Understood by every ONNX Runtime that the server accepts.
 IR_VERSION = 8
@@ -71,14 +79,42 @@ def _image(path: Path) -> None:
     _save(path, nodes, ROW_SHAPES["image"], 3, [])
 
 
+def _copy(path: Path) -> None:
+    _save(path, [helper.make_node("Identity", ["x"], ["y"])], LARGE_ROW, LARGE_ROW[0], [])
+
+
+def _peak(path: Path) -> None:
+    _save(path, [helper.make_node("ReduceMax", ["x"], ["y"], axes=[1])], LARGE_ROW, 1, [])
+
+
 def build(root: Path) -> Path:
     """Write the models that are missing to `<root>/<name>/1/model.onnx` and return root."""
-    makers = {
-        "tiny": lambda path: _mlp(path, [16, 32, 1]),
+    makers: dict[str, Callable[[Path], None]] = {
+        "tiny": partial(_mlp, widths=[16, 32, 1]),
         "trees": _trees,
-        "mid": lambda path: _mlp(path, [256, 2048, 2048, 256]),
+        "mid": partial(_mlp, widths=[256, 2048, 2048, 256]),
         "image": _image,
     }
+    return _build(root, makers)
+
+
+def _spread(path: Path) -> None:
+    times = numpy_helper.from_array(np.array([1, SPREAD_TIMES], np.int64), "times")
+    _save(path, [helper.make_node("Tile", ["x", "times"], ["y"])], SPREAD_ROW, SPREAD_ROW[0] * SPREAD_TIMES, [times])
+
+
+def build_wire(root: Path) -> Path:
+    """As `build`: tiny; copy, whose reply is its request; peak, whose reply is one number; spread."""
+    makers: dict[str, Callable[[Path], None]] = {
+        "tiny": partial(_mlp, widths=[16, 32, 1]),
+        "copy": _copy,
+        "peak": _peak,
+        "spread": _spread,
+    }
+    return _build(root, makers)
+
+
+def _build(root: Path, makers: dict[str, Callable[[Path], None]]) -> Path:
     for name, make in makers.items():
         path = root / name / "1" / "model.onnx"
         if not path.exists():

@@ -15,9 +15,8 @@ FRAME_HEAD_BYTES = 9
 CONNECT_S = 30.0
 
 
-def frame(kind: int, flags: int = 0, payload: bytes = b"") -> bytes:
-    """On stream 0."""
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, 0) + payload
+def frame(kind: int, flags: int = 0, payload: bytes = b"", stream_id: int = 0) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream_id) + payload
 
 
 def frames(data: bytes) -> list[tuple[int, int]]:

@@ -214,11 +214,15 @@ def test_F16_buffered_bytes_of_all_connections(repository: Path):
             for peer, stream in streams.items():
                 peer.body(stream, body[:60_000], end=False)
                 peer.ping()
-            assert third.call(message=identity_request()).code == RESOURCE_EXHAUSTED
+            # Those who hold the bytes are refused; who holds none is served.
+            assert first.call(message=identity_request()).code == RESOURCE_EXHAUSTED
+            assert second.call(message=identity_request()).code == RESOURCE_EXHAUSTED
+            assert serves(third)
             for peer, stream in streams.items():
                 peer.body(stream, body[60_000:])
                 assert peer.answer(stream).code == OK
-            assert serves(third)
+            assert serves(first)
+            assert server.snapshot()["refused"]["max_buffered_bytes"] == 2
 
 
 def test_F16_queued_messages_count(repository: Path):

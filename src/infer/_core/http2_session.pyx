@@ -230,8 +230,13 @@ cdef class Http2Session(ResponseSink):
 
     cdef bint is_over_limit(self) noexcept:
         """Whether no message may begin, for all that the connection, or the process, holds."""
-        return (self.buffered_bytes + self.outbound_bytes > self.limits.connection_buffered_bytes
-                or self.stats.buffered_bytes + self.stats.outbound_bytes > self.limits.process_buffered_bytes)
+        cdef int64_t held_bytes = self.buffered_bytes + self.outbound_bytes
+        if held_bytes > self.limits.connection_buffered_bytes:
+            return True
+        # Peers that hold much must not make those pay that hold little: over the bound of all, a connection is served
+        # while it holds less than its share of half the bound. All together hold half as much again at most.
+        return (self.stats.buffered_bytes + self.stats.outbound_bytes > self.limits.process_buffered_bytes
+                and 2 * self.stats.connections * held_bytes >= self.limits.process_buffered_bytes)
 
     cdef void set_early(self, Stream *stream, bint early) noexcept:
         if stream.early != early:
