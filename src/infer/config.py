@@ -29,6 +29,7 @@ KIB, MIB = 1 << 10, 1 << 20
 MESSAGE_BYTES_MAX = (1 << 31) - 1
 # sun_path of sockaddr_un, less its terminator.
 UNIX_PATH_BYTES = 107
+TLS_FIELDS = ("tls_cert", "tls_key", "tls_client_ca")
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 _SECONDS = {"": 1.0, "s": 1.0, "us": 1e-6, "ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -148,7 +149,14 @@ class Settings(BaseModel):
         "0.0.0.0", "Address to serve on, IPv4 or IPv6.", "ADDRESS", min_length=1)
     port: Count = _setting(8001, "gRPC port; 0 takes any and prints it.", "PORT", ge=0, le=65535)
     http_port: Count = _setting(8002, "Port of metrics and health; 0 takes any.", "PORT", ge=0, le=65535)
-    uds: Path | None = _setting(None, "Serve gRPC on this Unix socket too.", "PATH", "none")
+    uds: Path | None = _setting(None, "Serve gRPC on this Unix socket too, never over TLS.", "PATH", "none")
+    tls_cert: Path | None = _setting(
+        None, "Certificate of the gRPC port, PEM, with what it is chained by: TLS; read again when it changes.", "FILE",
+        "plaintext")
+    tls_key: Path | None = _setting(None, "Its key, PEM.", "FILE", "none")
+    tls_client_ca: Path | None = _setting(
+        None, "Clients have to show a certificate that is signed by one of these CAs, PEM (mTLS).", "FILE",
+        "clients need none")
 
     provider: Annotated[tuple[Provider, ...], BeforeValidator(parse_providers)] = _setting(
         (), "Execution providers in the order of preference.", "auto|NAME:KEY=VALUE,...", "auto")
@@ -290,7 +298,7 @@ def _resolved(key: str, value: object, base: Path) -> object:
     """Paths in the file are relative to it."""
     if key == "paths" and isinstance(value, list):
         return [str(base / item) if isinstance(item, str) else item for item in value]
-    if key in ("uds", "onnxruntime_library") and isinstance(value, str):
+    if key in ("uds", "onnxruntime_library", *TLS_FIELDS) and isinstance(value, str):
         return str(base / value)
     return value
 
@@ -329,12 +337,28 @@ def _conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[tu
                                       f"{settings.port}; gRPC and HTTP need a port each")
     if settings.uds is not None and len(os.fsencode(settings.uds)) > UNIX_PATH_BYTES:
         yield ("uds",), f"{origins['uds'].place}: a Unix socket's path has at most {UNIX_PATH_BYTES} bytes"
+    yield from _tls_conflicts(settings, origins)
     for limit in ("max_buffered_bytes", "max_buffered_bytes_total"):
         bound = getattr(settings, limit)
         if bound is not None and settings.max_message_bytes > bound:
             yield ("max_message_bytes", limit), (
                 f"{_place(origins, 'max_message_bytes')}, {_place(origins, limit)}: a message of "
                 f"{settings.max_message_bytes} bytes does not fit into {bound} buffered bytes")
+
+
+def _tls_conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[tuple[tuple[str, ...], str]]:
+    given = [name for name in TLS_FIELDS if getattr(settings, name) is not None]
+    places = ", ".join(_place(origins, name) for name in given)
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        from infer.security.tls import TlsFiles, server_context
+
+        try:
+            server_context(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        except ConfigError as error:
+            yield TLS_FIELDS, f"{places}: {error}"
+    elif given:
+        missing = " and ".join(flag_of(name) for name in TLS_FIELDS[:2] if name not in given)
+        yield TLS_FIELDS, f"{places}: TLS needs a certificate and its key; give {missing} too"
 
 
 def _place(origins: Mapping[str, Origin], field: str) -> str:

@@ -36,8 +36,9 @@ from infer.models.repository import ModelSource, scan
 from infer.observe import http as http_pages
 from infer.observe.logs import QueuedHandler, configure
 from infer.observe.metrics import renderer
-from infer.observe.startup import Start, Step, address_text, announce
+from infer.observe.startup import MTLS, PLAINTEXT, TLS, Security, Start, Step, address_text, announce
 from infer.proto import DESCRIPTORS
+from infer.security.tls import Certificates, TlsFiles
 from infer.services.call import Changes, Service
 from infer.services.health import health_service, health_streams
 from infer.services.inference import inference_service
@@ -84,6 +85,9 @@ class Server:
         self.changes = Changes()
         if not DESCRIPTORS.is_file():
             raise InferError(f"this installation is not whole: {DESCRIPTORS.name} is missing; install it again")
+        self.certificates = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self.certificates = Certificates(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
         memory = memory_limit_bytes()
         if not arena.stats()["reserved_bytes"]:
             arena.open(ARENA_ADDRESS_BYTES, memory // ARENA_SHARE)
@@ -130,7 +134,12 @@ class Server:
     def gauges(self) -> Mapping[str, Any]:
         snapshot = self.transport.endpoint.snapshot()
         stats = arena.stats()
-        return {
+        tls = {} if self.certificates is None else {
+            "tls_handshakes": snapshot["tls_handshakes"],
+            "tls_certificate_problem": int(self.certificates.problem != ""),
+            "tls_certificate_expiry": self.certificates.expiry.timestamp(),
+        }
+        return tls | {
             "ready": int(self.ready),
             "in_flight": self.pipeline.in_flight,
             "queue_rows": {(entry.name.decode(), entry.version): self.pipeline.queued_rows_of(entry)
@@ -199,7 +208,7 @@ class Server:
             + [(name, [], (FAILED_PRECONDITION, reason)) for name, reason in self.failures.items()])
         self.pipeline.set_routes(self.routes)
         with self._timed("listen"):
-            await self.transport.listen(self.sockets)
+            await self.transport.listen(self.sockets, self.certificates)
         self._loaded = True
         self.changes.notify()
 
@@ -249,12 +258,17 @@ class Server:
         yield
         self.steps.append(Step(name, (time.perf_counter() - begin) * 1e3))
 
+    def _security(self) -> Security:
+        if self.certificates is None:
+            return PLAINTEXT
+        return TLS if self.settings.tls_client_ca is None else MTLS
+
     def description(self) -> Start:
         """What the start prints."""
         host, port = self.http.address
         return Start(models=self._entries, executors=self.threads.executors, intra_op=self.threads.intra_op,
                      grpc=self.addresses, http=address_text(host, port), steps=self.steps, protoset=str(DESCRIPTORS),
-                     failures=self.failures)
+                     failures=self.failures, security=self._security())
 
     # The end.
 

@@ -20,7 +20,7 @@ LEVELS = [
      "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
     {"flush_buffer", "reply_fields", "http2_session", "http2_streams", "http2_events", "grpc_stream", "cold_call",
-     "protocol", "client_messages", "http2_client", "load_stats", "load_loop", "load_client"},
+     "tls_layer", "protocol", "client_messages", "http2_client", "load_stats", "load_loop", "load_client"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 
@@ -43,7 +43,7 @@ INSIDE = {
     "batcher": {"batch_policy"},
     "batch": {"ort_run"},
     "executor": {"batcher", "batch"},
-    "protocol": {"http2_session", "http2_streams", "http2_events"},
+    "protocol": {"http2_session", "http2_streams", "http2_events", "tls_layer"},
     "http2_events": {"http2_session", "grpc_stream", "cold_call", "flush_buffer"},
     "http2_streams": {"http2_session", "grpc_stream", "cold_call"},
     "http2_session": {"grpc_stream", "cold_call", "flush_buffer", "reply_fields"},
@@ -131,11 +131,12 @@ PACKAGES = {
     "services": SHARED,
     "observe": SHARED,
     "models": SHARED,
+    "security": {"errors"},
     "transport": SHARED | {"services"},
     "proto": set[str](),
     "client": {"errors", "proto"},
     "cli": SHARED | {"server", "observe", "services", "models", "client"},
-    "server": SHARED | {"services", "observe", "models", "transport"},
+    "server": SHARED | {"services", "observe", "models", "transport", "security"},
 }
 
 

@@ -60,6 +60,9 @@ cdef struct TransportStats:
     int64_t sent_bytes
     int64_t buffered_bytes       # of messages whose calls are not answered yet
     int64_t outbound_bytes       # of replies, not yet handed to a socket
+    int64_t tls_handshakes       # that ended in HTTP/2
+    int64_t tls_failures         # handshakes and connections that ended in a TLS error
+    int64_t tls_not_h2           # handshakes that did not agree on h2
     int64_t refused[8]
 
 cdef class Http2Session(ResponseSink):

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from infer._core.http2_session cimport Http2Session, Limits, TransportStats
 from infer._core.request cimport RequestSink
+from infer._core.tls_layer cimport TlsLayer
 
 cdef class Endpoint:
     cdef Limits limits
@@ -21,6 +22,11 @@ cdef class Endpoint:
     cdef bytearray read_room
     cdef object read_view
     cdef uint8_t *read_bytes
+    cdef object tls_context                # ssl.SSLContext of connections to come
+    cdef object on_tls_failure
+    cdef bytearray plain_room              # what one record held; fed before the next is read
+    cdef object plain_view
+    cdef uint8_t *plain_bytes
     cdef int64_t max_connections
     cdef int64_t outbound_bytes
     cdef int64_t preface_timeout_ns        # until the preface and the peer's SETTINGS are here
@@ -36,6 +42,7 @@ cdef class Connection:
     cdef Endpoint endpoint
     cdef Http2Session session
     cdef object transport
+    cdef TlsLayer tls                      # or None
     cdef int64_t opened_ns
     cdef int64_t stalled_ns                # since when the socket takes no more; 0: it does
     cdef int64_t waiting_ns                # since when replies wait for the peer to open a window; 0: they do not
@@ -44,4 +51,6 @@ cdef class Connection:
     cdef bint failed
     cdef void flush(self) except *
     cdef void send(self) except *
+    cdef void decrypt(self, Py_ssize_t size_bytes) except *
+    cdef bint send_tls(self) except *
     cdef void finish(self) except *

@@ -10,7 +10,11 @@ from infer._core.http2_session cimport (
     REFUSED_BUFFERED, REFUSED_CONNECTIONS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_MESSAGE, REFUSED_PREFACE,
     REFUSED_STALLED, REFUSED_STREAMS, Http2Session)
 from infer._core.http2_streams cimport StreamingSession
+from infer._core.tls_layer cimport (
+    PENDING_BYTES, RECORD_BYTES, SLICE_BYTES, TLS_MORE, TLS_NO_H2, TLS_OVER, TlsLayer)
 from libc.string cimport memset
+
+import ssl
 
 cdef enum:
     READ_BYTES = 131072
@@ -48,6 +52,8 @@ cdef class Endpoint:
         self.read_room = bytearray(READ_BYTES)
         self.read_view = memoryview(self.read_room)
         self.read_bytes = <uint8_t *> <char *> self.read_room
+        self.tls_context = None
+        self.on_tls_failure = None
         self.limits.header_bytes = header_bytes
         self.limits.max_streams = max_streams
         self.limits.stream_window_bytes = stream_window_bytes
@@ -70,6 +76,21 @@ cdef class Endpoint:
         cdef Connection connection = Connection.__new__(Connection)
         connection.endpoint = self
         return connection
+
+    def tls_connection(self):
+        """As `connection`, over TLS, with the context of the latest `use_tls`."""
+        cdef Connection connection = self.connection()
+        connection.tls = TlsLayer(self.tls_context)
+        return connection
+
+    def use_tls(self, context not None, on_failure not None):
+        """The ssl.SSLContext of connections to come; on_failure(peer, reason) is told of handshakes that fail."""
+        self.tls_context = context
+        self.on_tls_failure = on_failure
+        if self.plain_view is None:
+            self.plain_room = bytearray(RECORD_BYTES)
+            self.plain_view = memoryview(self.plain_room)
+            self.plain_bytes = <uint8_t *> <char *> self.plain_room
 
     def flush_all(self):
         """Writes what every connection has to send; called at the end of a turn that produced replies."""
@@ -164,6 +185,11 @@ cdef class Endpoint:
             "sent_bytes_total": self.stats.sent_bytes,
             "buffered_bytes": self.stats.buffered_bytes,
             "outbound_bytes": self.stats.outbound_bytes,
+            "tls_handshakes": {
+                "done": self.stats.tls_handshakes,
+                "failed": self.stats.tls_failures,
+                "not_h2": self.stats.tls_not_h2,
+            },
             "refused": {
                 "header_bytes": self.stats.refused[<int> REFUSED_HEADERS],
                 "max_message_bytes": self.stats.refused[<int> REFUSED_MESSAGE],
@@ -228,13 +254,47 @@ cdef class Connection:
         cdef Http2Session session = self.session
         if self.failed or session.closed:
             return
-        if session.feed(self.endpoint.read_bytes, <uint64_t> size_bytes) != 0:
+        if self.tls is not None:
+            self.decrypt(size_bytes)
+        elif session.feed(self.endpoint.read_bytes, <uint64_t> size_bytes) != 0:
             self.failed = True
         self.endpoint.sink.kick()
-        if session.wants_output():
+        if session.wants_output() or (self.tls is not None and self.tls.pending_bytes() > 0):
             self.flush()
         elif self.failed or session.is_done():
             self.finish()
+
+    cdef void decrypt(self, Py_ssize_t size_bytes) except *:
+        """Feeds the session with what the records that came hold."""
+        cdef Endpoint endpoint = self.endpoint
+        cdef TlsLayer tls = self.tls
+        cdef bint established = tls.established
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t plain = TLS_MORE
+        while at < size_bytes and not self.failed:
+            tls.put(endpoint.read_view[at:min(at + SLICE_BYTES, size_bytes)])
+            at += SLICE_BYTES
+            plain = tls.read(endpoint.plain_view)
+            while plain > 0:
+                if self.session.feed(endpoint.plain_bytes, <uint64_t> plain) != 0:
+                    self.failed = True
+                    break
+                plain = tls.read(endpoint.plain_view)
+            if plain < TLS_MORE:
+                self.failed = True
+        if tls.established and not established:
+            endpoint.stats.tls_handshakes += 1
+        if plain == TLS_NO_H2:
+            endpoint.stats.tls_not_h2 += 1
+            endpoint.on_tls_failure(self.peer_name(), "the client does not offer h2 (ALPN)")
+            self.transport.abort()
+        elif plain < TLS_OVER:
+            endpoint.stats.tls_failures += 1
+            endpoint.on_tls_failure(self.peer_name(), tls.reason)
+
+    def peer_certificate(self):
+        """The client's certificate as DER; None over plaintext, and where clients are not asked for one."""
+        return None if self.tls is None else self.tls.peer_certificate()
 
     def eof_received(self):
         return False
@@ -257,7 +317,7 @@ cdef class Connection:
             return
         try:
             self.send()
-        except MemoryError:
+        except (MemoryError, ssl.SSLError):
             # Part of a frame may be lost: nothing that follows would be understood.
             self.failed = True
             self.transport.abort()
@@ -269,15 +329,38 @@ cdef class Connection:
         cdef Http2Session session = self.session
         cdef bint more = True
         cdef list pieces
+        if self.tls is not None and not self.send_tls():
+            return
         while more and self.stalled_ns == 0:
             pieces = session.take_output(<uint64_t> self.endpoint.outbound_bytes // 4, &more)
             if pieces is None:
                 break
+            if self.tls is not None:
+                pieces = self.tls.encrypt(pieces)
             if len(pieces) == 1:
                 self.transport.write(pieces[0])
             else:
                 self.transport.writelines(pieces)
 
+    cdef bint send_tls(self) except *:
+        """Hands over what TLS itself has to say; whether the session may speak."""
+        cdef TlsLayer tls = self.tls
+        if self.transport.is_closing():
+            return False
+        if self.stalled_ns == 0:
+            for records in tls.encrypt([]):
+                self.transport.write(records)
+        elif tls.pending_bytes() > PENDING_BYTES:
+            # A peer that asks and does not read: what it is owed is dropped with it.
+            self.endpoint.stats.refused[<int> REFUSED_STALLED] += 1
+            self.failed = True
+            self.transport.abort()
+        return tls.established and not tls.ended
+
     cdef void finish(self) except *:
         """Nothing more will be said: closes once what is buffered is sent, or `check_timeouts` has seen it stall."""
+        if self.tls is not None and not self.tls.ended and not self.transport.is_closing():
+            self.tls.end()
+            for records in self.tls.encrypt([]):
+                self.transport.write(records)
         self.transport.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from typing import Any
 
 import click
 
+from infer.cli.tls import TlsOptions, tls_options
 from infer.errors import InferError
 
 
@@ -28,10 +30,12 @@ from infer.errors import InferError
 @click.option("--warmup", default=1.0, show_default=True, metavar="SECONDS", type=click.FloatRange(min=0),
               help="Time before it that does not count.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@tls_options
 def command(*, model: str, address: str, model_version: str, connections: int, streams: int, stream: bool,
-            rate: float | None, duration: float, warmup: float, as_json: bool) -> None:
+            rate: float | None, duration: float, warmup: float, as_json: bool, **tls: Any) -> None:
     """Load MODEL with one-row calls and report rate and latency.
 
+    Over TLS a thread of this process encrypts: its time is part of the latency, and it may be what limits the rate.
     The bundled examples get a row of their held-out data, any other model random data.
     Exit status 1 when a call failed.
     """
@@ -40,8 +44,9 @@ def command(*, model: str, address: str, model_version: str, connections: int, s
     from infer.client.calls import INFER_PATH, STREAM_PATH
     from infer.client.messages import encode_request
 
+    options = TlsOptions(**tls)
     try:
-        with Client(address, timeout=10.0) as client:
+        with Client(address, 10.0, options.credentials()) as client:
             metadata = client.metadata(model, model_version)
             sample = sample_of(metadata)
             arrays = first_rows(sample, 1) if sample else random_inputs(metadata)
@@ -49,8 +54,9 @@ def command(*, model: str, address: str, model_version: str, connections: int, s
             # Once through the other client: an error in words comes before a count of failures.
             client.call(INFER_PATH, request)
         path, calls, messages = (STREAM_PATH, 1, streams) if stream else (INFER_PATH, streams, None)
-        result = load_client.run(address, path, request, connections, calls, stream_messages=messages,
-                                 duration_s=duration, warmup_s=warmup, rate=rate)
+        with _way_to(address, options) as way:
+            result = load_client.run(way, path, request, connections, calls, stream_messages=messages,
+                                     duration_s=duration, warmup_s=warmup, rate=rate)
     except (InferError, ConnectionError) as error:
         click.echo(f"infer bench: {error}", err=True)
         raise SystemExit(1) from None
@@ -61,6 +67,14 @@ def command(*, model: str, address: str, model_version: str, connections: int, s
     else:
         click.echo(report(result, model, connections, streams, rate, stream=stream))
     raise SystemExit(0 if result.ok == result.sent and not result.failures else 1)
+
+
+def _way_to(address: str, options: TlsOptions) -> contextlib.AbstractContextManager[str]:
+    if not options.wanted:
+        return contextlib.nullcontext(address)
+    from infer.cli.tls_relay import relay
+
+    return relay(address, options)
 
 
 def report(result: Any, model: str, connections: int, streams: int, rate: float | None, *,

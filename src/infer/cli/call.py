@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from infer.cli.tls import TlsOptions, tls_options
 from infer.errors import InferError, InvalidArgument
 from infer.proto import message
 
@@ -24,8 +25,9 @@ SAMPLE_ROWS = 8
 @click.option("--print-request", is_flag=True, help="Print the request as JSON for grpcurl or ghz, send nothing.")
 @click.option("--timeout", default=30.0, metavar="SECONDS", show_default=True, type=click.FloatRange(min=0.001),
               help="Time that the call may take.")
+@tls_options
 def command(*, model: str, inputs: tuple[str, ...], address: str, model_version: str, as_json: bool,
-            print_request: bool, timeout: float) -> None:
+            print_request: bool, timeout: float, **tls: Any) -> None:
     """Call MODEL once and print its outputs.
 
     Without inputs the bundled examples get rows of their held-out data, any other model random data.
@@ -35,7 +37,7 @@ def command(*, model: str, inputs: tuple[str, ...], address: str, model_version:
     from infer.client.messages import decode_reply, encode_request
 
     try:
-        with Client(address, timeout) as client:
+        with Client(address, timeout, TlsOptions(**tls).credentials()) as client:
             metadata = client.metadata(model, model_version)
             arrays, truth = _inputs(metadata, inputs)
             request = encode_request(model, typed_inputs(metadata, arrays), version=model_version)

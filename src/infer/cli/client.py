@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import grpc
+
 from infer.cli.samples import Sample, load_sample
 from infer.cli.tensors import random_tensor
 from infer.client import DeadlineExceeded, InferClient, InferError, RetryPolicy, Tensor, Unavailable
@@ -22,8 +24,8 @@ class CallFailed(InferError):
 class Client(InferClient):
     """One attempt a call; raises CallFailed."""
 
-    def __init__(self, address: str, timeout: float) -> None:
-        super().__init__(address, timeout=timeout, retry=RetryPolicy(attempts=1))
+    def __init__(self, address: str, timeout: float, credentials: grpc.ChannelCredentials | None = None) -> None:
+        super().__init__(address, timeout=timeout, credentials=credentials, retry=RetryPolicy(attempts=1))
         self._address, self._seconds = address, timeout
 
     def call(self, path: str, request: bytes, *, timeout: float | None = None,

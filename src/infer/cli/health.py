@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
+
+from infer.cli.tls import TlsOptions, tls_options
 
 HTTP_PORT, GRPC_PORT = 8002, 8001
 # What the HTTP port answers for, by the name that gRPC health has for it.
@@ -20,14 +23,19 @@ OK = 200
 @click.option("--grpc", "over_grpc", is_flag=True, help="Ask grpc.health.v1 on the gRPC port, not HTTP.")
 @click.option("--timeout", default=3.0, metavar="SECONDS", show_default=True, type=click.FloatRange(min=0.001),
               help="Time that the server has to answer.")
-def command(*, address: str | None, service: str, over_grpc: bool, timeout: float) -> None:
+@tls_options
+def command(*, address: str | None, service: str, over_grpc: bool, timeout: float, **tls: Any) -> None:
     """Exit 0 when the server is ready, 1 when it is not or does not answer."""
+    options = TlsOptions(**tls)
+    if options.wanted and not over_grpc:
+        raise click.UsageError("the HTTP port speaks plaintext: --tls needs --grpc")
     if not over_grpc and service not in PAGES:
         raise click.UsageError(f"--service {service!r} is asked for over gRPC: add --grpc")
     if address is None:
         variable, port = ("INFER_PORT", GRPC_PORT) if over_grpc else ("INFER_HTTP_PORT", HTTP_PORT)
         address = default_address(variable, port)
-    problem = _ask_grpc(address, service, timeout) if over_grpc else _ask_http(address, PAGES[service], timeout)
+    problem = (_ask_grpc(address, service, timeout, options) if over_grpc
+               else _ask_http(address, PAGES[service], timeout))
     if problem:
         click.echo(f"infer health: {address}: {problem}", err=True)
         raise SystemExit(1)
@@ -59,11 +67,11 @@ def _ask_http(address: str, page: str, timeout: float) -> str:
     return "" if status == OK else f"not serving ({page} answered {status})"
 
 
-def _ask_grpc(address: str, service: str, timeout: float) -> str:
+def _ask_grpc(address: str, service: str, timeout: float, tls: TlsOptions) -> str:
     """What is wrong, "" where nothing is."""
     from infer.client import InferClient, InferError, RetryPolicy
 
-    with InferClient(address, timeout=timeout, retry=RetryPolicy(attempts=1)) as client:
+    with InferClient(address, timeout=timeout, credentials=tls.credentials(), retry=RetryPolicy(attempts=1)) as client:
         try:
             return "" if client.healthy(service) else "not serving"
         except InferError as error:

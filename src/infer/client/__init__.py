@@ -3,14 +3,15 @@
     with InferClient("localhost:8001") as client:
         label = client.infer("digits", {"image": image})["label"]
 
-`AsyncInferClient` is the same for asyncio. A call that fails raises an InferError: its class says the gRPC status, and
-`code`, `status` and `message` the details.
+Over TLS: `credentials=tls_credentials("ca.pem")`. `AsyncInferClient` is the same for asyncio. A call that fails raises
+an InferError: its class says the gRPC status, and `code`, `status` and `message` the details.
 """
 
 from infer.client.aio import AsyncInferClient
 from infer.client.messages import Result, Tensor
 from infer.client.retry import RetryPolicy
 from infer.client.sync import InferClient
+from infer.client.tls import tls_credentials
 from infer.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -44,4 +45,5 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "tls_credentials",
 ]

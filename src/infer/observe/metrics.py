@@ -76,6 +76,13 @@ SERVER_METRICS = {
     "buffered_bytes": _ServerMetric(GaugeMetricFamily, "infer_buffered_bytes", "Request bytes held."),
     "outbound_bytes": _ServerMetric(GaugeMetricFamily, "infer_outbound_bytes", "Reply bytes held."),
     "arena_bytes": _ServerMetric(GaugeMetricFamily, "infer_arena_bytes", "Bytes of the arena.", ("state",)),
+    "tls_handshakes": _ServerMetric(CounterMetricFamily, "infer_tls_handshakes",
+                                    "TLS handshakes: done, failed, or not_h2: done without HTTP/2 by ALPN, so cut.",
+                                    ("outcome",)),
+    "tls_certificate_problem": _ServerMetric(GaugeMetricFamily, "infer_tls_certificate_problem",
+                                             "1 while the certificate's files cannot be used and older ones are."),
+    "tls_certificate_expiry": _ServerMetric(GaugeMetricFamily, "infer_tls_certificate_expiry_timestamp_seconds",
+                                            "Until when the certificate that is served is valid."),
     "log_lines_dropped": _ServerMetric(CounterMetricFamily, "infer_log_lines_dropped", "Log lines that were lost."),
 }
 _HISTOGRAMS = (

@@ -70,6 +70,26 @@ class ModelLine(Protocol):
         """`batching`: how it batches, or why it does not."""
 
 
+class Security(NamedTuple):
+    """What a client has to be told beside the address: options of `infer call`, grpcurl and ghz, and arguments of
+    tritonclient."""
+
+    name: str
+    call: str
+    grpcurl: str
+    ghz: str
+    triton: str
+
+
+PLAINTEXT = Security("", "", "-plaintext ", "--insecure ", "")
+TLS = Security("TLS", " --tls-ca ca.pem", "-cacert ca.pem ", "--cacert ca.pem ",
+               ', ssl=True, root_certificates="ca.pem"')
+MTLS = Security("mTLS", f"{TLS.call} --tls-cert client.pem --tls-key client-key.pem",
+                f"{TLS.grpcurl}-cert client.pem -key client-key.pem ",
+                f"{TLS.ghz}--cert client.pem --key client-key.pem ",
+                f'{TLS.triton}, private_key="client-key.pem", certificate_chain="client.pem"')
+
+
 class Step(NamedTuple):
     name: str
     milliseconds: float
@@ -87,6 +107,7 @@ class Start:
     steps: Sequence[Step]
     protoset: str               # path of the descriptor set, for clients that want one
     failures: Mapping[str, str] = field(default_factory=dict)   # by model: why it is not served
+    security: Security = PLAINTEXT                              # of TCP; a Unix socket is plaintext
 
 
 class _Table(NamedTuple):
@@ -161,24 +182,28 @@ def _footer(start: Start) -> str:
         "",
         *start.failures.values(),
         f"executors  {start.executors} x {start.intra_op} thread{'s' if start.intra_op > 1 else ''}",
-        f"gRPC       {', '.join(start.grpc)}",
+        f"gRPC       {', '.join([_secured(start), *start.grpc[1:]])}",
         f"HTTP       {start.http}  /metrics  /v2/health/live  /v2/health/ready",
         f"ready in   {total:.0f} ms: {steps}",
         "",
     ]
     if start.models:
-        lines += paste_lines(start.models[0], client_address(start.grpc[0]), start.protoset)
+        lines += paste_lines(start.models[0], client_address(start.grpc[0]), start.protoset, start.security)
     return "\n".join(lines) + "\n"
 
 
-def paste_lines(model: ModelLine, address: str, protoset: str) -> list[str]:
+def _secured(start: Start) -> str:
+    return f"{start.grpc[0]} ({start.security.name})" if start.security.name else start.grpc[0]
+
+
+def paste_lines(model: ModelLine, address: str, protoset: str, security: Security = PLAINTEXT) -> list[str]:
     """Ways to call `model`, each ready to be pasted into a shell or a Python prompt."""
     name = model.name.decode()
     inputs = [tensor for tensor in model.inputs if not tensor.optional]
     outputs = [tensor for tensor in model.outputs if tensor.served]
     extra = "ml_dtypes, " if any(tensor.datatype == "BF16" for tensor in inputs) else ""
-    lines = ["infer call:", f"  infer call {name} --address {address}", "Python (pip install 'tritonclient[grpc]'):",
-             f"  import {extra}numpy as np, tritonclient.grpc as triton"]
+    lines = ["infer call:", f"  infer call {name} --address {address}{security.call}",
+             "Python (pip install 'tritonclient[grpc]'):", f"  import {extra}numpy as np, tritonclient.grpc as triton"]
     for tensor in inputs:
         shape = _shape(tensor)
         kind = _BF16 if tensor.datatype == "BF16" else "np." + _NUMPY.get(tensor.datatype, tensor.datatype.lower())
@@ -186,23 +211,23 @@ def paste_lines(model: ModelLine, address: str, protoset: str) -> list[str]:
         lines.append(f"  {_identifier(tensor.name)} = triton.InferInput({json.dumps(tensor.name)}, {shape}, "
                      f'"{tensor.datatype}").set_data_from_numpy({filled})')
     given = ", ".join(_identifier(tensor.name) for tensor in inputs)
-    lines.append(f'  reply = triton.InferenceServerClient("{address}").infer("{name}", [{given}])')
+    lines.append(f'  reply = triton.InferenceServerClient("{address}"{security.triton}).infer("{name}", [{given}])')
     if outputs:
         lines.append(f"  print(reply.as_numpy({json.dumps(outputs[0].name)}))")
 
     data = _request(name, inputs)
     if data is None:
         lines += ["grpcurl and ghz, with a request from a file:",
-                  f"  infer call {name} --address {address} --print-request > request.json"]
+                  f"  infer call {name} --address {address}{security.call} --print-request > request.json"]
         grpcurl, ghz = "-d @", "-D request.json"
         end = " < request.json"
     else:
         lines.append("grpcurl and ghz:")
         grpcurl, ghz, end = f"-d '{data}'", f"-d '{data}'", ""
     protoset = shlex.quote(protoset)
-    lines.append(f"  grpcurl -plaintext -protoset {protoset} {grpcurl} {address} {METHOD}{end}")
+    lines.append(f"  grpcurl {security.grpcurl}-protoset {protoset} {grpcurl} {address} {METHOD}{end}")
     # By default ghz cuts off the calls that are under way at the end, and counts them as failed.
-    lines.append(f"  ghz --insecure --protoset {protoset} --call {METHOD} {ghz} -c 64 -z 10s --duration-stop wait "
+    lines.append(f"  ghz {security.ghz}--protoset {protoset} --call {METHOD} {ghz} -c 64 -z 10s --duration-stop wait "
                  f"{address}")
     return lines
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 from infer._core.protocol import Endpoint
 from infer.errors import InferError
@@ -24,6 +25,9 @@ log = logging.getLogger("infer.transport")
 
 BACKLOG = 4096
 CHECK_SECONDS = 1.0
+# Checks between two looks at the certificate's files.
+CERTIFICATE_CHECKS = 5
+TLS_FAILURE_SECONDS = 1.0
 LINGER_SECONDS = 1.0
 DEADLINE_EXCEEDED = 4
 INTERNAL = 13
@@ -91,6 +95,16 @@ async def invoke(handle: Callable[[T], Awaitable[bytes | None]], call: T, path: 
         return INTERNAL, f"{path} failed; the server's log has the reason".encode()
 
 
+class CertificateSource(Protocol):
+    """A TLS context that may be replaced while connections are accepted."""
+
+    @property
+    def context(self) -> ssl.SSLContext: ...
+
+    def check(self) -> bool:
+        """Whether there is a new context. May wait for a disk: any thread."""
+
+
 class NativeTransport:
     """Serves on sockets that are already bound; `limits` are the Endpoint's keyword arguments."""
 
@@ -100,6 +114,10 @@ class NativeTransport:
         self._servers: list[asyncio.Server] = []
         self._check: asyncio.TimerHandle | None = None
         self._flushing = False
+        self._checks = 0
+        self._certificates: CertificateSource | None = None
+        self._tls_failure = -TLS_FAILURE_SECONDS
+        self._tls_failures_left_out = 0
         streaming = {path: handler.client_streams for path, handler in handlers.items()
                      if isinstance(handler, Streaming)}
         self.endpoint = Endpoint(sink, dict(handlers), self._spawn, self._arm, streaming=streaming, **limits)
@@ -107,6 +125,9 @@ class NativeTransport:
     def _spawn(self, session: StreamingSession, call: ColdCall, handler: Handler | Streaming) -> None:
         task = self._loop.create_task(self._answer(session, call, handler))
         call.task = task
+        self._keep(task)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -138,18 +159,42 @@ class NativeTransport:
             call.task.cancel()
         self.endpoint.flush_all()
 
-    async def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts connections from now on."""
+    async def listen(self, sockets: Sequence[socket.socket], certificates: CertificateSource | None = None) -> None:
+        """Accepts connections from now on; with certificates those over TCP speak TLS."""
+        self._certificates = certificates
+        if certificates is not None:
+            self.endpoint.use_tls(certificates.context, self._on_tls_failure)
         for bound in sockets:
             create = self._loop.create_unix_server if bound.family == socket.AF_UNIX else self._loop.create_server
-            self._servers.append(await create(self.endpoint.connection, sock=bound, backlog=BACKLOG))
+            plain = certificates is None or bound.family == socket.AF_UNIX
+            factory = self.endpoint.connection if plain else self.endpoint.tls_connection
+            self._servers.append(await create(factory, sock=bound, backlog=BACKLOG))
         self._schedule_check()
+
+    def _on_tls_failure(self, peer: str, reason: str) -> None:
+        """One line a second, with how many were left out."""
+        now = self._loop.time()
+        if now - self._tls_failure < TLS_FAILURE_SECONDS:
+            self._tls_failures_left_out += 1
+            return
+        self._tls_failure = now
+        log.warning("TLS with %s failed: %s", peer, reason, extra={"left_out": self._tls_failures_left_out})
+        self._tls_failures_left_out = 0
+
+    async def check_certificates(self) -> None:
+        """New handshakes use the certificate as it is now, if it is good."""
+        certificates = self._certificates
+        if certificates is not None and await self._loop.run_in_executor(None, certificates.check):
+            self.endpoint.use_tls(certificates.context, self._on_tls_failure)
 
     def _schedule_check(self) -> None:
         self._check = self._loop.call_later(CHECK_SECONDS, self._checked)
 
     def _checked(self) -> None:
         self.endpoint.check_timeouts()
+        self._checks += 1
+        if self._checks % CERTIFICATE_CHECKS == 0:
+            self._keep(self._loop.create_task(self.check_certificates()))
         self._schedule_check()
 
     def flush(self) -> None:

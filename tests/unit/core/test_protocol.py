@@ -41,9 +41,9 @@ def stopped_clock() -> Iterator[None]:
 class Socket:
     """An asyncio transport for a Connection, and a socket for a Peer: what one writes the other reads."""
 
-    def __init__(self, endpoint: Endpoint, room: int = 1 << 40) -> None:
+    def __init__(self, endpoint: Endpoint, room: int = 1 << 40, tls: bool = False) -> None:
         self.room = room                    # bytes that the peer's side takes before writing is paused
-        self.connection: Any = endpoint.connection()
+        self.connection: Any = endpoint.tls_connection() if tls else endpoint.connection()
         self.sent = bytearray()
         self.writes = 0
         self.closing = False
