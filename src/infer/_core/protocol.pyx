@@ -163,6 +163,10 @@ cdef class Endpoint:
         for each in list(self.connections):
             (<Connection> each).transport.abort()
 
+    def open_connections(self):
+        """The Connections that are open now."""
+        return list(self.connections)
+
     cdef void closed(self, Connection connection) except *:
         self.connections.discard(connection)
         self.stats.connections -= 1

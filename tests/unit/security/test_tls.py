@@ -70,7 +70,8 @@ def test_what_is_refused(authority: Authority, pair: Pair, tmp_path: Path) -> No
 def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked(pair: Pair) -> None:
     key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
     pair.key.write_bytes(key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")))
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret")))
     assert "encrypted with a passphrase" in refusal(TlsFiles(*pair))
 
 
@@ -87,7 +88,7 @@ def test_expiry_of_what_is_cut_short(pair: Pair, size: int) -> None:
     content = ssl.PEM_cert_to_DER_cert(pair.cert.read_text().split("-----END CERTIFICATE-----")[0]
                                        + "-----END CERTIFICATE-----\n")
     pair.cert.write_text(ssl.DER_cert_to_PEM_cert(content[:size]))
-    with pytest.raises(ConfigError, match="is not an X.509 certificate"):
+    with pytest.raises(ConfigError, match=r"is not an X\.509 certificate"):
         not_after(pair.cert)
 
 
