@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import socket
@@ -151,13 +152,13 @@ def test_alpn(tls_server: InProcess, authority: Authority, alpn: tuple[str, ...]
                 assert peer.call(message=identity_request()).code == 0
         else:
             assert link.selected_alpn_protocol() is None
-            try:
+            # An abort says no close_notify: a reset, an end of file, or an end.
+            with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
                 assert link.recv(1) == b""
-            except (ConnectionResetError, ssl.SSLEOFError):
-                pass    # as an end that came without close_notify may be seen
     tls_server.settle()
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1")
 @pytest.mark.parametrize("narrow", ["version", "ciphers"])
 def test_what_is_too_weak(tls_server: InProcess, authority: Authority, narrow: str) -> None:
     context = authority.client_context()
@@ -200,8 +201,8 @@ def test_openssl_without_h2(tls_server: InProcess) -> None:
 def test_renegotiation_is_refused(tls_server: InProcess) -> None:
     text = s_client(tls_server, "-alpn", "h2", "-tls1_2", said=b"R\n")
     assert "ALPN protocol: h2" in text
-    assert "RENEGOTIATING" in text
-    assert "no renegotiation" in text
+    # "no renegotiation", or "unexpected record" where a frame of ours comes before the alert.
+    assert ":error:" in text.partition("RENEGOTIATING")[2]
     tls_server.settle()
 
 

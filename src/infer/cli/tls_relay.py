@@ -12,6 +12,7 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import uvloop
 
@@ -26,13 +27,18 @@ class Pipe(asyncio.Protocol):
     other: Pipe | None = None
     transport: asyncio.Transport
 
+    def __init__(self) -> None:
+        self.early: list[bytes] = []        # until there is another end: a window's worth at most
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports do not derive from asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        assert self.other is not None
-        self.other.transport.write(data)
+        if self.other is None:
+            self.early.append(data)
+        else:
+            self.other.transport.write(data)
 
     def pause_writing(self) -> None:
         if self.other is not None:
@@ -67,10 +73,9 @@ async def _connect(near: Pipe, host: str, port: int, context: ssl.SSLContext) ->
         near.transport.close()
         return
     near.other, far.other = far, near
+    far.transport.writelines(near.early)
     if near.transport.is_closing():
         far.transport.close()
-    else:
-        near.transport.resume_reading()
 
 
 @contextlib.contextmanager
@@ -88,7 +93,6 @@ def relay(address: str, options: TlsOptions) -> Iterator[str]:
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)
             pipes.append(self)
-            self.transport.pause_reading()
             task = loop.create_task(_connect(self, host.strip("[]"), int(port), context))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from infer.security.tls import TlsFiles, server_context
 from tests.support.certificates import Authority
-from tests.support.h2_peer import Peer, prefixed, request_fields
+from tests.support.h2_peer import DATA, END_STREAM, Peer, frame, prefixed, request_fields
 from tests.unit.core.test_protocol import Bench, Socket
 
 pytestmark = pytest.mark.usefixtures("stepped_clock")
@@ -30,10 +31,8 @@ class TlsClient:
     def step(self) -> bytes:
         """One flight of the handshake; what it has to say next, b"" once it is done."""
         self.incoming.write(self.socket.recv(0))
-        try:
+        with contextlib.suppress(ssl.SSLWantReadError):
             self.ssl.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
         return self.outgoing.read()
 
     def shake_hands(self, piece: int = 1 << 20) -> None:
@@ -48,11 +47,9 @@ class TlsClient:
     def recv(self, size: int) -> bytes:
         self.incoming.write(self.socket.recv(0))
         data = b""
-        try:
+        with contextlib.suppress(ssl.SSLWantReadError):
             while got := self.ssl.read(1 << 20):
                 data += got
-        except ssl.SSLWantReadError:
-            pass
         return data
 
     def settimeout(self, seconds: float | None) -> None:
@@ -130,8 +127,6 @@ def test_records_that_come_byte_by_byte(bench: TlsBench) -> None:
 
 
 def peer_data(stream: int) -> bytes:
-    from tests.support.h2_peer import DATA, END_STREAM, frame
-
     return frame(DATA, END_STREAM, stream, prefixed(b"q"))
 
 
@@ -203,7 +198,7 @@ def test_a_record_that_was_changed_ends_the_connection(bench: TlsBench) -> None:
     assert socket.closing
     assert bench.handshakes("failed") == 1
     assert len(bench.failures) == 1
-    with pytest.raises(ssl.SSLError, match="(?i)bad.record.mac"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac"):
         client.recv(0)
 
 

@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from infer.observe.startup import Start, Step, address_text, announce, client_address, paste_lines, print_start, render
+from infer.observe.startup import (
+    MTLS,
+    TLS,
+    Start,
+    Step,
+    address_text,
+    announce,
+    client_address,
+    paste_lines,
+    print_start,
+    render,
+)
 from infer.proto import message
 from tests.support.cold_server import FakeTensor, FakeVersion
 
@@ -51,6 +62,26 @@ def test_on_a_terminal() -> None:
     print_start(start(DIGITS), stream)
     assert "image FP32 [batch,4]" in stream.getvalue()
     assert "infer call digits --address localhost:8001" in stream.getvalue()
+
+
+def test_lines_for_tls() -> None:
+    plain = render(start(DIGITS))
+    for word in ("-plaintext", "--insecure"):
+        assert word in plain
+    assert "ca.pem" not in plain
+    text = render(replace(start(DIGITS), security=TLS))
+    assert "gRPC       0.0.0.0:8001 (TLS), unix:/run/i.sock" in text.splitlines()
+    assert "infer call digits --address localhost:8001 --tls-ca ca.pem" in text
+    assert 'InferenceServerClient("localhost:8001", ssl=True, root_certificates="ca.pem")' in text
+    assert "grpcurl -cacert ca.pem -protoset" in text
+    assert "ghz --cacert ca.pem --protoset" in text
+    for word in ("-plaintext", "--insecure", "client-key.pem"):
+        assert word not in text
+    text = render(replace(start(DIGITS), security=MTLS))
+    assert "--tls-ca ca.pem --tls-cert client.pem --tls-key client-key.pem" in text
+    assert 'private_key="client-key.pem", certificate_chain="client.pem")' in text
+    assert "-cert client.pem -key client-key.pem" in text
+    assert "--cert client.pem --key client-key.pem" in text
 
 
 def test_models_that_are_not_served_are_told() -> None:
