@@ -21,7 +21,7 @@ help:
 	@echo "make test         set up and run the suite on the release and on the debug build"
 	@echo "make sanitize     the suite under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz         libFuzzer on session, message and decoder (FUZZ=session SECONDS=600)"
-	@echo "make conformance  the suite's clients that need an environment of their own"
+	@echo "make conformance  independent clients and other projects' test suites, installed under build/"
 	@echo "make bench        this server and a plain baseline side by side (ARGS='--help')"
 	@echo "make bench-growth what connections, streams, requests and time cost this server"
 	@echo "make bench-wire   streams, TLS, 16 MiB messages and slow peers, each against what it is held to"
@@ -130,7 +130,7 @@ fuzz-corpus: setup build/fuzz/.built build/fuzz/driver
 	done
 
 conformance: setup
-	$(PY) $(PYTEST) -rs tests/conformance
+	INFER_LONG_TESTS=1 $(PY) $(PYTEST) -rs tests/conformance
 
 bench: setup
 	$(PY) -m bench.compare $(ARGS)

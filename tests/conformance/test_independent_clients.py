@@ -15,6 +15,7 @@ import pytest
 from tests.conformance import scenario
 from tests.conformance.scenario import Step
 from tests.conformance.services import messages
+from tests.conformance.serving import Services, services
 from tests.conformance.tools import go_program, node_packages, python_environment
 from tests.support.command import REPOSITORY, Serving, environment
 from tests.support.models import write_version
@@ -80,3 +81,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 @pytest.mark.parametrize("client", CLIENTS)
 def test_calls_of_models(client: str, server: Serving, tmp_path: Path) -> None:
     judge(run(client, server.address, scenario.UNARY_STEPS, tmp_path), scenario.UNARY_STEPS)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_streams_of_the_server(client: str, server: Serving, tmp_path: Path) -> None:
+    judge(run(client, server.address, scenario.STREAM_STEPS, tmp_path), scenario.STREAM_STEPS)
+
+
+@pytest.fixture(scope="module")
+def interop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with services("plaintext", tmp_path_factory.mktemp("certificates")) as served:
+        yield served
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_calls_of_the_test_service(client: str, interop: Services, tmp_path: Path) -> None:
+    judge(run(client, interop.address, scenario.TESTING_STEPS, tmp_path), scenario.TESTING_STEPS)

@@ -16,6 +16,7 @@ from tests.support.command import REPOSITORY
 VENVS = REPOSITORY / "build" / "venvs"
 GO_BIN = REPOSITORY / "build" / "go"
 NODE = REPOSITORY / "build" / "node"
+DEBIAN = REPOSITORY / "build" / "debian"
 INSTALL_SECONDS = 900
 
 
@@ -69,6 +70,19 @@ def node_packages(name: str, packages: Sequence[str]) -> Path:
                         *packages])
         stamp.write_text(wanted)
     return folder / "node_modules"
+
+
+def debian_package(name: str) -> Path:
+    """The files of a Debian package, below a folder of its own: nothing is installed, and no root is needed."""
+    folder = DEBIAN / name
+    if not (folder / "usr").exists():
+        apt, dpkg = _found(name, "apt-get"), _found(name, "dpkg-deb")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _install(name, [apt, "download", "-q", name], cwd=folder)
+        (archive,) = folder.glob("*.deb")
+        _install(name, [dpkg, "-x", str(archive), str(folder)])
+    return folder
 
 
 def _found(name: str, tool: str) -> str:

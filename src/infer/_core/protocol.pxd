@@ -6,6 +6,7 @@ Loop thread only. Bytes are read into the Endpoint's one buffer and written once
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from infer._core.http2_session cimport Http2Session, Limits, TransportStats
+from infer._core.http2_streams cimport StreamingSession
 from infer._core.request cimport RequestSink
 from infer._core.tls_layer cimport TlsLayer
 
@@ -49,6 +50,8 @@ cdef class Connection:
     cdef int64_t closing_ns                # since when all is said and the peer has not read it; 0: not yet
     cdef uint64_t handed_bytes             # of replies, when last looked at
     cdef bint failed
+    # What speaks HTTP/2 here; not yet started.
+    cdef StreamingSession new_session(self)
     cdef void flush(self) except *
     cdef void send(self) except *
     cdef void decrypt(self, Py_ssize_t size_bytes) except *

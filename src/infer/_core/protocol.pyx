@@ -217,7 +217,7 @@ cdef class Connection:
         self.opened_ns = now_ns()
         endpoint.stats.connections += 1
         endpoint.stats.connections_total += 1
-        session = StreamingSession.__new__(StreamingSession)
+        session = self.new_session()
         session.sink = endpoint.sink
         session.limits = &endpoint.limits
         session.stats = &endpoint.stats
@@ -243,6 +243,9 @@ cdef class Connection:
         if endpoint.draining:
             session.drain()
         self.flush()
+
+    cdef StreamingSession new_session(self):
+        return StreamingSession.__new__(StreamingSession)
 
     def peer_name(self):
         """Address of the other end as gRPC writes it."""

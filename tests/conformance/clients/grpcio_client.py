@@ -81,9 +81,8 @@ def run_sync(channel, step):
 async def run_aio(channel, step):
     kind = step.step["kind"]
     initial, trailing = (), ()
-    made = call_of(channel, step)
     one = step.requests[:1] if kind in ("unary", "server") else ()
-    call = made(*one, **step.arguments)
+    call = call_of(channel, step)(*one, **step.arguments)
     try:
         if kind in ("client", "bidi"):
             for request in step.requests:
@@ -94,15 +93,11 @@ async def run_aio(channel, step):
         if kind in ("unary", "client"):
             step.keep(await call)
         else:
-            async for reply in call:
+            while (reply := await call.read()) is not grpc.aio.EOF:
                 if step.keep(reply):
                     call.cancel()
                     break
         initial = await call.initial_metadata()
-    except asyncio.InvalidStateError:
-        # The stream ended while requests were still to be written.
-        async for reply in call:
-            step.keep(reply)
     except asyncio.CancelledError:
         if not call.cancelled():
             raise

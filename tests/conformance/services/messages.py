@@ -5,17 +5,14 @@ from __future__ import annotations
 import functools
 import tempfile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_tools import protoc
 
-from infer.services.call import StreamCall
-
 PROTOS = Path(__file__).parents[1] / "protos"
 # What protoc brings along: google/protobuf/*.proto.
 WELL_KNOWN = Path(protoc.__file__).with_name("_proto")
-UNIMPLEMENTED = 12
 
 
 @functools.cache
@@ -42,17 +39,3 @@ def _pool() -> descriptor_pool.DescriptorPool:
 def message(full_name: str) -> Any:
     """The class of a message by its full name."""
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(full_name))
-
-
-async def only_message(call: StreamCall) -> bytes:
-    """The request of a call whose replies are a stream: UNIMPLEMENTED where it is not one message."""
-    content = await call.read()
-    if content is None:
-        refuse_count(call, "none")
-    if await call.read() is not None:
-        refuse_count(call, "a second one")
-    return content
-
-
-def refuse_count(call: StreamCall, came: str) -> NoReturn:
-    call.abort(UNIMPLEMENTED, f"{call.path}: expected exactly one message, {came} came")
