@@ -7,6 +7,7 @@ and nothing may be left of it.
 
 from __future__ import annotations
 
+import functools
 import struct
 from typing import Any
 
@@ -69,6 +70,7 @@ CODES = (1, 4, 8, 13, 14, 16)
 FIELD_KINDS = (0x00, 0x40, 0x10)     # a literal field: not indexed, indexed, never indexed
 
 
+@functools.lru_cache(4096)
 def literal(name: bytes, value: bytes, kind: int = 0) -> bytes:
     """A header field that needs no compression state to be written."""
     def string(text: bytes) -> bytes:
