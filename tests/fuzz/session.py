@@ -42,6 +42,7 @@ COLD, TALK, LISTING = "/cold/Method", "/talk/Both", "/talk/Replies"
 START_NS = 1_000_000_000_000
 DRAIN_PING = b"infer-go"
 FRAME_HEAD_BYTES = 9
+BYTES_PER_STREAM = 16384             # what the Blocks of a stream and its Request take where little has come
 FEEDS = (1 << 20, 1, 7, 100)
 LIMITS: tuple[dict[str, int], ...] = (
     {},
@@ -103,6 +104,7 @@ class Program:
             self.driver.sink.answer_submit = (0, b"", (prefixed(b"answer"),))
         if choice >> 6 == 1:
             self.driver.sink.answer_open = (8, b"full")
+        self.arena_bytes = arena.stats()["live_bytes"]
         self.fed = 0
         self.replied = 0
         self.next_stream = 1
@@ -291,6 +293,9 @@ class Program:
 
     def finish(self) -> None:
         driver = self.driver
+        # A Block is up to eight times what has come of a message, and its class up to twice that.
+        bound_bytes = 16 * self.fed + 4 * self.replied + BYTES_PER_STREAM * (driver.streams + 1)
+        assert arena.stats()["live_bytes"] - self.arena_bytes <= bound_bytes
         self.output += driver.output()
         check_frames(bytes(self.output))
         driver.close()
