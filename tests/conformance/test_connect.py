@@ -23,8 +23,8 @@ features:
   codecs: [CODEC_PROTO]
   compressions: [COMPRESSION_IDENTITY]
   supportsH2c: true
-  supportsTls: false
-  supportsTlsClientCerts: false
+  supportsTls: true
+  supportsTlsClientCerts: true
   supportsTrailers: true
   supportsMessageReceiveLimit: true
 """

@@ -15,9 +15,9 @@ import pytest
 from tests.conformance import scenario
 from tests.conformance.scenario import Step
 from tests.conformance.services import messages
-from tests.conformance.serving import Services, services
+from tests.conformance.serving import KINDS, Security, models, on_localhost, security, services
 from tests.conformance.tools import go_program, node_packages, python_environment
-from tests.support.command import REPOSITORY, Serving, environment
+from tests.support.command import REPOSITORY, environment
 from tests.support.models import write_version
 
 pytestmark = pytest.mark.conformance
@@ -68,32 +68,32 @@ def judge(results: Mapping[str, Any], steps: Sequence[Step]) -> None:
     assert not failures, "\n".join(failures)
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Security:
+    return security(request.param, tmp_path_factory.mktemp("certificates"))
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def server(secured: Security, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("repository")
     for name, model in scenario.MODELS.items():
         write_version(folder, name, 1, model)
-    with Serving(folder, "--max-message-bytes", scenario.MAX_MESSAGE_BYTES) as serving:
-        yield serving
-        assert serving.stop() == 0, serving.output
-
-
-@pytest.mark.parametrize("client", CLIENTS)
-def test_calls_of_models(client: str, server: Serving, tmp_path: Path) -> None:
-    judge(run(client, server.address, scenario.UNARY_STEPS, tmp_path), scenario.UNARY_STEPS)
-
-
-@pytest.mark.parametrize("client", CLIENTS)
-def test_streams_of_the_server(client: str, server: Serving, tmp_path: Path) -> None:
-    judge(run(client, server.address, scenario.STREAM_STEPS, tmp_path), scenario.STREAM_STEPS)
+    with models(secured, folder, "--max-message-bytes", scenario.MAX_MESSAGE_BYTES) as serving:
+        yield on_localhost(serving.address)
 
 
 @pytest.fixture(scope="module")
-def interop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    with services("plaintext", tmp_path_factory.mktemp("certificates")) as served:
-        yield served
+def interop(secured: Security) -> Iterator[str]:
+    with services(secured) as address:
+        yield on_localhost(address)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_calls_of_the_test_service(client: str, interop: Services, tmp_path: Path) -> None:
-    judge(run(client, interop.address, scenario.TESTING_STEPS, tmp_path), scenario.TESTING_STEPS)
+def test_calls_of_models(client: str, server: str, secured: Security, tmp_path: Path) -> None:
+    steps = [*scenario.UNARY_STEPS, *scenario.STREAM_STEPS]
+    judge(run(client, server, steps, tmp_path, secured.of_client), steps)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_calls_of_the_test_service(client: str, interop: str, secured: Security, tmp_path: Path) -> None:
+    judge(run(client, interop, scenario.TESTING_STEPS, tmp_path, secured.of_client), scenario.TESTING_STEPS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.serving import Services, services
+from tests.conformance.serving import PLAINTEXT, TLS, security, services
 from tests.conformance.tools import go_tool
 from tests.support.command import environment
 
@@ -30,20 +30,21 @@ def program() -> Path:
     return go_tool("client", "google.golang.org/grpc/interop/client", VERSION)
 
 
-@pytest.fixture(scope="module", params=("plaintext",))
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    with services(request.param, tmp_path_factory.mktemp("certificates")) as served:
-        yield served
+@pytest.fixture(scope="module", params=(PLAINTEXT, TLS))
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The client's flags. It has none for a certificate of its own."""
+    secured = security(request.param, tmp_path_factory.mktemp("certificates"))
+    with services(secured) as address:
+        flags = ["-server_host", "localhost", "-server_port", address.rsplit(":", 1)[1]]
+        yield flags if secured.ca is None else [*flags, "-use_tls", "-use_test_ca", "-ca_file", str(secured.ca)]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_case(program: Path, server: Services, case: str) -> None:
-    host, port = server.address.rsplit(":", 1)
-    arguments = ["-server_host", host, "-server_port", port, "-test_case", case]
-    if case.startswith("orca"):
-        arguments += ["-service_config_json", LOAD_REPORTS]
-    done = subprocess.run([program, *arguments], env=environment(GRPC_GO_LOG_SEVERITY_LEVEL="info"),
-                          capture_output=True, text=True, timeout=SECONDS, check=False)
+def test_case(program: Path, server: list[str], case: str) -> None:
+    policy = ["-service_config_json", LOAD_REPORTS] if case.startswith("orca") else []
+    done = subprocess.run([program, *server, "-test_case", case, *policy],
+                          env=environment(GRPC_GO_LOG_SEVERITY_LEVEL="info"), capture_output=True, text=True,
+                          timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     # It says so once the case has passed, and stays silent about a case that it does not know.
     assert " done" in done.stderr, done.stderr[-4000:]

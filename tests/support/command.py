@@ -133,7 +133,7 @@ class Serving(Process):
         try:
             # The start is printed at once, up to the lines to paste; the log line comes after it.
             self.wait_for(r'"msg": "serving"| serving grpc=')
-            self.grpc = self.wait_for(r"^gRPC +(.*)$")[1].split(", ")
+            self.grpc = [each.split()[0] for each in self.wait_for(r"^gRPC +(.*)$")[1].split(", ")]
             self.http = self.wait_for(r"^HTTP +(\S+)")[1]
             self.wait_for(r"^  ghz ")
         except BaseException:

@@ -26,6 +26,7 @@ from infer._core.executor import ExecutorPool
 from infer._core.pipeline import Pipeline
 from infer._core.router import RouteTable
 from infer.observe.http import bind
+from infer.security.tls import Certificates, TlsFiles
 from infer.services.call import Service, StreamCall, Streaming
 from infer.transport.native import NativeTransport
 from tests.conformance.services.connect import PACKAGE, conformance_service
@@ -48,10 +49,19 @@ def write_response(port: int, certificate: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def written(folder: Path, name: str, content: bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content)
-    return path
+def tls_files(arguments: Namespace, request: Any, folder: Path) -> TlsFiles | None:
+    """Those of the flags, or those that a request holds, put into `folder`."""
+    if arguments.certificate is not None:
+        return TlsFiles(arguments.certificate, arguments.key, arguments.client_ca)
+    if request is None or not request.use_tls:
+        return None
+    files = TlsFiles(folder / "server.pem", folder / "key.pem",
+                     folder / "client.pem" if request.client_tls_cert else None)
+    for path, content in zip(files, (request.server_creds.cert, request.server_creds.key, request.client_tls_cert),
+                             strict=True):
+        if path is not None:
+            path.write_bytes(content)
+    return files
 
 
 async def write_page(call: StreamCall) -> None:
@@ -76,10 +86,11 @@ async def serve(arguments: Namespace, folder: Path) -> int:
     limits = {} if request is None else {"max_message_bytes": request.message_receive_limit}
     transport = NativeTransport(loop, pipeline, services, **limits)
     pipeline.after_turn = transport.flush
+    files = tls_files(arguments, request, folder)
     if arguments.page:
         pages = await loop.create_server(lambda: _testing_page.connection(transport.endpoint), sock=listening)
     else:
-        await transport.listen([listening])
+        await transport.listen([listening], None if files is None else Certificates(files))
     if request is not None:
         write_response(port, request.server_creds.cert)
     else:
