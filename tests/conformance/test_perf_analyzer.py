@@ -16,7 +16,7 @@ from tests.support.command import Serving, environment
 from tests.support.models import write_version
 from tests.support.server import scrape
 
-pytestmark = pytest.mark.conformance
+pytestmark = [pytest.mark.conformance, pytest.mark.long]
 
 # The last version whose wheel carries the program.
 REQUIREMENTS = ("tritonclient==2.50.0", "nvidia-cuda-runtime-cu12==12.*")

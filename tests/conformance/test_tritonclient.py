@@ -8,7 +8,7 @@ import math
 import re
 import subprocess
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 
 from tests.conformance.cases import BATCHED_BURSTS, CASES, MAX_BATCH_SIZE, MODELS, Case
+from tests.conformance.serving import MTLS, TLS, models, on_localhost, security
 from tests.conformance.tools import python_environment
 from tests.support.command import Serving, environment
 from tests.support.models import write_version
@@ -64,10 +65,8 @@ def server(triton_python: Path, repository: Path) -> Iterator[Serving]:
         assert serving.stop() == 0, serving.output
 
 
-@pytest.fixture(scope="module")
-def result(triton_python: Path, server: Serving, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """All cases, sent by one run of the client's script."""
-    folder = tmp_path_factory.mktemp("tritonclient")
+def run_cases(python: Path, address: str, folder: Path, tls: Sequence[Path] = ()) -> tuple[dict[str, Array], Any]:
+    """All cases, sent by one run of the client's script: arrays and notes."""
     cases, arrays = folder / "cases.json", folder / "arrays.npz"
     replies, notes = folder / "replies.npz", folder / "notes.json"
     sent = {f"{number}/{name}": array for number, case in enumerate(CASES) for name, (_, array) in case.inputs.items()}
@@ -78,13 +77,33 @@ def result(triton_python: Path, server: Serving, tmp_path_factory: pytest.TempPa
         **({"timeout": case.timeout} if case.timeout else {}),
         "inputs": [[name, datatype, f"{number}/{name}"] for name, (datatype, _) in case.inputs.items()],
     } for number, case in enumerate(CASES)]))
-    done = subprocess.run([triton_python, "-I", SCRIPT, server.address, cases, arrays, replies, notes],
+    done = subprocess.run([python, "-I", SCRIPT, address, cases, arrays, replies, notes, *tls],
                           env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as page:
-        metrics = page.read().decode()
     with np.load(replies, allow_pickle=True) as loaded:
-        return Run(dict(loaded), json.loads(notes.read_text()), metrics)
+        return dict(loaded), json.loads(notes.read_text())
+
+
+@pytest.fixture(scope="module")
+def result(triton_python: Path, server: Serving, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    arrays, notes = run_cases(triton_python, server.address, tmp_path_factory.mktemp("tritonclient"))
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=10) as page:
+        return Run(arrays, notes, page.read().decode())
+
+
+@pytest.mark.parametrize("kind", [TLS, MTLS])
+def test_the_same_over_tls(triton_python: Path, repository: Path, result: Run, kind: str, tmp_path: Path) -> None:
+    secured = security(kind, tmp_path)
+    with models(secured, repository, "--max-batch-size", MAX_BATCH_SIZE) as serving:
+        arrays, notes = run_cases(triton_python, on_localhost(serving.address), tmp_path, secured.of_client)
+    # Either end may be the first to say that the time is over.
+    alone = {f"{client}/{case.name}" for case in CASES for client in CLIENTS
+             if case.kind == "alone" and case.timeout is None}
+    assert {key: note for key, note in notes.items() if key in alone} == {
+        key: note for key, note in result.notes.items() if key in alone}
+    assert arrays.keys() == result.arrays.keys()
+    for key, array in arrays.items():
+        assert key.rsplit("/", 1)[0] not in alone or same_bits(array, result.arrays[key]), key
 
 
 def test_printed_lines(triton_python: Path, repository: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The cases of a file, sent by an unmodified tritonclient; runs in an environment that has it and nothing of ours.
 
-    triton_script.py ADDRESS CASES.json ARRAYS.npz RESULTS.npz RESULTS.json
+    triton_script.py ADDRESS CASES.json ARRAYS.npz RESULTS.npz RESULTS.json [CA [CERTIFICATE KEY]]
 
 A case: {"kind", "name", "model", "inputs": [[name, datatype, key of the array]], and as wanted "version", "outputs",
 "request_id", "parameters", "priority", "timeout"}. Of the kind "alone" it is sent by itself, of the kind "burst"
@@ -60,8 +60,13 @@ class Results:
         self.notes[key] = {"status": error.status(), "message": error.message()}
 
 
-def run_sync(address, cases, arrays, results):
-    with sync_client.InferenceServerClient(address) as client:
+def tls_arguments(files):
+    authority, certificate, key = (*files, None, None, None)[:3]
+    return {"ssl": bool(files), "root_certificates": authority, "certificate_chain": certificate, "private_key": key}
+
+
+def run_sync(address, cases, arrays, results, tls):
+    with sync_client.InferenceServerClient(address, **tls_arguments(tls)) as client:
         facts = {"live": client.is_server_live(), "ready": client.is_server_ready(),
                  "server": client.get_server_metadata(as_json=True),
                  "unknown_ready": client.is_model_ready("no_such_model")}
@@ -99,8 +104,8 @@ def run_sync(address, cases, arrays, results):
                 results.failed(key, error)
 
 
-async def run_aio(address, cases, arrays, results):
-    async with aio_client.InferenceServerClient(address) as client:
+async def run_aio(address, cases, arrays, results, tls):
+    async with aio_client.InferenceServerClient(address, **tls_arguments(tls)) as client:
         results.notes["aio facts"] = {
             "live": await client.is_server_live(), "ready": await client.is_server_ready(),
             "server": await client.get_server_metadata(as_json=True),
@@ -120,14 +125,14 @@ async def run_aio(address, cases, arrays, results):
 
 
 def main():
-    address, cases_file, arrays_file, results_arrays, results_notes = sys.argv[1:]
+    address, cases_file, arrays_file, results_arrays, results_notes, *tls = sys.argv[1:]
     with open(cases_file) as file:
         cases = json.load(file)
     # Written by the test that started this: BYTES travel as objects.
     arrays = dict(np.load(arrays_file, allow_pickle=True))
     results = Results()
-    run_sync(address, cases, arrays, results)
-    asyncio.run(run_aio(address, cases, arrays, results))
+    run_sync(address, cases, arrays, results, tls)
+    asyncio.run(run_aio(address, cases, arrays, results, tls))
     np.savez(results_arrays, **results.arrays)
     with open(results_notes, "w") as file:
         json.dump(results.notes, file)
