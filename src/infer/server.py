@@ -267,8 +267,8 @@ class Server:
         """What the start prints."""
         host, port = self.http.address
         return Start(models=self._entries, executors=self.threads.executors, intra_op=self.threads.intra_op,
-                     grpc=self.addresses, http=address_text(host, port), steps=self.steps, protoset=str(DESCRIPTORS),
-                     failures=self.failures, security=self._security())
+                     grpc=self.addresses, http=address_text(host, port), steps=self.steps, failures=self.failures,
+                     security=self._security())
 
     # The end.
 

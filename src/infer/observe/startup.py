@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import keyword
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TextIO
@@ -105,7 +104,6 @@ class Start:
     grpc: Sequence[str]         # addresses as bound: host:port, [v6]:port or unix:path; TCP first
     http: str
     steps: Sequence[Step]
-    protoset: str               # path of the descriptor set, for clients that want one
     failures: Mapping[str, str] = field(default_factory=dict)   # by model: why it is not served
     security: Security = PLAINTEXT                              # of TCP; a Unix socket is plaintext
 
@@ -188,7 +186,7 @@ def _footer(start: Start) -> str:
         "",
     ]
     if start.models:
-        lines += paste_lines(start.models[0], client_address(start.grpc[0]), start.protoset, start.security)
+        lines += paste_lines(start.models[0], client_address(start.grpc[0]), start.security)
     return "\n".join(lines) + "\n"
 
 
@@ -196,7 +194,7 @@ def _secured(start: Start) -> str:
     return f"{start.grpc[0]} ({start.security.name})" if start.security.name else start.grpc[0]
 
 
-def paste_lines(model: ModelLine, address: str, protoset: str, security: Security = PLAINTEXT) -> list[str]:
+def paste_lines(model: ModelLine, address: str, security: Security = PLAINTEXT) -> list[str]:
     """Ways to call `model`, each ready to be pasted into a shell or a Python prompt."""
     name = model.name.decode()
     inputs = [tensor for tensor in model.inputs if not tensor.optional]
@@ -224,11 +222,9 @@ def paste_lines(model: ModelLine, address: str, protoset: str, security: Securit
     else:
         lines.append("grpcurl and ghz:")
         grpcurl, ghz, end = f"-d '{data}'", f"-d '{data}'", ""
-    protoset = shlex.quote(protoset)
-    lines.append(f"  grpcurl {security.grpcurl}-protoset {protoset} {grpcurl} {address} {METHOD}{end}")
+    lines.append(f"  grpcurl {security.grpcurl}{grpcurl} {address} {METHOD}{end}")
     # By default ghz cuts off the calls that are under way at the end, and counts them as failed.
-    lines.append(f"  ghz {security.ghz}--protoset {protoset} --call {METHOD} {ghz} -c 64 -z 10s --duration-stop wait "
-                 f"{address}")
+    lines.append(f"  ghz {security.ghz}--call {METHOD} {ghz} -c 64 -z 10s --duration-stop wait {address}")
     return lines
 
 

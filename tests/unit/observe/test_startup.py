@@ -36,7 +36,7 @@ DIGITS = FakeVersion(
 def start(*models: FakeVersion) -> Start:
     steps = [Step("read", 1.2), Step("load", 30.0), Step("listen", 0.4)]
     return Start(models=models, executors=2, intra_op=1, grpc=["0.0.0.0:8001", "unix:/run/i.sock"],
-                 http="0.0.0.0:8002", steps=steps, protoset="d.binpb")
+                 http="0.0.0.0:8002", steps=steps)
 
 
 def test_plain_table() -> None:
@@ -73,8 +73,8 @@ def test_lines_for_tls() -> None:
     assert "gRPC       0.0.0.0:8001 (TLS), unix:/run/i.sock" in text.splitlines()
     assert "infer call digits --address localhost:8001 --tls-ca ca.pem" in text
     assert 'InferenceServerClient("localhost:8001", ssl=True, root_certificates="ca.pem")' in text
-    assert "grpcurl -cacert ca.pem -protoset" in text
-    assert "ghz --cacert ca.pem --protoset" in text
+    assert "grpcurl -cacert ca.pem -d" in text
+    assert "ghz --cacert ca.pem --call" in text
     for word in ("-plaintext", "--insecure", "client-key.pem"):
         assert word not in text
     text = render(replace(start(DIGITS), security=MTLS))
@@ -114,7 +114,7 @@ def test_address_text() -> None:
 
 
 def lines_of(*inputs: FakeTensor) -> list[str]:
-    return [line.strip() for line in paste_lines(FakeVersion(b"m", inputs=list(inputs)), "localhost:8001", "d.binpb")]
+    return [line.strip() for line in paste_lines(FakeVersion(b"m", inputs=list(inputs)), "localhost:8001")]
 
 
 def request_in(line: str) -> Any:
@@ -144,11 +144,6 @@ def test_requests_that_fit_no_command_line_come_from_a_file(inputs: list[FakeTen
     assert "infer call m --address localhost:8001 --print-request > request.json" in lines
     assert any(line.endswith("ModelInfer < request.json") for line in lines)
     assert any("-D request.json" in line for line in lines)
-
-
-def test_paths_with_spaces_stay_one_word() -> None:
-    lines = paste_lines(DIGITS, "localhost:8001", "/my models/d.binpb")
-    assert all("/my models/d.binpb" in shlex.split(line) for line in lines if "binpb" in line)
 
 
 def test_ghz_counts_no_call_as_failed_that_it_cut_off() -> None:
