@@ -20,7 +20,8 @@ LEVELS = [
      "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
     {"flush_buffer", "reply_fields", "http2_session", "http2_streams", "http2_events", "grpc_stream", "cold_call",
-     "tls_layer", "protocol", "client_messages", "http2_client", "load_stats", "load_loop", "load_client"},
+     "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats", "load_loop",
+     "load_client"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 
@@ -45,7 +46,8 @@ INSIDE = {
     "executor": {"batcher", "batch"},
     "protocol": {"http2_session", "http2_streams", "http2_events", "tls_layer"},
     "http2_events": {"http2_session", "grpc_stream", "cold_call", "flush_buffer"},
-    "http2_streams": {"http2_session", "grpc_stream", "cold_call"},
+    "http2_streams": {"http2_session", "grpc_stream", "cold_call", "infer_stream"},
+    "infer_stream": {"grpc_stream"},
     "http2_session": {"grpc_stream", "cold_call", "flush_buffer", "reply_fields"},
     "cold_call": {"grpc_stream"},
     "http2_client": {"client_messages"},

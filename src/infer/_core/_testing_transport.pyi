@@ -26,7 +26,7 @@ class PuppetSink:
     kicks: int
     live: list[int]
     def answer(self, number: int, code: int = 0, text: bytes = b"", segments: tuple[bytes, ...] = (),
-               pushback_ms: int = -1) -> None: ...
+               pushback_ms: int = -1, id: bytes = b"", final: bool = False) -> None: ...
 
 class Timer:
     call: Any

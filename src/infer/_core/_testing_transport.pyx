@@ -180,13 +180,15 @@ cdef class PuppetSink(RequestSink):
         request_free(<Request *> address)
 
     def answer(self, number: int, code: int = 0, text: bytes = b"", segments: tuple = (),
-               pushback_ms: int = -1) -> None:
+               pushback_ms: int = -1, id: bytes = b"", final: bool = False) -> None:
         """Ends a call; `segments` are the pieces of an OK reply, its prefix among them."""
-        finish_call(self.sinks[number], <void *> <uint64_t> self.calls[number], code, text, segments, pushback_ms)
+        finish_call(self.sinks[number], <void *> <uint64_t> self.calls[number], code, text, segments, pushback_ms, id,
+                    final)
         self.forget(number)
 
 
-cdef object finish_call(ResponseSink sink, void *call, int code, bytes text, segments, int64_t pushback_ms):
+cdef object finish_call(ResponseSink sink, void *call, int code, bytes text, segments, int64_t pushback_ms,
+                        bytes id=b"", bint final=False):
     cdef Segment[MAX_SEGMENTS] pieces
     cdef Reply reply
     cdef int n = 0
@@ -212,6 +214,9 @@ cdef object finish_call(ResponseSink sink, void *call, int code, bytes text, seg
     reply.message = text
     reply.message_bytes = <uint32_t> len(text)
     reply.pushback_ms = pushback_ms
+    reply.id = <const uint8_t *> <const char *> id
+    reply.id_bytes = <uint32_t> len(id)
+    reply.final = final
     sink.finish(call, &reply)
 
 

@@ -34,6 +34,7 @@ cdef enum CallKind:
     CALL_COLD = 0
     CALL_COLD_STREAM = 1         # a cold handler that reads and writes messages
     CALL_INFER = 2               # ModelInfer
+    CALL_INFER_STREAM = 3        # ModelStreamInfer
 
 cdef enum Seen:
     SEEN_POST = 1
@@ -49,6 +50,7 @@ cdef enum Seen:
 cdef struct Stream:
     Stream *next                 # among the session's streams, or free ones
     Stream *prev
+    Stream *next_due             # among those that the session settles before it sends
     int32_t id
     uint16_t seen
     uint8_t state
@@ -60,6 +62,7 @@ cdef struct Stream:
     uint8_t headed               # the head of the reply is submitted
     uint8_t last                 # nothing but trailers follows what is queued
     uint8_t deferred             # the library waits to be told that there is more to send
+    uint8_t due                  # among those that the session settles before it sends
     int32_t header_bytes         # decoded, each field with 32 of overhead (RFC 9113, 6.5.2)
     int32_t n_segments
     int32_t segment              # the first that is not wholly sent
@@ -81,6 +84,7 @@ cdef struct Stream:
     Block *body
     Block *held                  # bytes that came while the handler had messages enough, at most a window of them
     void *cold                   # ColdCall, one reference
+    void *talk                   # InferStream, or NULL
     Segment *segments            # inline_segments, or malloc'd when there are more
     Segment inline_segments[2]
 

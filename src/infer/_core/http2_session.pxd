@@ -7,6 +7,7 @@ the one that a connection has.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from infer._core.block cimport Block
 from infer._core.capi.nghttp2 cimport (
     nghttp2_data_provider, nghttp2_data_source_read_callback, nghttp2_nv, nghttp2_option, nghttp2_session,
     nghttp2_session_callbacks)
@@ -78,6 +79,7 @@ cdef class Http2Session(ResponseSink):
     cdef list flushes                      # sessions with something to send append themselves, once
     cdef object connection                 # the protocol's: given back through `flushes`, asked for `peer_name()`
     cdef Stream *streams
+    cdef Stream *due                       # those to be settled before anything is sent
     cdef int32_t n_streams
     cdef int32_t early_replies             # replies whose request has not ended
     cdef int32_t empty_frames              # DATA frames without data, in a row
@@ -108,6 +110,7 @@ cdef class Http2Session(ResponseSink):
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept
     # A reply's segments, whose references go over, behind those that are queued. False: no memory.
     cdef bint queue(self, Stream *stream, const Segment *segments, int count) noexcept
+    cdef void count_outbound(self, Stream *stream, uint64_t size_bytes) noexcept
     cdef bint queue_message(self, Stream *stream, bytes message) noexcept
     # All of the reply is queued. With a status of OK, and then with another one.
     cdef void submit_reply(self, Stream *stream) noexcept
@@ -127,11 +130,20 @@ cdef class Http2Session(ResponseSink):
     # DATA and END_STREAM of a stream of messages.
     cdef void stream_data(self, Stream *stream, const uint8_t *data, uint64_t size_bytes) noexcept
     cdef void half_close(self, Stream *stream) noexcept
+    # ModelStreamInfer: its header block has come; a message of it, `wire_bytes` of them counted as buffered.
+    cdef void open_infer(self, Stream *stream) noexcept
+    cdef void put_infer(self, Stream *stream, Block *body, uint64_t start, uint64_t size_bytes,
+                        uint64_t wire_bytes) noexcept
+    # To be settled before anything is sent: it has replies to queue, or room for messages, or has ended.
+    cdef void set_due(self, Stream *stream) noexcept
+    cdef void settle(self) noexcept
+    cdef void end_idle(self) noexcept
     cdef void start_cold(self, Stream *stream) noexcept
     cdef void open_cold(self, Stream *stream, bytes path) noexcept
     cdef void arm_cold(self, Stream *stream, int64_t deadline_ns) noexcept
     cdef int check_path(self, Stream *stream) noexcept
-    cdef void release_buffered(self, Stream *stream) noexcept
+    # The call has ended with `code`: what it holds of the request goes, and what the pipeline has of it is cancelled.
+    cdef void let_go(self, Stream *stream, int code) noexcept
     cdef void handed_out(self, Stream *stream, uint64_t size_bytes) noexcept
     cdef void count_refused(self, const Stream *stream) noexcept
     cdef void buffer(self, Stream *stream, uint64_t size_bytes) noexcept

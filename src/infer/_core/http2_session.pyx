@@ -17,19 +17,20 @@ from infer._core.cold_call cimport ColdCall, ColdStream
 from infer._core.debug cimport LIVE_SESSION, count_live
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
 from infer._core.grpc_stream cimport (
-    CALL_COLD, CALL_COLD_STREAM, CALL_INFER, EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, EVENT_TALK,
+    CALL_COLD, CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, EVENT_TALK,
     SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT, SEEN_TOO_LONG, STREAM_MESSAGE, STREAM_TALKING, add_segments, advance,
     check_headers, check_message, set_end, stream_free, take_body)
 from infer._core.reply_fields cimport Refusal, build_refusal, build_trailers, join_pairs, ok_trailer, reply_head
 from infer._core.request cimport Request, Segment
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
-    STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE, STATUS_UNIMPLEMENTED)
+    STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE, STATUS_UNIMPLEMENTED)
 from infer._core.tensor cimport say, say_name
 
 cdef enum:
     ERR_TOO_MANY_CONTINUATIONS = -905    # declared since 1.61; distributions' patched older ones return it too
 
+STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 DRAIN_PING[:] = [0x69, 0x6e, 0x66, 0x65, 0x72, 0x2d, 0x67, 0x6f]
 output = FlushBuffer()
 
@@ -104,7 +105,10 @@ cdef class Http2Session(ResponseSink):
     cdef void open_cold(self, Stream *stream, bytes path) noexcept:
         cdef str name = path.decode("ascii", "replace")
         cdef ColdCall call
-        if name in self.streaming:
+        if name == STREAM_PATH:
+            call = ColdCall.__new__(ColdCall)
+            stream.kind = CALL_INFER_STREAM
+        elif name in self.streaming:
             call = ColdStream.__new__(ColdStream)
             stream.kind = CALL_COLD_STREAM
         else:
@@ -132,7 +136,8 @@ cdef class Http2Session(ResponseSink):
         if code != STATUS_OK:
             self.refuse(stream, http_status, code)
             return
-        talks = stream.kind == CALL_COLD_STREAM and self.streaming[(<ColdCall> stream.cold).path]
+        talks = stream.kind == CALL_INFER_STREAM or (
+            stream.kind == CALL_COLD_STREAM and self.streaming[(<ColdCall> stream.cold).path])
         advance(stream, EVENT_TALK if talks else EVENT_HEADERS_END)
         if stream.seen & SEEN_TIMEOUT and stream.timeout_ns <= INT64_MAX // 2:
             deadline_ns = stream.received_ns + stream.timeout_ns
@@ -147,7 +152,9 @@ cdef class Http2Session(ResponseSink):
                 self.refuse(stream, 200, STATUS_DEADLINE_EXCEEDED)
                 return
             self.arm_cold(stream, deadline_ns)
-        if stream.state == STREAM_TALKING:
+        if stream.state == STREAM_TALKING and stream.kind == CALL_INFER_STREAM:
+            self.open_infer(stream)
+        elif stream.state == STREAM_TALKING:
             self.start_cold(stream)
         if end_stream:
             self.message_end(stream)
@@ -167,7 +174,7 @@ cdef class Http2Session(ResponseSink):
             say(&error, "the request has no :path")
             return STATUS_UNIMPLEMENTED
         call = <ColdCall> stream.cold
-        if call.path in self.handlers:
+        if stream.kind == CALL_INFER_STREAM or call.path in self.handlers:
             return STATUS_OK
         path = call.path.encode()
         say(&error, "unknown method ")
@@ -201,11 +208,15 @@ cdef class Http2Session(ResponseSink):
     cdef void put_message(self, Stream *stream) noexcept:
         cdef uint64_t start = stream.lead + PREFIX_BYTES
         cdef uint64_t size_bytes = stream.message_bytes - start
+        cdef uint64_t wire_bytes = stream.message_bytes - stream.lead
         cdef Block *body = take_body(stream)
         if stream.kind == CALL_INFER:
             self.sink.submit(stream.request, body, start, size_bytes)
             return
         stream.pending += 1
+        if stream.kind == CALL_INFER_STREAM:
+            self.put_infer(stream, body, start, size_bytes, wire_bytes)
+            return
         (<ColdCall> stream.cold).put(
             PyBytes_FromStringAndSize(<const char *> block_data(body) + start, <Py_ssize_t> size_bytes))
         block_unref(body)
@@ -223,6 +234,26 @@ cdef class Http2Session(ResponseSink):
 
     cdef void half_close(self, Stream *stream) noexcept:
         pass
+
+    cdef void open_infer(self, Stream *stream) noexcept:
+        pass
+
+    cdef void put_infer(self, Stream *stream, Block *body, uint64_t start, uint64_t size_bytes,
+                        uint64_t wire_bytes) noexcept:
+        pass
+
+    cdef void settle(self) noexcept:
+        pass
+
+    cdef void end_idle(self) noexcept:
+        pass
+
+    cdef void set_due(self, Stream *stream) noexcept:
+        if not stream.due:
+            stream.due = 1
+            stream.next_due = self.due
+            self.due = stream
+            self.want_flush()
 
     cdef void count_refused(self, const Stream *stream) noexcept:
         """Which bound a message that was just refused for its size had reached."""
@@ -253,7 +284,11 @@ cdef class Http2Session(ResponseSink):
         self.stats.buffered_bytes -= size_bytes
         stream.buffered_bytes -= size_bytes
 
-    cdef void release_buffered(self, Stream *stream) noexcept:
+    cdef void let_go(self, Stream *stream, int code) noexcept:
+        cdef Request *request = stream.request
+        if request != NULL:
+            stream.request = NULL
+            self.sink.cancel(request, code)
         self.release(stream, stream.buffered_bytes)
         block_unref(stream.held)
         stream.held = NULL
@@ -265,6 +300,8 @@ cdef class Http2Session(ResponseSink):
         self.handed_bytes += size_bytes
         if stream.kind == CALL_COLD_STREAM and stream.outbound_bytes < <uint64_t> self.limits.stream_outbound_bytes:
             (<ColdStream> stream.cold).wake_writer()
+        elif stream.kind == CALL_INFER_STREAM and stream.held != NULL:
+            self.set_due(stream)
 
     # Replies.
 
@@ -277,7 +314,7 @@ cdef class Http2Session(ResponseSink):
                 block_unref(reply.segments[i].block)
             return
         self.set_early(stream, not stream.ended)
-        self.release_buffered(stream)
+        self.let_go(stream, reply.code)
         if reply.code != STATUS_OK:
             self.submit_end(stream, 200, reply.code, reply.message, reply.message_bytes, reply.pushback_ms)
         elif self.queue(stream, reply.segments, reply.n_segments):
@@ -293,7 +330,7 @@ cdef class Http2Session(ResponseSink):
             return
         call.disarm()
         self.set_early(stream, not stream.ended)
-        self.release_buffered(stream)
+        self.let_go(stream, code)
         if code != STATUS_OK:
             self.submit_end(stream, 200, code, message, <uint32_t> len(message), -1)
         elif stream.kind == CALL_COLD and not self.queue_message(stream, message):
@@ -323,10 +360,13 @@ cdef class Http2Session(ResponseSink):
             size_bytes += segments[i].size_bytes
         if not add_segments(stream, segments, count):
             return False
+        self.count_outbound(stream, size_bytes)
+        return True
+
+    cdef inline void count_outbound(self, Stream *stream, uint64_t size_bytes) noexcept:
         stream.outbound_bytes += size_bytes
         self.outbound_bytes += size_bytes
         self.stats.outbound_bytes += size_bytes
-        return True
 
     cdef void submit_reply(self, Stream *stream) noexcept:
         stream.last = 1
@@ -379,14 +419,10 @@ cdef class Http2Session(ResponseSink):
 
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept:
         """Ends a call that the transport itself turns down, with the text in `error`."""
-        cdef Request *request = stream.request
         if not advance(stream, EVENT_REPLY):
             return
         self.set_early(stream, not stream.ended)
-        if request != NULL:
-            stream.request = NULL
-            self.sink.cancel(request, code)
-        self.release_buffered(stream)
+        self.let_go(stream, code)
         self.submit_end(stream, http_status, code, error.text, error.size_bytes, -1)
         if stream.cold != NULL:
             (<ColdCall> stream.cold).stop()
@@ -396,7 +432,7 @@ cdef class Http2Session(ResponseSink):
         """A status that is not OK: one HEADERS frame with END_STREAM (Trailers-Only), unless the reply has a head."""
         cdef Refusal refusal
         cdef ColdCall call = <ColdCall> stream.cold if stream.cold != NULL else None
-        if stream.headed or call is not None and call.head is not None:
+        if stream.headed or stream.n_segments > 0 or call is not None and call.head is not None:
             # Without memory for its text, the status goes without.
             set_end(stream, code, message, message_bytes)
             self.submit_reply(stream)
@@ -410,7 +446,7 @@ cdef class Http2Session(ResponseSink):
 
     cdef void drop(self, Stream *stream) noexcept:
         """nghttp2 has closed the stream, or the connection is gone."""
-        cdef Request *request = stream.request
+        cdef Stream **link = &self.due
         cdef ColdCall call
         if stream.prev != NULL:
             stream.prev.next = stream.next
@@ -422,10 +458,11 @@ cdef class Http2Session(ResponseSink):
         self.stats.streams -= 1
         self.set_early(stream, False)
         advance(stream, EVENT_CLOSE)
-        if request != NULL:
-            stream.request = NULL
-            self.sink.cancel(request)
-        self.release_buffered(stream)
+        self.let_go(stream, STATUS_CANCELLED)
+        if stream.due:
+            while link[0] != stream:
+                link = &link[0].next_due
+            link[0] = stream.next_due
         self.outbound_bytes -= stream.outbound_bytes
         self.stats.outbound_bytes -= stream.outbound_bytes
         if stream.cold != NULL:
@@ -450,7 +487,8 @@ cdef class Http2Session(ResponseSink):
             self.want_flush()
 
     cdef bint wants_output(self) noexcept:
-        return not self.closed and (self.starved or nghttp2_session_want_write(self.session) != 0)
+        return not self.closed and (
+            self.starved or self.due != NULL or nghttp2_session_want_write(self.session) != 0)
 
     cdef list take_output(self, uint64_t limit_bytes, bint *more):
         cdef const uint8_t *frame
@@ -460,11 +498,15 @@ cdef class Http2Session(ResponseSink):
             return None
         output.begin(limit_bytes)
         while not output.is_full():
+            if self.due != NULL:
+                self.settle()
             size_bytes = nghttp2_session_mem_send(self.session, &frame)
             if size_bytes < 0:
                 raise MemoryError(f"nghttp2: {nghttp2_strerror(<int> size_bytes).decode()}")
             if size_bytes == 0:
-                break
+                if self.due == NULL:
+                    break
+                continue
             output.put(frame, <uint64_t> size_bytes)
         if self.starved:
             raise MemoryError("nghttp2: no memory for what was to be sent")
@@ -493,6 +535,7 @@ cdef class Http2Session(ResponseSink):
         if self.last_goaway:
             return
         self.last_goaway = True
+        self.end_idle()
         self.heed(nghttp2_submit_goaway(
             self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR,
             NULL, 0))

@@ -3,17 +3,45 @@
 Sources: gRPC `doc/PROTOCOL-HTTP2.md`; RFC 9113, 5.2 (flow control).
 """
 
-from infer._core.block cimport block_data, block_unref
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy
+
+from infer._core.block cimport Block, block_data, block_unref
 from infer._core.capi.nghttp2 cimport nghttp2_session_consume_stream
-from infer._core.cold_call cimport ColdStream
+from infer._core.clock cimport now_ns
+from infer._core.cold_call cimport ColdCall, ColdStream
 from infer._core.grpc_message cimport PREFIX_BYTES
 from infer._core.grpc_stream cimport (
-    EVENT_MESSAGE_END, EVENT_PART, STREAM_CALLED, STREAM_TALKING, advance, check_message, hold, is_whole, take_data)
+    CALL_INFER_STREAM, EVENT_MESSAGE_END, EVENT_PART, EVENT_REPLY, STREAM_CALLED, STREAM_TALKING, add_segments, advance,
+    check_message, hold, is_whole, take_data)
 from infer._core.http2_session cimport error
-from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED
+from infer._core.infer_stream cimport (
+    InferStream, claim_slot, infer_stream_free, infer_stream_new, keep_reply, oldest_answered, pass_slot)
+from infer._core.request cimport Request, Segment
+from infer._core.status cimport (
+    STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE)
 from infer._core.tensor cimport say
 
 from infer import errors
+
+
+cdef class SlotSink(ResponseSink):
+    cdef void finish(self, void *call, Reply *reply) noexcept:
+        cdef Slot *slot = <Slot *> call
+        (<StreamingSession> slot.owner.session).slot_finished(slot, reply)
+
+
+cdef SlotSink slot_sink = SlotSink()
+
+
+cdef void say_end(Slot *slot) noexcept:
+    """The text of a request that ends its stream, for `error`."""
+    cdef Segment *text = &slot.segments[0]
+    if slot.n_segments == 0:
+        say(&error, "no memory for the reply")
+        return
+    memcpy(error.text, text.data, text.size_bytes)
+    error.size_bytes = <uint32_t> text.size_bytes
 
 
 cdef class StreamingSession(Http2Session):
@@ -22,11 +50,16 @@ cdef class StreamingSession(Http2Session):
     # Input.
 
     cdef bint is_full(self, Stream *stream) noexcept:
+        if (stream.kind == CALL_INFER_STREAM
+                and stream.outbound_bytes > <uint64_t> self.limits.stream_outbound_bytes):
+            return True
         # One message may always wait, however large: the next is looked at once the handler has taken it.
         if stream.pending == 0:
             return False
-        return (stream.pending >= self.limits.stream_messages
-                or stream.buffered_bytes > <uint64_t> self.limits.stream_window_bytes or self.is_over_limit())
+        if stream.pending >= self.limits.stream_messages or self.is_over_limit():
+            return True
+        return stream.kind != CALL_INFER_STREAM and (
+            stream.buffered_bytes > <uint64_t> self.limits.stream_window_bytes)
 
     cdef void stream_data(self, Stream *stream, const uint8_t *data, uint64_t size_bytes) noexcept:
         cdef int code = STATUS_OK
@@ -108,8 +141,139 @@ cdef class StreamingSession(Http2Session):
             return
         if not advance(stream, EVENT_MESSAGE_END):
             return
+        if stream.kind == CALL_INFER_STREAM:
+            self.set_due(stream)
+            return
         (<ColdStream> stream.cold).ended = True
         (<ColdStream> stream.cold).wake_reader()
+
+    # ModelStreamInfer.
+
+    cdef void open_infer(self, Stream *stream) noexcept:
+        cdef ColdCall call = <ColdCall> stream.cold
+        cdef InferStream *talk = infer_stream_new(stream, <void *> self, self.limits.stream_messages)
+        if talk == NULL:
+            error.size_bytes = 0
+            say(&error, "the server's memory for requests is used up; retry later or send to another replica")
+            self.refuse(stream, 200, STATUS_RESOURCE_EXHAUSTED)
+            return
+        talk.real_status = (b"triton_grpc_error", b"true") in call.fields
+        stream.talk = talk
+
+    cdef void put_infer(self, Stream *stream, Block *body, uint64_t start, uint64_t size_bytes,
+                        uint64_t wire_bytes) noexcept:
+        cdef Slot *slot = claim_slot(<InferStream *> stream.talk)
+        cdef int64_t received_ns = self.now if self.feeding else now_ns()
+        slot.request_bytes = wire_bytes
+        self.put_since = True
+        # May answer at once, as may `submit`: the reply is in the slot then.
+        slot.request = self.sink.open(slot_sink, slot, received_ns, (<ColdCall> stream.cold).deadline_ns)
+        if slot.request == NULL:
+            block_unref(body)
+            return
+        self.sink.submit(slot.request, body, start, size_bytes)
+
+    cdef void slot_finished(self, Slot *slot, Reply *reply) noexcept:
+        cdef Stream *stream = slot.owner.stream
+        cdef int64_t deadline_ns = (<ColdCall> stream.cold).deadline_ns
+        slot.request = NULL
+        self.release(stream, slot.request_bytes)
+        # The deadline is the stream's, not the one message's.
+        if reply.code == STATUS_DEADLINE_EXCEEDED and 0 < deadline_ns <= now_ns():
+            slot.owner.late = 1
+        keep_reply(slot, reply)
+        self.count_outbound(stream, slot.reply_bytes)
+        self.set_due(stream)
+
+    cdef void settle(self) noexcept:
+        cdef Stream *stream
+        while self.due != NULL:
+            stream = self.due
+            self.due = stream.next_due
+            stream.due = 0
+            if stream.talk != NULL:
+                self.settle_stream(stream)
+        if self.put_since:
+            self.put_since = False
+            self.sink.kick()
+
+    cdef void settle_stream(self, Stream *stream) noexcept:
+        error.size_bytes = 0
+        if (<InferStream *> stream.talk).late:
+            say(&error, "the deadline passed before the stream ended")
+            self.refuse(stream, 200, STATUS_DEADLINE_EXCEEDED)
+            return
+        if not self.pass_replies(stream):
+            return
+        self.pump(stream)
+        if stream.pending > 0:
+            return
+        if stream.state == STREAM_CALLED:
+            advance(stream, EVENT_REPLY)
+            self.let_go(stream, STATUS_OK)
+            (<ColdCall> stream.cold).disarm()
+            self.submit_reply(stream)
+        elif stream.state == STREAM_TALKING and self.last_goaway:
+            error.size_bytes = 0
+            say(&error, "the server is stopping; send the rest to another replica")
+            self.refuse(stream, 200, STATUS_UNAVAILABLE)
+
+    cdef bint pass_replies(self, Stream *stream) noexcept:
+        cdef InferStream *talk = <InferStream *> stream.talk
+        cdef Slot *slot = oldest_answered(talk)
+        if slot == NULL:
+            return True
+        while slot != NULL:
+            if slot.code != STATUS_OK:
+                say_end(slot)
+                self.refuse(stream, 200, slot.code)
+                return False
+            if not add_segments(stream, slot.segments, slot.n_segments):
+                self.uncount_outbound(stream, slot.reply_bytes)
+                pass_slot(talk)
+                say(&error, "no memory for the reply")
+                self.refuse(stream, 200, STATUS_RESOURCE_EXHAUSTED)
+                return False
+            pass_slot(talk)
+            stream.pending -= 1
+            slot = oldest_answered(talk)
+        advance(stream, EVENT_PART)
+        if stream.headed:
+            self.resume(stream)
+        else:
+            self.submit_head(stream)
+        return True
+
+    cdef inline void uncount_outbound(self, Stream *stream, uint64_t size_bytes) noexcept:
+        stream.outbound_bytes -= size_bytes
+        self.outbound_bytes -= size_bytes
+        self.stats.outbound_bytes -= size_bytes
+
+    cdef void let_go(self, Stream *stream, int code) noexcept:
+        cdef InferStream *talk = <InferStream *> stream.talk
+        cdef Slot *slot
+        cdef Request *request
+        cdef uint64_t i
+        Http2Session.let_go(self, stream, code)
+        if talk == NULL:
+            return
+        for i in range(talk.first, talk.last):
+            slot = &talk.slots[i % talk.room]
+            if slot.request != NULL:
+                request = slot.request
+                slot.request = NULL
+                self.sink.cancel(request, code)
+        stream.talk = NULL
+        stream.pending = 0
+        self.uncount_outbound(stream, infer_stream_free(talk))
+
+    cdef void end_idle(self) noexcept:
+        """No stream follows: one of ModelStreamInfer ends once its replies are out."""
+        cdef Stream *stream = self.streams
+        while stream != NULL:
+            if stream.talk != NULL:
+                self.set_due(stream)
+            stream = stream.next
 
     # Handlers.
 

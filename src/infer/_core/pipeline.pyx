@@ -28,7 +28,7 @@ from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
     STATUS_UNAVAILABLE)
 from infer._core.tensor cimport (
-    OutputSlice, bind_inputs, decode_contents, decode_request, encode_raw_tag, encode_response_head,
+    MAX_ID_BYTES, OutputSlice, bind_inputs, decode_contents, decode_request, encode_raw_tag, encode_response_head,
     message_free, message_init, raw_tag_bytes, response_head_bytes, say)
 from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, TensorView, mask_has
 from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
@@ -234,6 +234,11 @@ cdef class Pipeline(RequestSink):
         request.body = body
         self.error.size_bytes = 0
         code = decode_request(block_data(body) + start, size_bytes, &self.message, &self.error)
+        # An error says whose it is as well; an id that is too long for a reply is the error itself.
+        if span_left(&self.message.id) <= MAX_ID_BYTES:
+            request.id_offset = offset_of(self.message.id.at)
+            request.id_bytes = <uint32_t> span_left(&self.message.id)
+        request.final_asked = self.message.final_asked != 0
         if code != STATUS_OK:
             self.answer(request, code, -1)
             return
@@ -283,8 +288,6 @@ cdef class Pipeline(RequestSink):
             return code
         request.rows = binding.rows
         request.outputs = binding.outputs
-        request.id_offset = offset_of(self.message.id.at)
-        request.id_bytes = <uint32_t> span_left(&self.message.id)
         if entry.c.signature.batched:
             request.shape_hash = mix(binding.shape_hash ^ mix(
                 binding.outputs.bits[0] ^ binding.outputs.bits[1] ^ binding.outputs.bits[2] ^ binding.outputs.bits[3]))
@@ -369,6 +372,8 @@ cdef class Pipeline(RequestSink):
         reply.message = self.error.text
         reply.message_bytes = self.error.size_bytes
         reply.pushback_ms = pushback_ms
+        reply.id = <const uint8_t *> at(request.id_offset)
+        reply.id_bytes = request.id_bytes
         if request.sink != NULL:
             (<ResponseSink> request.sink).finish(request.call, &reply)
             request.sink = NULL
@@ -535,6 +540,9 @@ cdef class Pipeline(RequestSink):
         reply.n_segments = n
         reply.segments = self.segments
         reply.pushback_ms = -1
+        reply.id = identity.at
+        reply.id_bytes = request.id_bytes
+        reply.final = request.final_asked
         (<ResponseSink> request.sink).finish(request.call, &reply)
         request.sink = NULL
         self.retire(request)

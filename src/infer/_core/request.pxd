@@ -54,7 +54,8 @@ cdef struct Request:
     uint64_t id_offset           # of the request id, in the arena
     uint32_t id_bytes
     int32_t n_views
-    int32_t deferred             # 1: some views are FORM_TYPED, to be decoded by the executor
+    uint8_t deferred             # 1: some views are FORM_TYPED, to be decoded by the executor
+    uint8_t final_asked          # 1: the caller wants the reply marked as the last one
     TensorView *views            # inline_views, or an arena allocation when there are more
     TensorView inline_views[2]
 
@@ -72,6 +73,9 @@ cdef struct Reply:
     const char *message          # not OK: UTF-8
     uint32_t message_bytes
     int64_t pushback_ms          # -1: none; else grpc-retry-pushback-ms
+    const uint8_t *id            # the request's, as far as it was read
+    uint32_t id_bytes
+    uint8_t final                # OK only: the caller wants the reply marked as the last one
 
 cdef class ResponseSink:
     # Takes over the segments' references. Called once per opened Request that was not cancelled, on the loop thread.

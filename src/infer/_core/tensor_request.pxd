@@ -38,6 +38,7 @@ cdef struct InferMessage:
     int32_t raw_capacity
     int64_t priority             # parameter `priority`, 0: default
     int64_t timeout_us           # parameter `timeout`, 0: none
+    int32_t final_asked          # parameter `triton_enable_empty_final_response`
     int32_t sequence             # 1: sequence_id or another stateful parameter came
 
 cdef void message_init(InferMessage *message) noexcept nogil
