@@ -70,6 +70,15 @@ def talk(peer: Peer, requests: Sequence[bytes], *more: tuple[str, str]) -> Reply
     return peer.answer(stream)
 
 
+@pytest.fixture(autouse=True)
+def scratch(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the executor gathers in may have grown too large to be kept: it has one again after each test."""
+    yield
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server").fill_scratch(
+            message("inference.ModelInferRequest").FromString(identity_request()))
+
+
 @pytest.fixture
 def stream_infer(server: InProcess) -> Iterator[Any]:
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -104,7 +113,8 @@ def test_errors_travel_in_the_stream_with_the_id_of_their_request(server: InProc
     before = server.snapshot()["streams_total"]
     reply = talk(peer, [
         with_fields(identity_request(), id="a"), with_fields(identity_request(model="nope"), id="b"),
-        with_fields(identity_request(), id="c", raw_input_contents=[b"1"]), b"\xff", with_fields(identity_request(), id="d" * 2000),
+        with_fields(identity_request(), id="c", raw_input_contents=[b"1"]), b"\xff",
+        with_fields(identity_request(), id="d" * 2000),
         with_fields(identity_request([5, 6, 7, 8]), id="e")])
     assert reply.code == OK
     got = messages(reply.body)

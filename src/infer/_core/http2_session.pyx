@@ -17,14 +17,15 @@ from infer._core.cold_call cimport ColdCall, ColdStream
 from infer._core.debug cimport LIVE_SESSION, count_live
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
 from infer._core.grpc_stream cimport (
-    CALL_COLD, CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END, EVENT_REPLY, EVENT_TALK,
-    SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT, SEEN_TOO_LONG, STREAM_MESSAGE, STREAM_TALKING, add_segments, advance,
-    check_headers, check_message, set_end, stream_free, take_body)
+    CALL_COLD, CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END,
+    EVENT_REPLY, EVENT_TALK, SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT, SEEN_TOO_LONG, STREAM_MESSAGE, STREAM_TALKING,
+    add_segments, advance, check_headers, check_message, set_end, stream_free, take_body)
 from infer._core.reply_fields cimport Refusal, build_refusal, build_trailers, join_pairs, ok_trailer, reply_head
 from infer._core.request cimport Request, Segment
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
-    STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE, STATUS_UNIMPLEMENTED)
+    STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE,
+    STATUS_UNIMPLEMENTED)
 from infer._core.tensor cimport say, say_name
 
 cdef enum:
