@@ -83,6 +83,11 @@ def programs() -> Iterator[bytes]:
     yield two_way + talk + b"\0\7\2" + (talk + b"\0\x0b\x08") * 3 + talk + b"\0\6\1" + read + b"\2" + cold + (
         b"\0\x80\4text") + read + b"\3" + window + b"\0\0\2"
     yield call + b"\x18\0" + message + last + b"\0\3abc" + talk + b"\0\0" + talk + b"\0\3\2ab" + reset + last + b"\x08"
+    stream = call + b"\x30\0" + (message + last + b"\x80\3abc") * 3
+    yield stream + answer + b"\1\x24\1" + answer + b"\0\x08\2\4" + read + b"\3" + answer + b"\0\3\4full" + read
+    yield call + b"\x70\0\x16" + message + last + b"\x80\3abc" + message + last + b"\0\3abc" + (
+        answer + b"\0\3\4full" + read)
+    yield stream + settings + b"\0\0\4" + answer + b"\0\4\7" + end + b"\0" + expire + b"\xff\1" + reset + last + b"\x08"
     yield one + any_frame + b"\x09\4\0\4abcd" + text + b"\3abc" + control + b"\4\0" + control + b"\5\0"
 
 

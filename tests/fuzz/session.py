@@ -38,10 +38,12 @@ from tests.support.h2_peer import (
     prefixed,
 )
 
+STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 COLD, TALK, LISTING = "/cold/Method", "/talk/Both", "/talk/Replies"
 START_NS = 1_000_000_000_000
 DRAIN_PING = b"infer-go"
 FRAME_HEAD_BYTES = 9
+MESSAGES_PER_STREAM = 64
 BYTES_PER_STREAM = 16384             # what the Blocks of a stream and its Request take where little has come
 FEEDS = (1 << 20, 1, 7, 100)
 LIMITS: tuple[dict[str, int], ...] = (
@@ -57,13 +59,14 @@ FIELDS: tuple[tuple[bytes, bytes], ...] = (
     (b"grpc-encoding", b"snappy"), (b"grpc-accept-encoding", b"identity,deflate,gzip"), (b"te", b"trailers"),
     (b"x-bin", b"AAEC"), (b"x-bin", b"A"), (b"x-bin", b"QQ==,Qg"), (b"x", b"1" * 200), (b"X-Upper", b"1"),
     (b"x", b"\0\r\n"), (b"connection", b"close"), (b"content-length", b"3"), (b":method", b"GET"),
-    (b":path", INFER_PATH.encode()), (b"content-type", b"text/html"), (b"user-agent", b"grpc-go/1.60"), (b"", b""),
+    (b":path", INFER_PATH.encode()), (b"content-type", b"text/html"), (b"user-agent", b"grpc-go/1.60"),
+    (b"triton_grpc_error", b"true"), (b"", b""),
 )
 HEAD: tuple[tuple[bytes, bytes], ...] = (
     (b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"localhost"), (b"te", b"trailers"),
     (b"content-type", b"application/grpc"),
 )
-PATHS = (INFER_PATH, COLD, TALK, LISTING, "/no/Such", "", TALK, TALK)
+PATHS = (INFER_PATH, COLD, TALK, LISTING, "/no/Such", "", STREAM_PATH, STREAM_PATH)
 METADATA: tuple[list[tuple[str, str | bytes]], ...] = (
     [], [("x", "1")], [("x-bin", b"\0\xff"), ("y", "a" * 100)], [("grpc-status-details-bin", b"abc")])
 SIZES = (0, 1, 5, 100, 4095, 4096, 16384, 20000, 70000)
@@ -97,7 +100,7 @@ class Program:
         self.raw = bool(choice & 1)
         self.feed_bytes = FEEDS[choice >> 1 & 3]
         self.limits = LIMITS[choice >> 3 & 3]
-        handlers = dict.fromkeys((COLD, TALK, LISTING), "handler")
+        handlers = dict.fromkeys((COLD, TALK, LISTING, STREAM_PATH), "handler")
         self.driver = SessionDriver(handlers, streaming={TALK: True, LISTING: False}, **self.limits)
         self.driver.refuse_spawn = choice >> 6 == 3
         if choice >> 5 & 1:
@@ -200,11 +203,13 @@ class Program:
         shape = self.source.byte()
         if shape & 3 == 3:
             self.driver.sink.answer(number, CODES[shape % len(CODES)], self.source.text(), (),
-                                    -1 if shape & 4 else shape)
+                                    -1 if shape & 4 else shape, bytes(shape >> 5), bool(shape & 16))
             return
-        segments = tuple(bytes(self.source.one_of(SIZES)) for _ in range(shape >> 2 & 7))
+        sizes = [self.source.one_of(SIZES) for _ in range(shape >> 2 & 7)] or [0]
+        # The first begins with the prefix, as the pipeline's does.
+        segments = (prefixed(bytes(sizes[0]), announced=sum(sizes)), *map(bytes, sizes[1:]))
         self.replied += sum(map(len, segments))
-        self.driver.sink.answer(number, segments=segments)
+        self.driver.sink.answer(number, segments=segments, id=bytes(shape >> 5), final=bool(shape & 32))
 
     def answer_cold(self) -> None:
         waiting = self.driver.cold
@@ -289,7 +294,7 @@ class Program:
         assert 0 <= driver.buffered_bytes <= self.fed
         assert driver.outbound_bytes >= 0
         assert 0 <= driver.early_replies <= driver.streams
-        assert len(driver.sink.live) <= driver.streams
+        assert len(driver.sink.live) <= MESSAGES_PER_STREAM * driver.streams
 
     def finish(self) -> None:
         driver = self.driver

@@ -33,6 +33,7 @@ from tests.support.h2_peer import (
 pytestmark = in_debug_builds
 
 OK, RESOURCE_EXHAUSTED = 0, 8
+STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 COLD, TALK = "/cold/Method", "/talk/Both"
 
 
@@ -186,6 +187,21 @@ def talk(connection: Connection) -> None:
     connection.ends(stream, 14)
 
 
+def infer_stream(connection: Connection) -> None:
+    """More requests than may be under way, answered one after the other; one fails in its message."""
+    stream = connection.open(None, path=STREAM_PATH)
+    for size in (3, 3000, 5, 5):
+        connection.peer.body(stream, prefixed(bytes(size)), end=False)
+    connection.answer(bytes(10), bytes(5000), bytes(100))
+    connection.answer(code=14)
+    connection.peer.body(stream, ANSWER)
+    # Each reply that goes out lets one more request in.
+    for _ in range(5):
+        connection.peer._buffer += connection.recv(0)
+        connection.answer(ANSWER)
+    connection.ends(stream, OK)
+
+
 def errors(connection: Connection) -> None:
     stream = connection.open(prefixed(b"abc"))
     connection.answer(code=14)
@@ -253,8 +269,8 @@ def served(connection: Connection) -> None:
 
 @both_ways
 @pytest.mark.parametrize("scenario", [
-    two_calls, large_message, many_segments, refusals, cold_call, talk, errors, answered_early, cancelled, drained,
-    stopped, flooded, narrow])
+    two_calls, large_message, many_segments, refusals, cold_call, talk, infer_stream, errors, answered_early, cancelled,
+    drained, stopped, flooded, narrow])
 def test_a_connection(scenario: Callable[[Connection], None], and_on: bool):
     ends_it = scenario in (drained, stopped, flooded)
 
