@@ -8,7 +8,7 @@ cdef enum:
     NO_GRPC_STATUS = -1      # the stream ended without trailers
     MESSAGE_PREFIX_BYTES = 5
     DETAIL_BYTES = 160       # of grpc-message; the rest is cut
-    SEND_ROOM_BYTES = 65536  # least capacity of the buffer given to session_send: one frame always fits
+    SEND_ROOM_BYTES = 65536  # least capacity of the buffer given to session_send: a frame that is not lent fits
     MAX_HEADERS = 8
 
 # One unary call, or one bidirectional stream of messages: it is then reported once for each message, as if that were a
@@ -37,6 +37,18 @@ cdef struct ClientCall:
     Messages messages          # of a stream
     ClientCall *next_free
 
+# Bytes to send: data[start:lent_at], then what is lent of a request, then data[lent_at:end].
+cdef struct Output:
+    uint8_t *data
+    size_t start
+    size_t lent_at
+    size_t end
+    const uint8_t *lent
+    size_t lent_bytes
+
+cdef inline size_t output_bytes(const Output *output) noexcept nogil:
+    return output.end - output.start + output.lent_bytes
+
 ctypedef void (*reply_callback)(void *owner, ClientCall *call) noexcept nogil
 
 cdef struct ClientSession:
@@ -55,6 +67,7 @@ cdef struct ClientSession:
     uint32_t under_way         # messages, of all streams
     uint32_t cursor            # where the search for a stream with room begins
     int64_t *scheduled_ns      # the rings of all streams, owned
+    Output *output             # of the session_send under way
     int error                  # of nghttp2; the connection is to be closed
     bint goaway
     uint32_t goaway_code
@@ -76,8 +89,8 @@ cdef ClientCall *session_start(
 cdef void session_end_streams(ClientSession *session) noexcept nogil
 # 0, or the negative nghttp2 error that is also left in session.error.
 cdef int session_feed(ClientSession *session, const uint8_t *data, size_t size) noexcept nogil
-# Bytes written to `out`; 0 = nothing to send, or session.error.
-cdef size_t session_send(ClientSession *session, uint8_t *out, size_t capacity) noexcept nogil
+# Fills an output whose data has room for `capacity` bytes. Nothing in it: nothing to send, or session.error.
+cdef void session_send(ClientSession *session, Output *output, size_t capacity) noexcept nogil
 # Ends every call under way: on_reply with what had come. For a connection that was lost; nothing can be started after.
 cdef void session_abandon(ClientSession *session) noexcept nogil
 # Why the session ended or is ending; static text.

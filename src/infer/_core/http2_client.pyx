@@ -25,8 +25,12 @@ from infer._core.client_messages cimport (
     Messages, awaits_reply, has_room, put_message, read_message, take_scheduled, write_messages)
 
 cdef enum:
-    STREAM_WINDOW_BYTES = 1048576
-    CONNECTION_WINDOW_BYTES = 16777216
+    # Windows and frames as gRPC's own clients have them.
+    STREAM_WINDOW_BYTES = 4194304
+    CONNECTION_WINDOW_BYTES = 67108864
+    FRAME_BYTES = 1048576
+    SMALL_FRAME_BYTES = 16384  # a request up to this is copied, and no frame that is copied has more
+    FRAME_HEAD_BYTES = 9
     SEND_CHUNK_BYTES = 262144
     ERROR_MESSAGE_TAG = 10     # field 1 of ModelStreamInferResponse; a good reply begins with field 2
 
@@ -239,11 +243,41 @@ cdef ssize_t read_request(
             return NGHTTP2_ERR_DEFERRED
         return <ssize_t>size
     size = min(capacity, call.request_bytes - call.sent_bytes)
+    if size == call.request_bytes - call.sent_bytes:
+        flags[0] |= NGHTTP2_DATA_FLAG_EOF
+    if call.request_bytes > SMALL_FRAME_BYTES:
+        flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
+        return <ssize_t>size
     memcpy(out, call.request + call.sent_bytes, size)
     call.sent_bytes += size
-    if call.sent_bytes == call.request_bytes:
-        flags[0] |= NGHTTP2_DATA_FLAG_EOF
     return <ssize_t>size
+
+
+cdef int lend_request(
+        nghttp2_session *h2, nghttp2_frame *frame, const uint8_t *head, size_t size, nghttp2_data_source *source,
+        void *context) noexcept nogil:
+    """Part of a large request goes out from where it is; one part for each output."""
+    cdef ClientSession *session = <ClientSession *>context
+    cdef ClientCall *call = <ClientCall *>source.ptr
+    cdef Output *output = session.output
+    if output.lent_bytes > 0:
+        return NGHTTP2_ERR_WOULDBLOCK
+    memcpy(output.data + output.end, head, FRAME_HEAD_BYTES)
+    output.end += FRAME_HEAD_BYTES
+    output.lent_at = output.end
+    output.lent = call.request + call.sent_bytes
+    output.lent_bytes = size
+    call.sent_bytes += size
+    return 0
+
+
+cdef ssize_t frame_length(
+        nghttp2_session *h2, uint8_t frame_type, int32_t stream_id, int32_t session_window, int32_t stream_window,
+        uint32_t max_frame_bytes, void *context) noexcept nogil:
+    cdef ClientCall *call = peek_call(h2, stream_id)
+    if call == NULL or call.messages.capacity > 0 or call.request_bytes <= SMALL_FRAME_BYTES:
+        return SMALL_FRAME_BYTES
+    return min(min(session_window, stream_window), <int32_t>min(max_frame_bytes, <uint32_t>FRAME_BYTES))
 
 
 cdef void put_header(
@@ -272,7 +306,7 @@ cdef size_t write_timeout(char *out, size_t capacity, int64_t timeout_ns) noexce
 
 cdef int open_h2(ClientSession *session) noexcept nogil:
     cdef nghttp2_session_callbacks *callbacks = NULL
-    cdef nghttp2_settings_entry[2] settings
+    cdef nghttp2_settings_entry[3] settings
     cdef int code = nghttp2_session_callbacks_new(&callbacks)
     if code != 0:
         return code
@@ -281,6 +315,8 @@ cdef int open_h2(ClientSession *session) noexcept nogil:
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
+    nghttp2_session_callbacks_set_send_data_callback(callbacks, lend_request)
+    nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, frame_length)
     code = nghttp2_session_client_new(&session.h2, callbacks, session)
     nghttp2_session_callbacks_del(callbacks)
     if code != 0:
@@ -289,7 +325,9 @@ cdef int open_h2(ClientSession *session) noexcept nogil:
     settings[0].value = 0
     settings[1].settings_id = NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
     settings[1].value = STREAM_WINDOW_BYTES
-    code = nghttp2_submit_settings(session.h2, NGHTTP2_FLAG_NONE, settings, 2)
+    settings[2].settings_id = NGHTTP2_SETTINGS_MAX_FRAME_SIZE
+    settings[2].value = FRAME_BYTES
+    code = nghttp2_submit_settings(session.h2, NGHTTP2_FLAG_NONE, settings, 3)
     if code == 0:
         code = nghttp2_session_set_local_window_size(session.h2, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW_BYTES)
     return code
@@ -444,20 +482,23 @@ cdef int session_feed(ClientSession *session, const uint8_t *data, size_t size) 
     return session.error
 
 
-cdef size_t session_send(ClientSession *session, uint8_t *out, size_t capacity) noexcept nogil:
+cdef void session_send(ClientSession *session, Output *output, size_t capacity) noexcept nogil:
     cdef const uint8_t *chunk = NULL
-    cdef size_t used = 0
     cdef ssize_t size
+    output.start = output.lent_at = output.end = output.lent_bytes = 0
+    session.output = output
     # nghttp2 hands out one frame at a time and must not be asked for one that would not fit.
-    while session.error == 0 and capacity - used >= SEND_ROOM_BYTES:
+    while session.error == 0 and output.lent_bytes == 0 and capacity - output.end >= SEND_ROOM_BYTES:
         size = nghttp2_session_mem_send(session.h2, &chunk)
         if size < 0:
             session.error = <int>size
         if size <= 0:
             break
-        memcpy(out + used, chunk, <size_t>size)
-        used += <size_t>size
-    return used
+        memcpy(output.data + output.end, chunk, <size_t>size)
+        output.end += <size_t>size
+    if output.lent_bytes == 0:
+        output.lent_at = output.end
+    session.output = NULL
 
 
 cdef void session_abandon(ClientSession *session) noexcept nogil:
@@ -600,11 +641,14 @@ cdef class ClientConnection:
     def take_output(self):
         cdef bytearray out = bytearray()
         cdef bytearray chunk = bytearray(SEND_CHUNK_BYTES)
-        cdef uint8_t *room = chunk
-        cdef size_t size = session_send(&self.session, room, SEND_CHUNK_BYTES)
-        while size != 0:
-            out += chunk[:size]
-            size = session_send(&self.session, room, SEND_CHUNK_BYTES)
+        cdef Output output
+        output.data = chunk
+        session_send(&self.session, &output, SEND_CHUNK_BYTES)
+        while output_bytes(&output) != 0:
+            out += chunk[:output.lent_at]
+            out += output.lent[:output.lent_bytes]
+            out += chunk[output.lent_at:output.end]
+            session_send(&self.session, &output, SEND_CHUNK_BYTES)
         return bytes(out)
 
     def abandon(self):

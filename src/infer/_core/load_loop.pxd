@@ -1,7 +1,7 @@
 # The load generator's loop. See load_loop.pyx.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from infer._core.http2_client cimport ClientSession
+from infer._core.http2_client cimport ClientSession, Output
 from infer._core.load_stats cimport LoadStats
 
 cdef enum:
@@ -15,9 +15,7 @@ cdef struct Connection:
     bint waits_for_room         # EPOLLOUT is armed
     Connection *next_dirty
     Loop *loop
-    uint8_t *pending            # owned; bytes that the socket did not take
-    size_t pending_bytes
-    size_t pending_start
+    Output pending              # what the socket did not take; its data is owned
     ClientSession session
 
 cdef struct Loop:
@@ -29,7 +27,7 @@ cdef struct Loop:
     int epoll_fd
     int timer_fd
     uint8_t *in_buffer
-    uint8_t *out_buffer
+    Output out                  # its data is owned
     const uint8_t *framed       # lent by run()
     size_t framed_bytes
     uint64_t max_requests       # 0 = no bound

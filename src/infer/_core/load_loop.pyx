@@ -15,7 +15,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memmove, memset, strerror
+from libc.string cimport memcpy, memset, strerror
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, itimerspec, timespec
 from posix.unistd cimport close
 
@@ -59,6 +59,16 @@ cdef extern from "<sys/socket.h>" nogil:
 
     ssize_t recv(int, void *, size_t, int)
     ssize_t send(int, const void *, size_t, int)
+
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+
+    ssize_t sendmsg(int, const msghdr *, int)
 
 cdef int64_t now_ns() noexcept nogil:
     cdef timespec time
@@ -217,43 +227,74 @@ cdef void arm_room(Connection *connection, bint wanted) noexcept nogil:
     epoll_ctl(connection.loop.epoll_fd, EPOLL_CTL_MOD, connection.fd, &event)
 
 
-cdef bint keep_pending(Connection *connection, const uint8_t *data, size_t size) noexcept nogil:
-    if connection.pending == NULL:
-        connection.pending = <uint8_t *>malloc(IO_BYTES)
-        if connection.pending == NULL:
+cdef bint keep_pending(Connection *connection, const Output *output) noexcept nogil:
+    cdef Output *pending = &connection.pending
+    if output == pending:
+        return True
+    if pending.data == NULL:
+        pending.data = <uint8_t *>malloc(IO_BYTES)
+        if pending.data == NULL:
             lose_connection(connection, b"out of memory", b"for a write that the socket did not take")
             return False
-    memmove(connection.pending, data, size)
-    connection.pending_start = 0
-    connection.pending_bytes = size
+    memcpy(pending.data, output.data + output.start, output.end - output.start)
+    pending.start = 0
+    pending.lent_at = output.lent_at - output.start
+    pending.end = output.end - output.start
+    pending.lent = output.lent
+    pending.lent_bytes = output.lent_bytes
     return True
+
+
+cdef ssize_t send_output(int fd, const Output *output) noexcept nogil:
+    cdef iovec[3] parts
+    cdef msghdr message
+    parts[0].iov_base = output.data + output.start
+    parts[0].iov_len = output.lent_at - output.start
+    parts[1].iov_base = <void *>output.lent
+    parts[1].iov_len = output.lent_bytes
+    parts[2].iov_base = output.data + output.lent_at
+    parts[2].iov_len = output.end - output.lent_at
+    if output.lent_bytes == 0:
+        return send(fd, output.data + output.start, output.end - output.start, MSG_NOSIGNAL)
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = parts
+    message.msg_iovlen = 3
+    return sendmsg(fd, &message, MSG_NOSIGNAL)
+
+
+cdef void drop_sent(Output *output, size_t taken) noexcept nogil:
+    cdef size_t part = min(taken, output.lent_at - output.start)
+    output.start += part
+    taken -= part
+    part = min(taken, output.lent_bytes)
+    output.lent += part
+    output.lent_bytes -= part
+    output.start += taken - part
+    if output.lent_bytes == 0:
+        output.lent_at = output.end
 
 
 cdef void flush_connection(Connection *connection) noexcept nogil:
     """Send until the session has nothing more or the socket is full."""
     cdef Loop *loop = connection.loop
-    cdef uint8_t *data
-    cdef size_t size
+    cdef Output *output
     cdef ssize_t taken
     while connection.open:
-        if connection.pending_bytes > 0:
-            data = connection.pending + connection.pending_start
-            size = connection.pending_bytes
-        else:
-            data = loop.out_buffer
-            size = session_send(&connection.session, data, IO_BYTES)
-            if size == 0:
+        output = &connection.pending
+        if output_bytes(output) == 0:
+            output = &loop.out
+            session_send(&connection.session, output, IO_BYTES)
+            if output_bytes(output) == 0:
                 break
-        taken = send(connection.fd, data, size, MSG_NOSIGNAL)
+        taken = send_output(connection.fd, output)
         if taken < 0 and errno != EAGAIN and errno != EINTR:
             lose_connection(connection, b"send failed", strerror(errno))
             return
-        taken = max(taken, <ssize_t>0)
-        if <size_t>taken < size:
-            if keep_pending(connection, data + taken, size - <size_t>taken):
+        drop_sent(output, <size_t>max(taken, <ssize_t>0))
+        if output_bytes(output) > 0:
+            if keep_pending(connection, output):
                 arm_room(connection, True)
             return
-        connection.pending_bytes = 0
     if connection.open:
         arm_room(connection, False)
         if session_is_finished(&connection.session):
@@ -424,10 +465,10 @@ cdef bint loop_open(Loop *loop, uint32_t max_connections) noexcept nogil:
     loop.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     loop.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
     loop.in_buffer = <uint8_t *>malloc(IO_BYTES)
-    loop.out_buffer = <uint8_t *>malloc(IO_BYTES)
+    loop.out.data = <uint8_t *>malloc(IO_BYTES)
     loop.connections = <Connection *>calloc(max_connections, sizeof(Connection))
     # Edge-triggered: an expiry that nobody reads must not keep epoll awake.
-    return (loop.epoll_fd >= 0 and loop.timer_fd >= 0 and loop.in_buffer != NULL and loop.out_buffer != NULL
+    return (loop.epoll_fd >= 0 and loop.timer_fd >= 0 and loop.in_buffer != NULL and loop.out.data != NULL
             and loop.connections != NULL and watch(loop, loop.timer_fd, NULL, EPOLLIN | EPOLLET))
 
 
@@ -458,10 +499,10 @@ cdef void loop_close(Loop *loop) noexcept nogil:
     cdef uint32_t i
     for i in range(loop.n_connections):
         session_close(&loop.connections[i].session)
-        free(loop.connections[i].pending)
+        free(loop.connections[i].pending.data)
     free(loop.connections)
     free(loop.in_buffer)
-    free(loop.out_buffer)
+    free(loop.out.data)
     free(loop.first_reply)
     if loop.epoll_fd >= 0:
         close(loop.epoll_fd)

@@ -12,14 +12,17 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
         NGHTTP2_GOAWAY
         NGHTTP2_HEADERS
         NGHTTP2_DATA_FLAG_EOF
+        NGHTTP2_DATA_FLAG_NO_COPY
         NGHTTP2_NV_FLAG_NO_COPY_NAME
         NGHTTP2_NV_FLAG_NO_COPY_VALUE
         NGHTTP2_SETTINGS_ENABLE_PUSH
         NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
         NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
+        NGHTTP2_SETTINGS_MAX_FRAME_SIZE
         NGHTTP2_ERR_DEFERRED
         NGHTTP2_ERR_EOF
         NGHTTP2_ERR_NOMEM
+        NGHTTP2_ERR_WOULDBLOCK
 
     ctypedef enum nghttp2_settings_id:
         pass
@@ -78,6 +81,11 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
     ctypedef int (*nghttp2_on_stream_close_callback)(
         nghttp2_session *, int32_t, uint32_t, void *) noexcept nogil
 
+    ctypedef int (*nghttp2_send_data_callback)(
+        nghttp2_session *, nghttp2_frame *, const uint8_t *, size_t, nghttp2_data_source *, void *) noexcept nogil
+    ctypedef ssize_t (*nghttp2_data_source_read_length_callback)(
+        nghttp2_session *, uint8_t, int32_t, int32_t, int32_t, uint32_t, void *) noexcept nogil
+
     int nghttp2_session_callbacks_new(nghttp2_session_callbacks **)
     void nghttp2_session_callbacks_del(nghttp2_session_callbacks *)
     void nghttp2_session_callbacks_set_on_frame_recv_callback(
@@ -90,6 +98,11 @@ cdef extern from "<nghttp2/nghttp2.h>" nogil:
         nghttp2_session_callbacks *, nghttp2_on_data_chunk_recv_callback)
     void nghttp2_session_callbacks_set_on_stream_close_callback(
         nghttp2_session_callbacks *, nghttp2_on_stream_close_callback)
+
+    void nghttp2_session_callbacks_set_send_data_callback(
+        nghttp2_session_callbacks *, nghttp2_send_data_callback)
+    void nghttp2_session_callbacks_set_data_source_read_length_callback(
+        nghttp2_session_callbacks *, nghttp2_data_source_read_length_callback)
 
     int nghttp2_session_client_new(nghttp2_session **, const nghttp2_session_callbacks *, void *)
     void nghttp2_session_del(nghttp2_session *)
