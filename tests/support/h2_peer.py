@@ -20,6 +20,7 @@ from tests.support.scripted_peer import END_HEADERS, END_STREAM, frame
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+PADDED = 0x8
 ACK, PADDED = 0x1, 0x8
 MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 3, 4
 NO_ERROR, PROTOCOL_ERROR, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 6, 7, 8, 11
@@ -182,21 +183,25 @@ class Peer:
         self.windows.setdefault(stream, self.stream_window)
         return self.replies.setdefault(stream, Reply(stream))
 
-    def body(self, stream: int, data: bytes, end: bool = True) -> None:
-        """DATA frames as the windows allow."""
+    def body(self, stream: int, data: bytes, end: bool = True, *, frame_bytes: int = FRAME_BYTES,
+             padding: int | None = None) -> None:
+        """DATA frames as the windows allow, each with `padding` bytes and the one that says so where it is given."""
+        extra = 0 if padding is None else padding + 1
         view = memoryview(data)
         while True:
-            room = min(self.window, self.windows[stream], FRAME_BYTES)
-            part = view[:room]
+            room = min(self.window, self.windows[stream], frame_bytes) - extra
+            part = view[:max(room, 0)]
             if len(part) == 0 and len(view) > 0:
                 if self.replies[stream].ended:
                     return
                 self.read()
                 continue
             view = view[len(part):]
-            self.window -= len(part)
-            self.windows[stream] -= len(part)
-            self.send(frame(DATA, END_STREAM if end and len(view) == 0 else 0, stream, bytes(part)))
+            self.window -= len(part) + extra
+            self.windows[stream] -= len(part) + extra
+            flags = (END_STREAM if end and len(view) == 0 else 0) | (0 if padding is None else PADDED)
+            filled = bytes(part) if padding is None else bytes([padding]) + bytes(part) + bytes(padding)
+            self.send(frame(DATA, flags, stream, filled))
             if len(view) == 0:
                 return
 

@@ -31,7 +31,7 @@ cdef Block *block_grow(Block *block, uint64_t capacity_bytes) noexcept nogil
 
 @cython.final
 cdef class BlockView:
-    """Read-only buffer over part of a Block; made and freed on the loop thread.
+    """Buffer over part of a Block, read-only but for a message that is coming; made and freed on the loop thread.
 
     Each buffer taken from it keeps it alive, and it keeps the Block alive by one reference of its own: the Block
     outlives the last buffer.
@@ -39,6 +39,7 @@ cdef class BlockView:
     cdef Block *block
     cdef uint64_t start
     cdef Py_ssize_t size
+    cdef bint writable
 
     # Takes a reference of its own; `start + size` lies within the Block's capacity.
     @staticmethod

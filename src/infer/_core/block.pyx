@@ -70,6 +70,7 @@ cdef class BlockView:
         self.block = NULL
         self.start = 0
         self.size = 0
+        self.writable = False
 
     def __init__(self):
         raise TypeError("a BlockView is made by the core alone")
@@ -93,4 +94,5 @@ cdef class BlockView:
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.block == NULL:
             raise BufferError("this BlockView has no Block")
-        PyBuffer_FillInfo(buffer, self, block_data(self.block) + self.start, self.size, True, flags)
+        PyBuffer_FillInfo(buffer, self, block_data(self.block) + self.start, self.size, not self.writable,
+                          flags)

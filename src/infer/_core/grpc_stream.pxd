@@ -75,6 +75,8 @@ cdef struct Stream:
     int64_t received_ns
     uint64_t message_bytes       # announced by the prefix, prefix included; 0: not yet known
     uint64_t sent                # of the current segment
+    uint8_t padded               # a DATA frame with padding has come
+    uint8_t widened              # its window holds the whole message
     uint64_t consumed_bytes      # of a unary message's, given back to the stream's window
     uint64_t owed_bytes          # of a stream of messages: came, and not given back to the stream's window
     uint64_t buffered_bytes      # of messages, counted into the session's until the call is answered or they are taken
@@ -103,6 +105,9 @@ cdef int check_headers(const Stream *stream, int *http_status, ErrorText *error)
 # at the prefix of a message over the limit or without memory, INTERNAL for a bad flag.
 cdef int take_data(Stream *stream, const uint8_t **data, uint64_t *size_bytes, uint64_t limit_bytes, bint refuse_new,
                    ErrorText *error) noexcept
+# How much of the message can be written behind what has come of it, `limit_bytes` at most; 0: nothing yet, or no
+# memory. take_data leaves it where it is.
+cdef uint64_t body_room(Stream *stream, uint64_t limit_bytes) noexcept
 # As take_data, for a call of one message: UNIMPLEMENTED for a second one.
 cdef int on_data(Stream *stream, const uint8_t *data, uint64_t size_bytes, uint64_t limit_bytes, bint refuse_new,
                  ErrorText *error) noexcept

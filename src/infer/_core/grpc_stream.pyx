@@ -21,6 +21,7 @@ cdef enum:
     LONG_BODY_BYTES = 65536
     LONG_GROWTH = 8              # spares a long message one more move of most of it
     ALIGNMENT = 64
+    ROOM_BYTES = 131072          # that body_room makes, where there are fewer: what one read could have brought
     FREE_STREAMS = 4096
     INLINE_SEGMENTS = 2
     FIRST_HELD_BYTES = 4096
@@ -260,6 +261,7 @@ cdef int take_data(Stream *stream, const uint8_t **data, uint64_t *size_bytes, u
                    ErrorText *error) noexcept:
     cdef uint64_t taken
     cdef uint64_t kept
+    cdef uint8_t *end
     cdef int code
     while size_bytes[0] > 0 and not is_whole(stream):
         kept = 0 if stream.body == NULL else stream.body.size_bytes
@@ -273,7 +275,10 @@ cdef int take_data(Stream *stream, const uint8_t **data, uint64_t *size_bytes, u
         if not reserve(stream, taken):
             say(error, "the server's memory for requests is used up; retry later or send to another replica")
             return STATUS_RESOURCE_EXHAUSTED
-        memcpy(block_data(stream.body) + stream.body.size_bytes, data[0], taken)
+        end = block_data(stream.body) + stream.body.size_bytes
+        # Else it was read into `body_room`.
+        if end != data[0]:
+            memcpy(end, data[0], taken)
         stream.body.size_bytes += taken
         data[0] += taken
         size_bytes[0] -= taken
@@ -282,6 +287,16 @@ cdef int take_data(Stream *stream, const uint8_t **data, uint64_t *size_bytes, u
             if code != STATUS_OK:
                 return code
     return STATUS_OK
+
+
+cdef uint64_t body_room(Stream *stream, uint64_t limit_bytes) noexcept:
+    cdef uint64_t left
+    if stream.body == NULL or stream.message_bytes == 0:
+        return 0
+    left = min(limit_bytes, stream.message_bytes - stream.body.size_bytes)
+    if not reserve(stream, min(left, <uint64_t> ROOM_BYTES)):
+        return 0
+    return min(left, stream.body.capacity_bytes - stream.body.size_bytes)
 
 
 cdef int on_data(Stream *stream, const uint8_t *data, uint64_t size_bytes, uint64_t limit_bytes, bint refuse_new,

@@ -22,6 +22,8 @@ cdef enum:
     UNCOPIED_BYTES = 4096        # a segment with at least this left is sent from its Block
     EMPTY_FRAMES = 16
     FRAME_HEAD_BYTES = 9
+    SMALL_FRAME_BYTES = 16384
+    LARGE_FRAME_BYTES = 262144
 
 cdef const char *HOT_PATH = "/inference.GRPCInferenceService/ModelInfer"
 cdef uint64_t HOT_PATH_BYTES = 42
@@ -29,6 +31,21 @@ cdef uint64_t HOT_PATH_BYTES = 42
 
 cdef Stream *stream_of(nghttp2_session *session, int32_t stream_id) noexcept:
     return <Stream *> nghttp2_session_get_stream_user_data(session, stream_id)
+
+
+cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user_data) noexcept:
+    cdef Http2Session self
+    cdef Stream *stream
+    if head.type == NGHTTP2_DATA:
+        self = <Http2Session> user_data
+        self.frame_stream_id = head.stream_id
+        self.frame_left_bytes = head.length
+        if head.flags & NGHTTP2_FLAG_PADDED:
+            self.frame_left_bytes = 0
+            stream = stream_of(session, head.stream_id)
+            if stream != NULL:
+                stream.padded = 1
+    return 0
 
 
 cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
@@ -131,6 +148,8 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream = stream_of(session, stream_id)
     cdef int code
+    if self.frame_left_bytes > 0:
+        self.frame_left_bytes -= size_bytes
     code = nghttp2_session_consume_connection(session, size_bytes)
     if code != 0:
         self.heed(code)
@@ -144,14 +163,12 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     error.size_bytes = 0
     code = on_data(stream, data, size_bytes, self.limits.max_message_bytes, self.is_over_limit(), &error)
     self.buffer(stream, size_bytes)
-    # A message that fits the window as it stands needs no more of it: no WINDOW_UPDATE, no write, no wake-up.
-    if stream.message_bytes > <uint64_t> self.limits.stream_window_bytes:
-        self.heed(nghttp2_session_consume_stream(session, stream_id, stream.buffered_bytes - stream.consumed_bytes))
-        stream.consumed_bytes = stream.buffered_bytes
     if code != STATUS_OK:
         if code == STATUS_RESOURCE_EXHAUSTED:
             self.count_refused(stream)
         self.refuse(stream, 200, code)
+    elif stream.padded or stream.message_bytes > <uint64_t> self.limits.stream_window_bytes:
+        self.open_window(stream)
     return 0
 
 
@@ -219,6 +236,15 @@ cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *ro
     return <ssize_t> filled
 
 
+cdef ssize_t frame_length(nghttp2_session *session, uint8_t frame_type, int32_t stream_id, int32_t session_window,
+                          int32_t stream_window, uint32_t max_frame_bytes, void *user_data) noexcept:
+    """Large replies go in frames as large as the client takes; nghttp2 makes room for a frame before it is known."""
+    cdef Stream *stream = stream_of(session, stream_id)
+    if stream == NULL or stream.outbound_bytes <= SMALL_FRAME_BYTES:
+        return SMALL_FRAME_BYTES
+    return min(min(session_window, stream_window), <int32_t> min(max_frame_bytes, <uint32_t> LARGE_FRAME_BYTES))
+
+
 cdef int send_uncopied(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t size_bytes,
                        nghttp2_data_source *source, void *user_data) noexcept:
     cdef Http2Session self = <Http2Session> user_data
@@ -248,6 +274,7 @@ cdef int register() except -1:
     cdef nghttp2_option *options = NULL
     if nghttp2_session_callbacks_new(&callbacks) != 0 or nghttp2_option_new(&options) != 0:
         raise MemoryError("no memory for nghttp2")
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame)
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
     nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header)
@@ -256,6 +283,7 @@ cdef int register() except -1:
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, send_uncopied)
+    nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, frame_length)
     nghttp2_option_set_no_closed_streams(options, 1)
     nghttp2_option_set_no_auto_window_update(options, 1)
     # The library's limit takes a token per incoming reset and would cut clients that cancel or time out often.

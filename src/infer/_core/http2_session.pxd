@@ -7,7 +7,7 @@ the one that a connection has.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from infer._core.block cimport Block
+from infer._core.block cimport Block, BlockView
 from infer._core.capi.nghttp2 cimport (
     nghttp2_data_provider, nghttp2_data_source_read_callback, nghttp2_nv, nghttp2_option, nghttp2_session,
     nghttp2_session_callbacks)
@@ -83,6 +83,8 @@ cdef class Http2Session(ResponseSink):
     cdef int32_t n_streams
     cdef int32_t early_replies             # replies whose request has not ended
     cdef int32_t empty_frames              # DATA frames without data, in a row
+    cdef int32_t frame_stream_id           # of the DATA frame that is coming
+    cdef uint64_t frame_left_bytes         # of its content; 0 where it is padded
     cdef int64_t buffered_bytes
     cdef int64_t outbound_bytes            # of replies, not yet taken
     cdef uint64_t handed_bytes             # of replies, taken: stands still while the peer opens no window
@@ -99,6 +101,8 @@ cdef class Http2Session(ResponseSink):
     cdef int start(self) except -1
     # Consumes what came. 0, or -1: the connection is to be closed after what is still to be sent.
     cdef int feed(self, const uint8_t *data, uint64_t size_bytes) noexcept
+    # Where the next bytes of a large message belong, to be read there and fed from there; None: nowhere in particular.
+    cdef BlockView peek_room(self)
     # What is to be sent now, about `limit_bytes` at most: a list of bytes-like objects, or None. *more: not all of it.
     # Raises MemoryError where the connection can only be cut.
     cdef list take_output(self, uint64_t limit_bytes, bint *more)
@@ -127,6 +131,8 @@ cdef class Http2Session(ResponseSink):
     # The way of every whole message, which is the stream's body, to whom its call is for.
     cdef void put_message(self, Stream *stream) noexcept
     cdef bint is_over_limit(self) noexcept
+    # For a message that the stream's window, as it stands, does not hold.
+    cdef void open_window(self, Stream *stream) noexcept
     # DATA and END_STREAM of a stream of messages.
     cdef void stream_data(self, Stream *stream, const uint8_t *data, uint64_t size_bytes) noexcept
     cdef void half_close(self, Stream *stream) noexcept

@@ -6,11 +6,11 @@ Sources: RFC 9113; gRPC `doc/PROTOCOL-HTTP2.md`; nghttp2's programmers' guide.
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport INT64_MAX, UINT32_MAX
+from libc.stdint cimport INT32_MAX, INT64_MAX, UINT32_MAX
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
-from infer._core.block cimport Block, block_data, block_new, block_unref
+from infer._core.block cimport Block, BlockView, block_data, block_new, block_unref
 from infer._core.capi.nghttp2 cimport *
 from infer._core.clock cimport now_ns
 from infer._core.cold_call cimport ColdCall, ColdStream
@@ -19,7 +19,7 @@ from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
 from infer._core.grpc_stream cimport (
     CALL_COLD, CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END,
     EVENT_REPLY, EVENT_TALK, SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT, SEEN_TOO_LONG, STREAM_MESSAGE, STREAM_TALKING,
-    add_segments, advance, check_headers, check_message, set_end, stream_free, take_body)
+    add_segments, advance, body_room, check_headers, check_message, set_end, stream_free, take_body)
 from infer._core.reply_fields cimport Refusal, build_refusal, build_trailers, join_pairs, ok_trailer, reply_head
 from infer._core.request cimport Request, Segment
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
@@ -29,6 +29,8 @@ from infer._core.status cimport (
 from infer._core.tensor cimport say, say_name
 
 cdef enum:
+    FRAME_BYTES = 1048576                # largest that a peer may send
+    ROOM_BYTES = 65536                   # with less to come of a frame, reading it in place is not worth it
     ERR_TOO_MANY_CONTINUATIONS = -905    # declared since 1.61; distributions' patched older ones return it too
 
 STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -64,7 +66,7 @@ cdef class Http2Session(ResponseSink):
 
     cdef int start(self) except -1:
         """Opens the nghttp2 session and queues our SETTINGS and window."""
-        cdef nghttp2_settings_entry[3] settings
+        cdef nghttp2_settings_entry[4] settings
         if callbacks == NULL:
             raise RuntimeError("http2_events has to be imported first")
         if nghttp2_session_server_new3(&self.session, callbacks, <void *> self, options, &memory) != 0:
@@ -77,7 +79,9 @@ cdef class Http2Session(ResponseSink):
         settings[1].value = self.limits.stream_window_bytes
         settings[2].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
         settings[2].value = self.limits.header_bytes
-        self.heed(nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, settings, 3))
+        settings[3].settings_id = NGHTTP2_SETTINGS_MAX_FRAME_SIZE
+        settings[3].value = FRAME_BYTES
+        self.heed(nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, settings, 4))
         self.heed(nghttp2_session_set_local_window_size(
             self.session, NGHTTP2_FLAG_NONE, 0, self.limits.connection_window_bytes))
         return 0
@@ -102,6 +106,22 @@ cdef class Http2Session(ResponseSink):
                 self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
             return -1
         return -1 if self.starved else 0
+
+    cdef BlockView peek_room(self):
+        cdef Stream *stream
+        cdef BlockView view
+        cdef uint64_t size_bytes
+        if self.frame_left_bytes < ROOM_BYTES or self.closed:
+            return None
+        stream = <Stream *> nghttp2_session_get_stream_user_data(self.session, self.frame_stream_id)
+        if stream == NULL or stream.dead or stream.state != STREAM_MESSAGE:
+            return None
+        size_bytes = body_room(stream, self.frame_left_bytes)
+        if size_bytes < ROOM_BYTES:
+            return None
+        view = BlockView.over(stream.body, stream.body.size_bytes, size_bytes)
+        view.writable = True
+        return view
 
     cdef void open_cold(self, Stream *stream, bytes path) noexcept:
         cdef str name = path.decode("ascii", "replace")
@@ -269,6 +289,19 @@ cdef class Http2Session(ResponseSink):
         # while it holds less than its share of half the bound. All together hold half as much again at most.
         return (self.stats.buffered_bytes + self.stats.outbound_bytes > self.limits.process_buffered_bytes
                 and 2 * self.stats.connections * held_bytes >= self.limits.process_buffered_bytes)
+
+    cdef void open_window(self, Stream *stream) noexcept:
+        # A message that fits the window needs no more of it, nor does a longer one once the window holds all of it: no
+        # WINDOW_UPDATEs, no writes, no wake-ups. What bounds memory is that the prefix was accepted.
+        if not stream.widened and stream.message_bytes > <uint64_t> self.limits.stream_window_bytes:
+            stream.widened = 1
+            self.heed(nghttp2_session_set_local_window_size(
+                self.session, NGHTTP2_FLAG_NONE, stream.id, <int32_t> min(stream.message_bytes, <uint64_t> INT32_MAX)))
+        # Padding counts too, and nobody can tell how much will come.
+        if stream.padded:
+            self.heed(nghttp2_session_consume_stream(
+                self.session, stream.id, stream.buffered_bytes - stream.consumed_bytes))
+            stream.consumed_bytes = stream.buffered_bytes
 
     cdef void set_early(self, Stream *stream, bint early) noexcept:
         if stream.early != early:

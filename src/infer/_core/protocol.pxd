@@ -49,6 +49,7 @@ cdef class Connection:
     cdef int64_t waiting_ns                # since when replies wait for the peer to open a window; 0: they do not
     cdef int64_t closing_ns                # since when all is said and the peer has not read it; 0: not yet
     cdef uint64_t handed_bytes             # of replies, when last looked at
+    cdef uint8_t *reading_into             # a message's place, where the read under way goes there; else NULL
     cdef bint failed
     # What speaks HTTP/2 here; not yet started.
     cdef StreamingSession new_session(self)

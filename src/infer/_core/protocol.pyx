@@ -4,6 +4,7 @@ uvloop reads into `get_buffer`'s memory and calls `buffer_updated`; one buffer s
 consumed before the next begins. What a turn of the loop has to send is noted in `flushes` and written at its end.
 """
 
+from infer._core.block cimport BlockView, block_data
 from infer._core.clock cimport now_ns
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
 from infer._core.http2_session cimport (
@@ -255,6 +256,13 @@ cdef class Connection:
         return "unix:"
 
     def get_buffer(self, sizehint):
+        cdef BlockView room
+        self.reading_into = NULL
+        if self.session.frame_left_bytes > 0 and self.tls is None:
+            room = self.session.peek_room()
+            if room is not None:
+                self.reading_into = block_data(room.block) + room.start
+                return room
         return self.endpoint.read_view
 
     def buffer_updated(self, Py_ssize_t size_bytes):
@@ -263,7 +271,8 @@ cdef class Connection:
             return
         if self.tls is not None:
             self.decrypt(size_bytes)
-        elif session.feed(self.endpoint.read_bytes, <uint64_t> size_bytes) != 0:
+        elif session.feed(self.endpoint.read_bytes if self.reading_into == NULL else self.reading_into,
+                          <uint64_t> size_bytes) != 0:
             self.failed = True
         self.endpoint.sink.kick()
         if session.wants_output() or (self.tls is not None and self.tls.pending_bytes() > 0):

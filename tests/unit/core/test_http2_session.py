@@ -65,7 +65,7 @@ def left_clean(driver: SessionDriver) -> None:
 def test_settings_say_the_limits():
     driver, peer = session(max_streams=7, header_bytes=5000, stream_window_bytes=70000)
     peer.until_closed()
-    assert peer.peer_settings == {3: 7, 4: 70000, 6: 5000}
+    assert peer.peer_settings == {3: 7, 4: 70000, 5: 1 << 20, 6: 5000}
     assert peer.window == 16 << 20
     assert driver.greeted
     assert driver.settled

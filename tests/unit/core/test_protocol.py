@@ -50,7 +50,9 @@ class Socket:
         self.aborted = False
         self.lost = False
         self.fails = False
+        self.read_in_place = 0
         self.connection.connection_made(self)
+        self.shared_room = memoryview(self.connection.get_buffer(-1)).obj
 
     # For the Connection.
 
@@ -85,9 +87,12 @@ class Socket:
 
     def sendall(self, data: bytes) -> None:
         while data:
-            room = self.connection.get_buffer(-1)
+            room = memoryview(self.connection.get_buffer(-1))
             size = min(len(room), len(data))
             room[:size] = data[:size]
+            if room.obj is not self.shared_room:
+                self.read_in_place += size
+            room.release()
             self.connection.buffer_updated(size)
             data = data[size:]
 
@@ -426,4 +431,59 @@ def test_a_connection_for_which_there_is_no_memory_is_cut(bench: Bench):
         assert socket.closing or peer.replies[stream].ended
         socket.lose()
     assert cut > 10
+    assert peer.answer(stream).code == OK
+
+
+CONTENT = bytes(range(251)) * 13_000
+
+
+@pytest.mark.parametrize(("frame_bytes", "in_place"), [(16_384, 0), (65_536, 0), (200_000, 1), (1 << 20, 2)])
+def test_a_large_message_in_large_frames_is_read_where_it_belongs(bench: Bench, frame_bytes: int, in_place: int):
+    socket, peer = bench.connect()
+    stream = peer.open(request_fields())
+    peer.body(stream, prefixed(CONTENT), frame_bytes=frame_bytes)
+    assert bench.sink.events[-1] == ("submit", 0, CONTENT)
+    assert socket.read_in_place >= in_place * len(CONTENT) // 4
+    assert (socket.read_in_place > 0) == (in_place > 0)
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    assert peer.answer(stream).code == OK
+
+
+def test_a_stream_that_is_reset_within_a_large_frame(bench: Bench):
+    _, peer = bench.connect()
+    stream = peer.open(request_fields())
+    whole = frame(DATA, 0, stream, prefixed(CONTENT)[:1 << 20])
+    peer.send(whole[:-100])
+    bench.sink.answer(0, code=UNAVAILABLE, text=b"early")
+    bench.endpoint.flush_all()
+    assert peer.answer(stream).code == UNAVAILABLE
+    peer.send(whole[-100:])
+    other = peer.open(request_fields())
+    peer.body(other, prefixed(b"q"))
+    assert bench.sink.events[-1] == ("submit", 1, b"q")
+    bench.sink.answer(1, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    assert peer.answer(other).code == OK
+
+
+def test_one_update_opens_the_window_for_all_of_a_large_message(bench: Bench):
+    _, peer = bench.connect()
+    stream = peer.open(request_fields())
+    peer.body(stream, prefixed(CONTENT))
+    peer.ping()
+    # What is over lies within the alignment of the message.
+    assert 0 <= peer.windows[stream] < 64
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+
+
+@pytest.mark.parametrize("size", [700_000, 1_000_000, 3_000_000])
+@pytest.mark.parametrize("padding", [0, 255])
+def test_padding_does_not_use_up_a_window(bench: Bench, size: int, padding: int):
+    _, peer = bench.connect()
+    stream = peer.open(request_fields())
+    peer.body(stream, prefixed(bytes(size)), frame_bytes=600, padding=padding)
+    assert bench.sink.events[-1] == ("submit", 0, bytes(size))
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
     assert peer.answer(stream).code == OK

@@ -16,6 +16,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
         NGHTTP2_FLAG_NONE
         NGHTTP2_FLAG_END_STREAM
         NGHTTP2_FLAG_ACK
+        NGHTTP2_FLAG_PADDED
         NGHTTP2_DATA
         NGHTTP2_HEADERS
         NGHTTP2_RST_STREAM
@@ -32,6 +33,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
         NGHTTP2_NV_FLAG_NO_INDEX
         NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
         NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
+        NGHTTP2_SETTINGS_MAX_FRAME_SIZE
         NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
         NGHTTP2_ERR_CALLBACK_FAILURE
         NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
@@ -112,6 +114,10 @@ cdef extern from "<nghttp2/nghttp2.h>":
     ctypedef int (*nghttp2_send_data_callback)(
         nghttp2_session *, nghttp2_frame *, const uint8_t *, size_t, nghttp2_data_source *, void *) noexcept
 
+    ctypedef int (*nghttp2_on_begin_frame_callback)(nghttp2_session *, const nghttp2_frame_hd *, void *) noexcept
+    ctypedef ssize_t (*nghttp2_data_source_read_length_callback)(
+        nghttp2_session *, uint8_t, int32_t, int32_t, int32_t, uint32_t, void *) noexcept
+
     int nghttp2_session_callbacks_new(nghttp2_session_callbacks **)
     void nghttp2_session_callbacks_del(nghttp2_session_callbacks *)
     void nghttp2_session_callbacks_set_on_begin_headers_callback(nghttp2_session_callbacks *, nghttp2_on_frame_callback)
@@ -125,6 +131,10 @@ cdef extern from "<nghttp2/nghttp2.h>":
     void nghttp2_session_callbacks_set_on_stream_close_callback(
         nghttp2_session_callbacks *, nghttp2_on_stream_close_callback)
     void nghttp2_session_callbacks_set_send_data_callback(nghttp2_session_callbacks *, nghttp2_send_data_callback)
+    void nghttp2_session_callbacks_set_on_begin_frame_callback(
+        nghttp2_session_callbacks *, nghttp2_on_begin_frame_callback)
+    void nghttp2_session_callbacks_set_data_source_read_length_callback(
+        nghttp2_session_callbacks *, nghttp2_data_source_read_length_callback)
 
     int nghttp2_option_new(nghttp2_option **)
     void nghttp2_option_del(nghttp2_option *)
