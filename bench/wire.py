@@ -196,14 +196,15 @@ def well_behaved(case: Case, server: Server, seconds: float) -> SlowSample:
 
 
 def settle(server: Server) -> None:
-    """Until the bytes that the server holds stand still."""
-    last: tuple[float, float] | None = None
+    """Until the bytes that the server holds stand still, to the mebibyte."""
+    last: list[int] = []
     for _ in range(SETTLES):
         time.sleep(SETTLE_S)
-        if (now := gauges(server)) == last:
+        now = [int(held_bytes / MIB) for held_bytes in gauges(server)]
+        if now == last:
             return
         last = now
-    raise RuntimeError(f"the server holds {last} bytes, and not the same from one half second to the next")
+    raise RuntimeError(f"the server holds {last} MiB, and not the same from one half second to the next")
 
 
 def slow(start: Callable[[str], Server], case: Case, kind: str, body: Path, *, pairs: int, seconds: float) -> Result:
@@ -219,6 +220,8 @@ def slow(start: Callable[[str], Server], case: Case, kind: str, body: Path, *, p
             with held("bench.load.slow", "127.0.0.1", server.port, *arguments, count=SLOW_PEERS):
                 settle(server)
                 beside.append(well_behaved(case, server, seconds))
+            # What they leave behind is not counted as the next client's.
+            settle(server)
     p99, allowed = (statistics.median(each.p99_us for each in samples) / 1e3 for samples in (beside, alone))
     allowed = max(1.2 * allowed, allowed + 0.5)
     growth = max(each.rss_bytes for each in beside) - rss_bytes
