@@ -147,12 +147,28 @@ def assert_wide(replies: list[Any]) -> None:
     np.testing.assert_array_equal(outputs_of(reply)["y"], np.arange(WIDE, dtype=np.float32)[None])
 
 
+def assert_stream(replies: list[Any]) -> None:
+    assert len(replies) == STREAMED
+    for number, reply in enumerate(replies):
+        if number == BAD:
+            assert "nobody" in reply.error_message
+            assert reply.infer_response.id == str(number)
+        else:
+            assert reply.error_message == ""
+            assert_simple(reply.infer_response, str(number), number)
+
+
 def field_is(name: str, value: Any) -> Callable[[list[Any]], None]:
     def check(replies: list[Any]) -> None:
         assert [getattr(reply, name) for reply in replies] == [value]
     return check
 
 
+STREAMED, BAD = 20, 7
+STREAM = {"path": INFERENCE + "ModelStreamInfer", "kind": "bidi", "request": "inference.ModelInferRequest",
+          "reply": "inference.ModelStreamInferResponse",
+          "requests": [simple(str(number), number, "nobody" if number == BAD else "simple")
+                       for number in range(STREAMED)]}
 HEALTHY = {"request": "grpc.health.v1.HealthCheckRequest", "reply": "grpc.health.v1.HealthCheckResponse"}
 CALL = {"path": INFERENCE + "ModelInfer", "request": "inference.ModelInferRequest",
         "reply": "inference.ModelInferResponse"}
@@ -182,6 +198,10 @@ UNARY_STEPS = [
 ]
 
 STREAM_STEPS = [
+    Step("stream", **STREAM, check=assert_stream),
+    Step("stream in lockstep", **STREAM, lockstep=True, check=assert_stream),
+    Step("stream that fails", **STREAM, lockstep=True, metadata=[("triton_grpc_error", "true")], code=NOT_FOUND,
+         message="nobody"),
     Step("watch", HEALTH + "Watch", **HEALTHY, requests=[message(HEALTHY["request"])()], kind="server",
          cancel_after=1, code=CANCELLED, check=field_is("status", 1)),
 ]

@@ -46,7 +46,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         assert serving.stop() == 0, serving.output
 
 
-@pytest.mark.parametrize("arguments", [(), ("--async",)], ids=["sync", "async"])
+@pytest.mark.parametrize("arguments", [(), ("--async",), ("--async", "--streaming")],
+                         ids=["sync", "async", "streaming"])
 def test_report(program: tuple[Path, dict[str, str]], server: Serving, arguments: tuple[str, ...], tmp_path: Path
                 ) -> None:
     path, variables = program

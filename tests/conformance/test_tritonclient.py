@@ -27,6 +27,7 @@ pytestmark = pytest.mark.conformance
 REQUIREMENTS = ("tritonclient[grpc]==2.73.*", "protobuf<7")
 SCRIPT = Path(__file__).parent / "clients" / "triton_script.py"
 CLIENTS = ("sync", "aio")
+STREAMS = ("sync stream", "aio stream")
 SECONDS = 120
 BFLOAT16 = 16       # ONNX's number of the type
 DELAY_US = 5_000    # a client in Python is slow: without a delay its calls would hardly ever meet
@@ -97,7 +98,7 @@ def test_the_same_over_tls(triton_python: Path, repository: Path, result: Run, k
     with models(secured, repository, "--max-batch-size", MAX_BATCH_SIZE) as serving:
         arrays, notes = run_cases(triton_python, on_localhost(serving.address), tmp_path, secured.of_client)
     # Either end may be the first to say that the time is over.
-    alone = {f"{client}/{case.name}" for case in CASES for client in CLIENTS
+    alone = {f"{client}/{case.name}" for case in CASES for client in (*CLIENTS, *STREAMS)
              if case.kind == "alone" and case.timeout is None}
     assert {key: note for key, note in notes.items() if key in alone} == {
         key: note for key, note in result.notes.items() if key in alone}
@@ -180,13 +181,13 @@ def check(result: Run, sessions: dict[str, onnxruntime.InferenceSession], case: 
         assert note[field] == value
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", [*CLIENTS, *STREAMS])
 @pytest.mark.parametrize("case", good("alone"))
 def test_alone(result: Run, sessions: dict[str, onnxruntime.InferenceSession], case: Case, client: str) -> None:
     check(result, sessions, case, client)
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", [*CLIENTS, *STREAMS])
 @pytest.mark.parametrize("model", sorted({case.model for case in CASES if case.kind == "burst"}))
 def test_under_way_together(result: Run, sessions: dict[str, onnxruntime.InferenceSession], model: str, client: str
                             ) -> None:
@@ -203,7 +204,7 @@ def test_rows_of_different_callers_met(result: Run, model: str) -> None:
         assert match, family
         return float(match[1])
 
-    calls = sum(case.model == model and case.error is None for case in CASES) * len(CLIENTS)
+    calls = sum(case.model == model and case.error is None for case in CASES) * len([*CLIENTS, *STREAMS])
     assert 0 < count("infer_batches_total") < calls
 
 
@@ -215,6 +216,16 @@ def test_errors(result: Run, case: Case, client: str) -> None:
     status, pattern = case.error
     assert note.get("status") == status, note
     assert re.search(pattern, note["message"], re.S), note["message"]
+
+
+@pytest.mark.parametrize("client", STREAMS)
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES
+                                  if case.error and case.timeout is None])
+def test_errors_in_a_stream(result: Run, case: Case, client: str) -> None:
+    """In its place among the answers, with the text alone."""
+    assert case.error is not None
+    note = result.notes[f"{client}/{case.name}"]
+    assert re.search(case.error[1], note["message"], re.S), note["message"]
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -4,8 +4,9 @@
 
 A case: {"kind", "name", "model", "inputs": [[name, datatype, key of the array]], and as wanted "version", "outputs",
 "request_id", "parameters", "priority", "timeout"}. Of the kind "alone" it is sent by itself, of the kind "burst"
-together with all other bursts; either way by the synchronous and by the asyncio client. Arrays come back under
-<client>/<name>/<output>, BF16 as its bits; everything else in the JSON file, under <client>/<name>.
+together with all other bursts; either way by the synchronous and by the asyncio client, and, without a timeout, again
+by each over one stream of them all. Arrays come back under <client>/<name>/<output>, BF16 as its bits; everything
+else in the JSON file, under <client>/<name>.
 """
 
 from __future__ import annotations
@@ -41,6 +42,13 @@ def arguments_of(case, arrays):
     }
 
 
+def stream_arguments_of(case, arrays):
+    arguments = arguments_of(case, arrays)
+    # The deadline is the stream's.
+    del arguments["client_timeout"]
+    return arguments
+
+
 class Results:
     def __init__(self):
         self.arrays, self.notes = {}, {}
@@ -55,6 +63,12 @@ class Results:
             if array.dtype == ml_dtypes.bfloat16:
                 array = array.view(np.uint16)
             self.arrays[f"{key}/{output.name}"] = array
+
+    def ended(self, key, result, error):
+        if error is None:
+            self.keep(key, result)
+        else:
+            self.failed(key, error)
 
     def failed(self, key, error):
         self.notes[key] = {"status": error.status(), "message": error.message()}
@@ -98,10 +112,15 @@ def run_sync(address, cases, arrays, results, tls):
                 sent += 1
         for _ in range(sent):
             key, result, error = bursts.get(timeout=SECONDS)
-            if error is None:
-                results.keep(key, result)
-            else:
-                results.failed(key, error)
+            results.ended(key, result, error)
+        streamed = queue.Queue()
+        client.start_stream(lambda result, error: streamed.put((result, error)))
+        on_stream = [case for case in cases if "timeout" not in case]
+        for case in on_stream:
+            client.async_stream_infer(**stream_arguments_of(case, arrays))
+        for case in on_stream:
+            results.ended(f"sync stream/{case['name']}", *streamed.get(timeout=SECONDS))
+        client.stop_stream()
 
 
 async def run_aio(address, cases, arrays, results, tls):
@@ -122,6 +141,15 @@ async def run_aio(address, cases, arrays, results, tls):
             if case["kind"] != "burst":
                 await one(case)
         await asyncio.gather(*(one(case) for case in cases if case["kind"] == "burst"))
+        on_stream = [case for case in cases if "timeout" not in case]
+
+        async def sent():
+            for case in on_stream:
+                yield stream_arguments_of(case, arrays)
+
+        answers = client.stream_infer(sent())
+        for case in on_stream:
+            results.ended(f"aio stream/{case['name']}", *await anext(answers))
 
 
 def main():
