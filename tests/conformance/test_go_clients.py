@@ -45,18 +45,6 @@ def printed(serving: Serving, tool: str) -> str:
     return line
 
 
-def test_reflection_by_grpcurl(tools: list[Path], tmp_path: Path) -> None:
-    with Serving(EXAMPLES) as serving:
-        address = printed(serving, "grpcurl").split()[-2]
-        listed = paste(f"grpcurl -plaintext {address} list", tools, tmp_path)
-        assert listed.returncode == 0, listed.stderr
-        assert {"grpc.health.v1.Health", "inference.GRPCInferenceService"} <= set(listed.stdout.split())
-        described = paste(f"grpcurl -plaintext {address} describe inference.ModelInferRequest", tools, tmp_path)
-        assert described.returncode == 0, described.stderr
-        assert "raw_input_contents" in described.stdout
-        assert serving.stop() == 0, serving.output
-
-
 def assert_all_ok(report: str) -> None:
     counts = {name: int(count) for name, count in COUNTED.findall(report)}
     assert list(counts) == ["OK"], report
