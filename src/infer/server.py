@@ -214,9 +214,12 @@ class Server:
 
     def _turn(self) -> None:
         self._beat = time.monotonic()
+        memory = arena.stats()
         if self.pipeline.in_flight:
             self._busy = self._beat
-        elif self._beat - self._busy > IDLE_SECONDS and arena.stats()["cached_bytes"] > IDLE_CACHED_BYTES:
+        if memory["cached_bytes"] > memory["cached_bound_bytes"]:
+            self.loop.run_in_executor(None, arena.trim_surplus)
+        elif self._beat - self._busy > IDLE_SECONDS and memory["cached_bytes"] > IDLE_CACHED_BYTES:
             self._busy = self._beat
             self.loop.run_in_executor(None, arena.trim)
         self._heart = self.loop.call_later(HEARTBEAT_SECONDS, self._turn)

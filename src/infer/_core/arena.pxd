@@ -16,7 +16,7 @@ cdef struct ArenaState:
     uint64_t limit_bytes         # live_bytes never passes it
     int64_t live_bytes           # handed out and not yet freed, in whole size classes
     int64_t high_water_bytes
-    int64_t cached_bound_bytes   # over it, pages go back to the kernel as chunks are freed
+    int64_t cached_bound_bytes   # what trim_surplus leaves
     int64_t cached_bytes         # free large allocations that still hold their pages
     int64_t failures             # allocations refused, at the limit or for want of address space
 
@@ -32,8 +32,8 @@ cdef uint64_t allocate(uint64_t size_bytes) noexcept nogil
 cdef void release(uint64_t offset, uint64_t size_bytes) noexcept nogil
 # What an allocation of `size_bytes` takes and may use; 0 for sizes past the largest class.
 cdef uint64_t class_bytes(uint64_t size_bytes) noexcept nogil
-# Gives the pages of free large allocations back to the kernel.
-cdef void trim_pages() noexcept nogil
+# Gives pages of free large allocations back to the kernel until at most `bound_bytes` are cached.
+cdef void trim_pages(int64_t bound_bytes) noexcept nogil
 
 cdef uint8_t *arena_base            # == shared_arena().base once open
 

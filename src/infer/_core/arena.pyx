@@ -245,6 +245,7 @@ cdef uint64_t allocate(uint64_t size_bytes) noexcept nogil:
         arena.live_bytes += <int64_t> chunk_bytes
         if arena.live_bytes > arena.high_water_bytes:
             arena.high_water_bytes = arena.live_bytes
+        keep_bounds()
     else:
         arena.failures += 1
     pthread_mutex_unlock(&lock)
@@ -311,6 +312,13 @@ cdef void give_back(int64_t bound_bytes) noexcept nogil:
         cls.bare_count += 1
 
 
+cdef inline void keep_bounds() noexcept nogil:
+    """With the lock held, as for give_back."""
+    cdef int64_t room_bytes = <int64_t> arena.limit_bytes + arena.cached_bound_bytes - arena.live_bytes
+    if arena.cached_bytes > room_bytes:
+        give_back(max(arena.cached_bound_bytes, room_bytes))
+
+
 cdef void release(uint64_t offset, uint64_t size_bytes) noexcept nogil:
     cdef int index = class_of(size_bytes)
     cdef uint64_t chunk_bytes = <uint64_t> ARENA_SMALLEST_BYTES << index
@@ -333,23 +341,28 @@ cdef void release(uint64_t offset, uint64_t size_bytes) noexcept nogil:
         cls.free[cls.free_count] = offset
         cls.free_count += 1
         arena.cached_bytes += <int64_t> chunk_bytes
-        if arena.cached_bytes > arena.cached_bound_bytes:
-            give_back(arena.cached_bound_bytes)
+        keep_bounds()
     pthread_mutex_unlock(&lock)
 
 
-cdef void trim_pages() noexcept nogil:
+cdef void trim_pages(int64_t bound_bytes) noexcept nogil:
     if arena_base == NULL:
         return
     pthread_mutex_lock(&lock)
-    give_back(0)
+    give_back(bound_bytes)
     pthread_mutex_unlock(&lock)
 
 
 def trim() -> None:
     """Gives the pages of free large chunks back to the kernel, without the GIL."""
     with nogil:
-        trim_pages()
+        trim_pages(0)
+
+
+def trim_surplus() -> None:
+    """As `trim`, down to the bound on such pages."""
+    with nogil:
+        trim_pages(arena.cached_bound_bytes)
 
 
 def open(reserved_bytes: int, limit_bytes: int) -> None:
@@ -365,6 +378,7 @@ def stats() -> dict[str, int]:
         "live_bytes": load_relaxed_i64(&arena.live_bytes),
         "high_water_bytes": load_relaxed_i64(&arena.high_water_bytes),
         "cached_bytes": load_relaxed_i64(&arena.cached_bytes),
+        "cached_bound_bytes": arena.cached_bound_bytes,
         "carved_bytes": carved_bytes,
         "failures": load_relaxed_i64(&arena.failures),
     }

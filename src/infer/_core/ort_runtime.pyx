@@ -260,7 +260,7 @@ cdef list provider_names():
 def give_back_memory():
     """Returns to the kernel what loading a model has used and freed again: arena pages and the allocator's own."""
     with nogil:
-        trim_pages()
+        trim_pages(0)
         malloc_trim(0)
 
 

@@ -102,13 +102,32 @@ def test_free_pages_are_bounded_and_the_rest_given_back():
         memory.fill(offset, MIB, 1)
     for offset in offsets:
         memory.release(offset, MIB)
-    assert arena.stats()["cached_bytes"] <= CACHE_BOUND
+    assert arena.stats()["cached_bytes"] >= 100 * MIB
+    arena.trim_surplus()
+    assert CACHE_BOUND - MIB < arena.stats()["cached_bytes"] <= CACHE_BOUND
     again = {memory.allocate(MIB) for _ in range(100)}
     assert again == set(offsets)
     emptied = sum(memory.read(offset + 8 * KIB, 1) == b"\0" for offset in again)
     assert emptied == 100 - CACHE_BOUND // MIB
     for offset in again:
         memory.release(offset, MIB)
+
+
+def test_live_and_cached_pages_together_are_bounded_at_once():
+    offsets = [memory.allocate(MIB) for _ in range(100)]
+    for offset in offsets:
+        memory.release(offset, MIB)
+    before = memory.set_limit(memory_in_use() + 8 * MIB)
+    larger = memory.allocate(4 * MIB)
+    assert larger
+    assert arena.stats()["cached_bytes"] <= 8 * MIB - 4 * MIB + CACHE_BOUND
+    memory.release(larger, 4 * MIB)
+    assert arena.stats()["cached_bytes"] <= 8 * MIB + CACHE_BOUND
+    memory.set_limit(before)
+
+
+def memory_in_use() -> int:
+    return int(arena.stats()["live_bytes"])
 
 
 def test_trim_gives_back_every_free_large_page():
@@ -175,6 +194,7 @@ def test_threads_that_give_back_pages_never_share_a_chunk():
     for thread in threads:
         thread.join()
     assert kept == [True] * 3
+    arena.trim_surplus()
     assert arena.stats()["cached_bytes"] <= CACHE_BOUND
 
 
