@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from infer._core import _testing_memory as memory
+from infer._core import arena
 from infer.proto import message
 from tests.support.calls import HEALTH_CHECK, SERVICE, identity_request, raw_output, slow_request, wide_request
 from tests.support.h2_peer import DATA, INFER_PATH, NO_ERROR, REFUSED_STREAM, Peer, frame, prefixed, request_fields
@@ -324,3 +326,15 @@ def test_metrics_agree_with_what_clients_saw(server: InProcess, peer: Peer):
     assert after["infer_connections", frozenset()] == 1
     for gauge in ("infer_requests_in_flight", "infer_streams", "infer_buffered_bytes", "infer_outbound_bytes"):
         assert after[gauge, frozenset()] == 0
+
+
+def test_pages_over_the_bound_are_given_back_while_the_server_runs(server: InProcess):
+    bound = arena.stats()["cached_bound_bytes"]
+    size = 32 << 20
+    # Nothing is written to them: they take address space, and count as if they had their pages.
+    offsets = [memory.allocate(size) for _ in range(bound // size + 2)]
+    assert all(offsets)
+    for offset in offsets:
+        memory.release(offset, size)
+    assert arena.stats()["cached_bytes"] > bound
+    server.until(lambda: arena.stats()["cached_bytes"] <= bound)
