@@ -13,7 +13,16 @@ import pytest
 
 from infer.proto import message
 from tests.support.calls import SERVICE, identity_request, raw_output, slow_request, wide_request
-from tests.support.h2_peer import GOAWAY, INITIAL_WINDOW_SIZE, Peer, Reply, prefixed, request_fields, window_update
+from tests.support.h2_peer import (
+    GOAWAY,
+    INITIAL_WINDOW_SIZE,
+    Peer,
+    Reply,
+    prefixed,
+    request_fields,
+    split_messages,
+    window_update,
+)
 from tests.support.requests import pack
 from tests.support.server import InProcess, in_process, scrape
 
@@ -24,15 +33,8 @@ SECONDS = 20
 
 
 def messages(body: bytes) -> list[Any]:
-    """The ModelStreamInferResponses of a stream; its prefixes are checked."""
-    found, at = [], 0
-    while at < len(body):
-        assert body[at] == 0
-        size = int.from_bytes(body[at + 1:at + 5], "big")
-        assert at + 5 + size <= len(body)
-        found.append(message("inference.ModelStreamInferResponse").FromString(body[at + 5:at + 5 + size]))
-        at += 5 + size
-    return found
+    """The ModelStreamInferResponses that have come whole."""
+    return [message("inference.ModelStreamInferResponse").FromString(each) for each in split_messages(body)]
 
 
 def with_fields(request: bytes, **fields: Any) -> bytes:
@@ -45,15 +47,9 @@ def with_fields(request: bytes, **fields: Any) -> bytes:
 def until(peer: Peer, stream: int, count: int) -> list[Any]:
     """The stream's messages once there are as many."""
     reply = peer.expect(stream)
-    while True:
-        body, whole = reply.body, 0
-        at = 0
-        while at + 5 <= len(body) and at + 5 + int.from_bytes(body[at + 1:at + 5], "big") <= len(body):
-            at += 5 + int.from_bytes(body[at + 1:at + 5], "big")
-            whole += 1
-        if whole >= count:
-            return messages(body[:at])
+    while len(got := messages(reply.body)) < count:
         peer.read()
+    return got
 
 
 def occupy(server: InProcess, peer: Peer, stream: int, steps: int = BUSY) -> None:

@@ -24,22 +24,13 @@ from tests.support.h2_peer import (
     frame,
     prefixed,
     request_fields,
+    split_messages,
     window_update,
 )
 
 INFER, TALK = "/inference.GRPCInferenceService/ModelStreamInfer", "/talk/Both"
 STREAM_MESSAGES, STREAM_OUTBOUND_BYTES, STREAM_WINDOW_BYTES = 4, 3000, 2000
 NOT_FOUND = 5
-
-
-def split(body: bytes) -> list[bytes]:
-    """The whole messages at the start of a body."""
-    found = []
-    while len(body) >= 5 and len(body) >= 5 + int.from_bytes(body[1:5], "big"):
-        end = 5 + int.from_bytes(body[1:5], "big")
-        found.append(body[5:end])
-        body = body[end:]
-    return found
 
 
 @dataclass
@@ -218,7 +209,7 @@ class Streams(RuleBasedStateMachine):
         assert len(set(self.submitted.values())) == len(self.submitted)
         for stream, sent in self.sent.items():
             reply = self.peer.replies[stream]
-            got = split(reply.body)
+            got = split_messages(reply.body)
             if sent.path == TALK:
                 assert got == sent.written[:len(got)]
                 assert sent.read == sent.messages[:len(sent.read)]

@@ -115,6 +115,16 @@ def prefixed(message: bytes, flag: int = 0, announced: int | None = None) -> byt
     return struct.pack(">BI", flag, len(message) if announced is None else announced) + message
 
 
+def split_messages(body: bytes) -> list[bytes]:
+    """The whole messages at the start of a body; their flags are checked."""
+    found, at = [], 0
+    while len(body) >= at + 5 and len(body) >= (end := at + 5 + int.from_bytes(body[at + 1:at + 5], "big")):
+        assert body[at] == 0
+        found.append(body[at + 5:end])
+        at = end
+    return found
+
+
 def request_fields(path: str = INFER_PATH, *more: Field, leave: Sequence[str] = (), **changed: Text) -> list[Field]:
     """Header fields of a gRPC call; `leave` takes some out, keywords such as `method` or `content_type` change one."""
     fields: list[Field] = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost"),

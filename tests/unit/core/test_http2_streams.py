@@ -18,6 +18,7 @@ from tests.support.h2_peer import (
     frame,
     prefixed,
     request_fields,
+    split_messages,
 )
 
 TALK, INFER = "/talk/Both", "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -123,12 +124,8 @@ def test_replies_wait_for_those_before_them():
         driver.sink.answer(number, 5, b"text", id=b"%d" % number)
         assert driver.outbound_bytes > 0
     reply = peer.answer(stream)
-    ids, at = [], 0
-    while at < len(reply.body):
-        size = int.from_bytes(reply.body[at + 1:at + 5], "big")
-        ids.append(message("inference.ModelStreamInferResponse").FromString(
-            reply.body[at + 5:at + 5 + size]).infer_response.id)
-        at += 5 + size
+    ids = [message("inference.ModelStreamInferResponse").FromString(each).infer_response.id
+           for each in split_messages(reply.body)]
     assert (ids, reply.code) == (["0", "1", "2"], 0)
     assert driver.outbound_bytes == driver.streams == 0
     driver.close()
