@@ -88,6 +88,8 @@ def programs() -> Iterator[bytes]:
     yield call + b"\x70\0\x16" + message + last + b"\x80\3abc" + message + last + b"\0\3abc" + (
         answer + b"\0\3\4full" + read)
     yield stream + settings + b"\0\0\4" + answer + b"\0\4\7" + end + b"\0" + expire + b"\xff\1" + reset + last + b"\x08"
+    large = call + good + message + last + b"\1\x09"
+    yield large + answer + b"\0\4\x08" + read + b"\3" + large + reset + last + b"\x08" + large * 2
     yield one + any_frame + b"\x09\4\0\4abcd" + text + b"\3abc" + control + b"\4\0" + control + b"\5\0"
 
 
@@ -98,6 +100,7 @@ def sessions() -> Iterator[bytes]:
     for program in programs():
         for choice in (0, AT_ONCE, 8, 16, 24, 4, 0x40):
             yield bytes([choice, 0]) + program
+        yield b"\0\1" + program
 
 
 def messages() -> Iterator[bytes]:

@@ -43,6 +43,7 @@ COLD, TALK, LISTING = "/cold/Method", "/talk/Both", "/talk/Replies"
 START_NS = 1_000_000_000_000
 DRAIN_PING = b"infer-go"
 FRAME_HEAD_BYTES = 9
+SMALL_FRAME_BYTES, LARGE_FRAME_BYTES = 16384, 262144
 MESSAGES_PER_STREAM = 64
 BYTES_PER_STREAM = 16384             # what the Blocks of a stream and its Request take where little has come
 FEEDS = (1 << 20, 1, 7, 100)
@@ -69,7 +70,7 @@ HEAD: tuple[tuple[bytes, bytes], ...] = (
 PATHS = (INFER_PATH, COLD, TALK, LISTING, "/no/Such", "", STREAM_PATH, STREAM_PATH)
 METADATA: tuple[list[tuple[str, str | bytes]], ...] = (
     [], [("x", "1")], [("x-bin", b"\0\xff"), ("y", "a" * 100)], [("grpc-status-details-bin", b"abc")])
-SIZES = (0, 1, 5, 100, 4095, 4096, 16384, 20000, 70000)
+SIZES = (0, 1, 5, 100, 4095, 4096, 16384, 20000, 70000, 300_000)
 CODES = (1, 4, 8, 13, 14, 16)
 FIELD_KINDS = (0x00, 0x40, 0x10)     # a literal field: not indexed, indexed, never indexed
 
@@ -111,12 +112,17 @@ class Program:
         self.fed = 0
         self.replied = 0
         self.next_stream = 1
+        self.in_place = False
         self.good = True
         self.output = bytearray()
 
     # Input.
 
     def feed(self, data: bytes) -> None:
+        if self.in_place:
+            self.fed += len(data)
+            self.good = self.good and self.driver.feed_in_place(data)
+            return
         for at in range(0, len(data), self.feed_bytes):
             if not self.good:
                 return
@@ -160,7 +166,8 @@ class Program:
         whole = prefixed(body, 1 if shape & 0x30 == 0x30 else 0, announced)
         if shape & 0x40:
             whole += whole
-        parts = [whole[at:at + 16384] for at in range(0, len(whole), 16384)]
+        frame_bytes = 1 << 20 if self.in_place else SMALL_FRAME_BYTES
+        parts = [whole[at:at + frame_bytes] for at in range(0, len(whole), frame_bytes)]
         for part in parts:
             self.feed(frame(DATA, END_STREAM if part is parts[-1] and not shape & 0x80 else 0, stream, part))
 
@@ -276,7 +283,9 @@ class Program:
                 self.read()
                 self.answer()
             return
-        if self.source.byte() < 250:
+        greeting = self.source.byte()
+        self.in_place = bool(greeting & 1)
+        if greeting < 250:
             self.feed(PREFACE + frame(SETTINGS, 0, 0, b""))
         steps = (self.open_call, self.open_call, self.message, self.message, self.any_frame, self.window, self.settings,
                  self.control, self.answer, self.answer, self.answer_cold, self.expire, self.read, self.end,
@@ -317,7 +326,7 @@ def check_frames(output: bytes) -> None:
     while at + FRAME_HEAD_BYTES <= len(output):
         size = int.from_bytes(output[at:at + 3], "big")
         kind, flags, stream = struct.unpack_from(">BBI", output, at + 3)
-        assert size <= 16384
+        assert size <= (LARGE_FRAME_BYTES if kind == DATA else SMALL_FRAME_BYTES)
         if kind in (DATA, HEADERS):
             assert stream not in ended
             if flags & END_STREAM:

@@ -135,6 +135,16 @@ def large_message(connection: Connection) -> None:
     connection.ends(stream, OK)
 
 
+def large_frame(connection: Connection) -> None:
+    """A message in one frame, read where it belongs."""
+    stream = connection.open(None)
+    whole = frame(DATA, END_STREAM, stream, prefixed(bytes(300_000)))
+    if not connection.lost and not connection.driver.feed_in_place(whole):
+        connection.lose()
+    connection.answer(ANSWER)
+    connection.ends(stream, OK)
+
+
 def many_segments(connection: Connection) -> None:
     stream = connection.open(prefixed(b"q"))
     connection.answer(bytes(10), bytes(5000), bytes(100), bytes(70_000), bytes(1))
@@ -269,8 +279,8 @@ def served(connection: Connection) -> None:
 
 @both_ways
 @pytest.mark.parametrize("scenario", [
-    two_calls, large_message, many_segments, refusals, cold_call, talk, infer_stream, errors, answered_early, cancelled,
-    drained, stopped, flooded, narrow])
+    two_calls, large_message, large_frame, many_segments, refusals, cold_call, talk, infer_stream, errors,
+    answered_early, cancelled, drained, stopped, flooded, narrow])
 def test_a_connection(scenario: Callable[[Connection], None], and_on: bool):
     ends_it = scenario in (drained, stopped, flooded)
 

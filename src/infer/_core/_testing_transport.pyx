@@ -8,7 +8,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from infer._core.block cimport Block, block_data, block_new, block_unref
+from infer._core.block cimport Block, BlockView, block_data, block_new, block_unref
 from infer._core.clock cimport now_ns
 from infer._core cimport grpc_message
 from infer._core cimport grpc_stream
@@ -27,6 +27,7 @@ assert len(STATES) == grpc_stream.STREAM_STATES and len(EVENTS) == grpc_stream.S
 
 cdef enum:
     MAX_SEGMENTS = 64
+    READ_BYTES = 4096
     ECHOED = 128
 
 
@@ -293,6 +294,27 @@ cdef class SessionDriver:
     def feed(self, data: bytes) -> bool:
         """False: the session wants to be closed."""
         return self.session.feed(<const uint8_t *> <const char *> data, <uint64_t> len(data)) == 0
+
+    def feed_in_place(self, data: bytes) -> bool:
+        """As `feed`, by the way of a Connection: what the session makes room for is read where it belongs."""
+        cdef const uint8_t *at = <const uint8_t *> <const char *> data
+        cdef uint64_t left = <uint64_t> len(data)
+        cdef uint64_t size_bytes
+        cdef BlockView room
+        while left > 0:
+            room = self.session.peek_room()
+            if room is None:
+                size_bytes = min(left, <uint64_t> READ_BYTES)
+                if self.session.feed(at, size_bytes) != 0:
+                    return False
+            else:
+                size_bytes = min(left, <uint64_t> room.size)
+                memcpy(block_data(room.block) + room.start, at, size_bytes)
+                if self.session.feed(block_data(room.block) + room.start, size_bytes) != 0:
+                    return False
+            at += size_bytes
+            left -= size_bytes
+        return True
 
     def take(self, limit_bytes: int = 1 << 20) -> tuple[list[bytes], bool]:
         """What is to be sent, in pieces, and whether there is more."""
