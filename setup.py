@@ -7,10 +7,13 @@ debug     bounds checks on, INFER_DEBUG=1: live objects are counted and asserted
 sanitize  as debug, with AddressSanitizer and UndefinedBehaviorSanitizer
 fuzz      as sanitize, by clang and with what libFuzzer counts; for the driver in tests/fuzz
 
-`INFER_EXT=a,b` builds only the named modules. Generated C goes to `build/<kind>/c` and is never committed.
+`INFER_EXT=a,b` builds only the named modules. Without libnghttp2, or with `INFER_WITHOUT_NGHTTP2=1`, the native
+transport and the load generator are left out: such a package serves by grpcio. Generated C goes to `build/<kind>/c` and
+is never committed.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,20 +62,41 @@ if KIND == "fuzz":
 
 
 def pkg_config(*arguments: str) -> str:
-    """Answer of pkg-config about libnghttp2; ends the build with what to install where it is missing."""
+    """Answer of pkg-config about libnghttp2; raises OSError or CalledProcessError where it knows nothing of it."""
+    return subprocess.run(["pkg-config", *arguments, "libnghttp2"], check=True, capture_output=True,
+                          text=True).stdout.strip()
+
+
+def missing_nghttp2() -> str:
+    """Why the modules that need libnghttp2 cannot be built; empty where they can."""
+    if os.environ.get("INFER_WITHOUT_NGHTTP2"):
+        return "INFER_WITHOUT_NGHTTP2 is set"
     try:
-        return subprocess.run(["pkg-config", *arguments, "libnghttp2"], check=True, capture_output=True,
-                              text=True).stdout.strip()
+        version = pkg_config("--modversion")
     except (OSError, subprocess.CalledProcessError):
-        sys.exit("infer: libnghttp2 (>= 1.52) and its headers are needed to build; on Debian or Ubuntu run:\n"
-                 "    apt-get install -y build-essential pkg-config libnghttp2-dev python3-dev")
+        return "libnghttp2 and its headers were not found"
+    if tuple(int(part) for part in version.split(".")) < NGHTTP2_MINIMUM:
+        return f"libnghttp2 {version} is too old, 1.52.0 is needed"
+    return ""
+
+
+def users_of_nghttp2() -> set[str]:
+    """Modules that need the library or its header, by what they cimport, themselves or through others."""
+    imports = {}
+    for module in {path.stem for path in CORE.glob("*.p[yx][xd]")}:
+        text = "".join(path.read_text() for path in CORE.glob(f"{module}.p[yx][xd]"))
+        imports[module] = set(re.findall(r"^\s*(?:from\s+)?c?import\s+infer\._core\.([\w.]+)|"
+                                         r"^\s*from\s+infer\._core\.([\w.]+)\s+c?import", text, re.M))
+    found = {"capi.nghttp2", "capi.nghttp2_client"}
+    while True:
+        more = {module for module, names in imports.items() if any({*pair} & found for pair in names)} - found
+        if not more:
+            return found
+        found |= more
 
 
 def nghttp2_settings() -> dict[str, list]:
     """Compiler and linker settings for the modules that use libnghttp2, with the options its version has."""
-    version = tuple(int(part) for part in pkg_config("--modversion").split("."))
-    if version < NGHTTP2_MINIMUM:
-        sys.exit(f"infer: libnghttp2 {'.'.join(map(str, version))} is too old, need 1.52.0 or newer")
     flags = pkg_config("--cflags").split()
     header = subprocess.run([os.environ.get("CC", "cc"), "-E", *flags, "-"], input="#include <nghttp2/nghttp2.h>\n",
                             check=True, capture_output=True, text=True).stdout
@@ -89,7 +113,15 @@ def extensions() -> list[Extension]:
 
     chosen = {name for name in os.environ.get("INFER_EXT", "").split(",") if name}
     modules = []
+    missing = missing_nghttp2()
+    left_out = users_of_nghttp2() if missing else set()
+    if missing:
+        print(f"infer: {missing}: building without the native transport and the load generator; the server will use "
+              "grpcio, which is much slower. On Debian or Ubuntu: apt-get install -y pkg-config libnghttp2-dev",
+              file=sys.stderr)
     for source in sorted(CORE.glob("*.pyx")):
+        if source.stem in left_out:
+            continue
         if chosen and source.stem not in chosen:
             continue
         if source.stem.startswith("_testing") and "bdist_wheel" in sys.argv:

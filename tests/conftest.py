@@ -7,11 +7,17 @@ import pytest
 from hypothesis import settings
 
 from infer._core import arena, clock, debug
+from tests.support import transports
 
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci")
 
 arena.open(reserved_bytes=1 << 40, limit_bytes=1 << 30)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        transports.mark(item)
 
 
 @pytest.fixture

@@ -149,6 +149,9 @@ class Settings(BaseModel):
         "0.0.0.0", "Address to serve on, IPv4 or IPv6.", "ADDRESS", min_length=1)
     port: Count = _setting(8001, "gRPC port; 0 takes any and prints it.", "PORT", ge=0, le=65535)
     http_port: Count = _setting(8002, "Port of metrics and health; 0 takes any.", "PORT", ge=0, le=65535)
+    transport: Annotated[Literal["native", "grpcio"], BeforeValidator(_lower)] | None = _setting(
+        None, "What speaks gRPC: our own, or the portable grpcio, which is much slower.", "native|grpcio",
+        "native where it was built")
     uds: Path | None = _setting(None, "Serve gRPC on this Unix socket too, never over TLS.", "PATH", "none")
     tls_cert: Path | None = _setting(
         None, "Certificate of the gRPC port, PEM, with what it is chained by: TLS; read again when it changes.", "FILE",

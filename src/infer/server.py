@@ -43,7 +43,7 @@ from infer.services.call import Changes, Service
 from infer.services.health import health_service, health_streams
 from infer.services.inference import inference_service
 from infer.services.reflection import reflection_service
-from infer.transport.native import NativeTransport
+from infer.transport import GRPCIO, Transport, chosen_transport
 from infer.versions import nghttp2_version, onnxruntime_version
 
 log = logging.getLogger("infer.server")
@@ -61,6 +61,10 @@ RUN_FAILURE_SECONDS = 1.0
 # A server without calls for so long gives the pages of large requests back.
 IDLE_SECONDS = 10.0
 IDLE_CACHED_BYTES = 16 << 20
+# From the gauge to its name in a transport's snapshot; a transport leaves out what it cannot know.
+TRANSPORT_GAUGES = {name: name for name in ("connections", "streams", "refused", "calls_without_te", "buffered_bytes",
+                                            "outbound_bytes")} | {
+    "connections_accepted": "connections_total", "streams_held": "streams_held_total"}
 
 
 class Server:
@@ -91,11 +95,14 @@ class Server:
         memory = memory_limit_bytes()
         if not arena.stats()["reserved_bytes"]:
             arena.open(ARENA_ADDRESS_BYTES, memory // ARENA_SHARE)
+        self.transport_name = chosen_transport(settings.transport)
         self.sockets = self._bind()
+        self.addresses = [address_of(each) for each in self.sockets]
         try:
             with named(f"{settings.host}:{settings.http_port} (--host, --http-port) for metrics and health"):
                 self.http = http_pages.HttpServer(settings.host, settings.http_port, http_pages.pages(self, renderer(
-                    self, {"nghttp2": nghttp2_version(), "onnxruntime": onnxruntime_version()})))
+                    self, {"nghttp2": nghttp2_version(), "onnxruntime": onnxruntime_version(),
+                           "transport": self.transport_name})))
         except OSError:
             self._unbind()
             raise
@@ -103,18 +110,28 @@ class Server:
         self.pipeline = Pipeline(loop, self.pool, self.routes)
         handlers: Service = {**inference_service(self), **health_service(self), **health_streams(self),
                              **reflection_service()}
-        self.transport = NativeTransport(
-            loop, self.pipeline, handlers,
+        self.transport = self._transport(handlers, settings.max_buffered_bytes_total or memory // BUFFERED_SHARE)
+        self.pipeline.after_turn = self.transport.flush
+        self.pipeline.on_run_failure = RunFailures()
+
+    def _transport(self, handlers: Service, process_buffered_bytes: int) -> Transport:
+        settings = self.settings
+        if self.transport_name == GRPCIO:
+            from infer.transport.grpc_aio import GrpcioTransport
+
+            return GrpcioTransport(self.loop, self.pipeline, handlers, settings, process_buffered_bytes)
+        from infer.transport.native import NativeTransport
+
+        return NativeTransport(
+            self.loop, self.pipeline, handlers,
             header_bytes=settings.header_bytes, max_streams=settings.max_streams,
             max_message_bytes=settings.max_message_bytes, connection_buffered_bytes=settings.max_buffered_bytes,
-            process_buffered_bytes=settings.max_buffered_bytes_total or memory // BUFFERED_SHARE,
+            process_buffered_bytes=process_buffered_bytes,
             outbound_bytes=settings.outbound_bytes, stream_messages=settings.max_stream_messages,
             stream_outbound_bytes=settings.stream_outbound_bytes,
             max_connections=settings.max_connections or raise_open_files(),
             preface_timeout=settings.preface_timeout, settings_timeout=settings.settings_timeout,
             write_stall_timeout=settings.write_stall_timeout)
-        self.pipeline.after_turn = self.transport.flush
-        self.pipeline.on_run_failure = RunFailures()
 
     # What services, health and metrics see of the server; `live`, `ready`, `versions` and `gauges` from any thread.
 
@@ -132,10 +149,10 @@ class Server:
         return list(self._entries)
 
     def gauges(self) -> Mapping[str, Any]:
-        snapshot = self.transport.endpoint.snapshot()
+        snapshot = self.transport.snapshot()
         stats = arena.stats()
         tls = {} if self.certificates is None else {
-            "tls_handshakes": snapshot["tls_handshakes"],
+            **({"tls_handshakes": snapshot["tls_handshakes"]} if "tls_handshakes" in snapshot else {}),
             "tls_certificate_problem": int(self.certificates.problem != ""),
             "tls_certificate_expiry": self.certificates.expiry.timestamp(),
         }
@@ -147,14 +164,7 @@ class Server:
             "executors": self.threads.executors,
             "executors_busy": self.pool.busy,
             "log_lines_dropped": self._dropped_lines(),
-            "connections": snapshot["connections"],
-            "connections_accepted": snapshot["connections_total"],
-            "streams": snapshot["streams"],
-            "streams_held": snapshot["streams_held_total"],
-            "refused": snapshot["refused"],
-            "calls_without_te": snapshot["calls_without_te"],
-            "buffered_bytes": snapshot["buffered_bytes"],
-            "outbound_bytes": snapshot["outbound_bytes"],
+            **{gauge: snapshot[name] for gauge, name in TRANSPORT_GAUGES.items() if name in snapshot},
             "arena_bytes": {"live": stats["live_bytes"], "high_water": stats["high_water_bytes"],
                             "limit": stats["limit_bytes"]},
             "unrouted": self.pipeline.unrouted_calls(),
@@ -182,15 +192,6 @@ class Server:
             each.close()
         if self.settings.uds is not None:
             self.settings.uds.unlink(missing_ok=True)
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where gRPC is served: host:port or unix:path."""
-        names = []
-        for each in self.sockets:
-            name = each.getsockname()
-            names.append(f"unix:{name}" if each.family == socket.AF_UNIX else address_text(name[0], name[1]))
-        return names
 
     async def start(self) -> None:
         """Loads every model and serves. Raises InferError where none can be served."""
@@ -271,7 +272,7 @@ class Server:
         host, port = self.http.address
         return Start(models=self._entries, executors=self.threads.executors, intra_op=self.threads.intra_op,
                      grpc=self.addresses, http=address_text(host, port), steps=self.steps, failures=self.failures,
-                     security=self._security())
+                     security=self._security(), transport=self.transport_name)
 
     # The end.
 
@@ -283,7 +284,7 @@ class Server:
         await asyncio.sleep(delay)
         self.stopping = True
         self.changes.notify()
-        log.info("draining: GOAWAY", extra={"connections": self.transport.endpoint.snapshot()["connections"],
+        log.info("draining: GOAWAY", extra={"connections": self.transport.snapshot().get("connections"),
                                             "in_flight": self.pipeline.in_flight})
         drained = await self.transport.drain(timeout)
         log.info("drained" if drained else "drain timed out", extra={"in_flight": self.pipeline.in_flight})
@@ -331,6 +332,12 @@ def named(what: str) -> Any:
     except OSError as error:
         advice = "; stop what holds it, or choose another" if error.errno == errno.EADDRINUSE else ""
         raise OSError(error.errno, f"cannot bind {what}: {error.strerror}{advice}") from error
+
+
+def address_of(bound: socket.socket) -> str:
+    """Where gRPC is served: host:port or unix:path."""
+    name = bound.getsockname()
+    return f"unix:{name}" if bound.family == socket.AF_UNIX else address_text(name[0], name[1])
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -398,7 +405,7 @@ async def serve(settings: Settings, dropped_lines: Callable[[], int]) -> int:
             log.warning("second signal: stopping at once", extra={"in_flight": server.pipeline.in_flight})
             drain.cancel()
             await asyncio.gather(drain, return_exceptions=True)
-            server.transport.endpoint.end_calls(b"the server was stopped; send the request to another replica")
+            server.transport.end_calls(b"the server was stopped; send the request to another replica")
             return 1
         return 0 if drain.result() else 1
     finally:

@@ -11,6 +11,9 @@ from pathlib import Path
 _PROTECTIONS = {"nghttp2_option_set_stream_reset_rate_limit": "limit on stream resets",
                 "nghttp2_option_set_max_continuations": "limit on CONTINUATION frames"}
 
+NOT_BUILT = "this package was built without libnghttp2"
+TO_BUILD = "install libnghttp2-dev (1.52 or newer) and pkg-config, then build the package again"
+
 
 class _Info(ctypes.Structure):
     """The first fields of nghttp2_info."""
@@ -26,8 +29,15 @@ def _nghttp2() -> ctypes.CDLL | None:
     return ctypes.CDLL(loaded[1]) if loaded else None
 
 
+def native_is_built() -> bool:
+    """Whether the native transport and the load generator are part of this package."""
+    return importlib.util.find_spec("infer._core.http2_client") is not None
+
+
 def nghttp2_version() -> str:
-    """As the library itself says, or "unknown"."""
+    """As the library itself says, "unknown", or "none" in a package without it."""
+    if not native_is_built():
+        return "none"
     library = _nghttp2()
     if library is None:
         return "unknown"
@@ -38,7 +48,7 @@ def nghttp2_version() -> str:
 
 def missing_protections() -> list[str]:
     """What the loaded libnghttp2 does not do by itself."""
-    library = _nghttp2()
+    library = _nghttp2() if native_is_built() else None
     return [text for function, text in _PROTECTIONS.items() if library is not None and not hasattr(library, function)]
 
 

@@ -35,6 +35,7 @@ from tests.support.h2_peer import (
 )
 from tests.support.requests import add_raw, add_typed, infer_request, pack
 from tests.support.server import InProcess
+from tests.support.transports import GRPCIO
 
 OK, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED = 0, 3, 4, 5, 8
 UNIMPLEMENTED, INTERNAL = 12, 13
@@ -420,8 +421,12 @@ def test_H9_malformed_timeout(peer: Peer, timeouts: tuple[str, ...], path: str):
 
 @pytest.mark.parametrize("timeout", ["0n", "1n", "0H"])
 @pytest.mark.parametrize("path", [INFER_PATH, SERVICE + "ServerLive"], ids=["hot", "cold"])
-def test_H10_no_time_left(peer: Peer, timeout: str, path: str):
-    assert_refused(peer.call(path, GOOD, ("grpc-timeout", timeout)), DEADLINE_EXCEEDED, ("deadline",))
+def test_H10_no_time_left(server: InProcess, peer: Peer, timeout: str, path: str):
+    if (server.transport, timeout) == (GRPCIO, "1n"):
+        pytest.skip("grpcio makes a millisecond of it, in which the call may be answered")
+    reply = peer.call(path, GOOD, ("grpc-timeout", timeout))
+    assert_refused(reply, DEADLINE_EXCEEDED)
+    assert "deadline" in reply.text.lower()
     assert_serves(peer)
 
 

@@ -9,6 +9,7 @@ from tests.support import models
 from tests.support.h2_peer import Peer
 from tests.support.requests import add_raw, infer_request
 from tests.support.server import InProcess, in_process, write_repository
+from tests.support.transports import TRANSPORTS, seconds_of
 
 
 @pytest.fixture(scope="session")
@@ -18,18 +19,25 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "identity": models.identity(), "wide": models.identity(dims=("batch", "length")), "slow": models.slow(60_000)})
 
 
-@pytest.fixture(scope="session")
-def server(repository: Path) -> Iterator[InProcess]:
-    """One executor: what it runs keeps all else waiting."""
-    with in_process(repository, executors=1) as served:
-        request = infer_request("identity")
-        add_raw(request, "x", "FP32", [1, 4], bytes(16))
-        served.fill_scratch(request)
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def server(repository: Path, request: pytest.FixtureRequest) -> Iterator[InProcess]:
+    """One executor: what it runs keeps all else waiting. On each transport."""
+    with in_process(repository, executors=1, transport=request.param) as served:
+        sample = infer_request("identity")
+        add_raw(sample, "x", "FP32", [1, 4], bytes(16))
+        served.fill_scratch(sample)
         yield served
 
 
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """For a test that makes its own servers."""
+    return str(request.param)
+
+
 @pytest.fixture
-def peer(server: InProcess) -> Iterator[Peer]:
-    with server.connect() as connected:
+def peer(server: InProcess, request: pytest.FixtureRequest) -> Iterator[Peer]:
+    waited = seconds_of(request)
+    with server.connect(**{} if waited is None else {"seconds": waited}) as connected:
         yield connected
     server.settle()

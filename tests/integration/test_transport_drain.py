@@ -27,10 +27,15 @@ from tests.support.h2_peer import (
 )
 from tests.support.requests import pack
 from tests.support.server import fetch
+from tests.support.transports import GRPCIO
 
-OK, UNAVAILABLE = 0, 14
+OK, CANCELLED, UNAVAILABLE = 0, 1, 14
 DRAINED, CUT = 0, 1
 BUSY = 20_000
+
+
+def served(repository: Path, transport: str, *more: str) -> Serving:
+    return Serving(repository, "--transport", transport, *more)
 
 
 def busy(peer: Peer, steps: int = BUSY) -> int:
@@ -40,8 +45,8 @@ def busy(peer: Peer, steps: int = BUSY) -> int:
     return stream
 
 
-def test_F35_drain_on_the_wire(repository: Path):
-    with Serving(repository) as serving, connect(serving.address) as peer, connect(serving.address) as idle:
+def test_F35_drain_on_the_wire(repository: Path, transport: str):
+    with served(repository, transport) as serving, connect(serving.address) as peer, connect(serving.address) as idle:
         idle.ping()
         stream = busy(peer)
         serving.process.send_signal(signal.SIGTERM)
@@ -54,7 +59,9 @@ def test_F35_drain_on_the_wire(repository: Path):
         first, second = [each for each in peer.until_closed() if each.kind == GOAWAY]
         assert (first.last_stream, first.error) == (WIDEST, NO_ERROR)
         assert (second.last_stream, second.error) == (stream, NO_ERROR)
-        assert [each.kind for each in peer.others if each.kind == PING and not each.flags & ACK] == [PING]
+        pings = sum(each.kind == PING and not each.flags & ACK for each in peer.others)
+        # grpcio measures the connection with others.
+        assert pings == 1 or (transport == GRPCIO and pings > 1)
         assert [each.last_stream for each in idle.until_closed() if each.kind == GOAWAY] == [WIDEST, 0]
         with pytest.raises(ConnectionRefusedError):
             dial(serving.address)
@@ -77,10 +84,10 @@ def call_until_goodbye(address: str, answered: list[int], lost: list[str]) -> No
                 lost.append(f"stream {stream} was taken and not answered, the last one is {taken}")
 
 
-def test_F35_drain_under_load_loses_nothing(repository: Path):
+def test_F35_drain_under_load_loses_nothing(repository: Path, transport: str):
     answered: list[int] = []
     lost: list[str] = []
-    with Serving(repository) as serving:
+    with served(repository, transport) as serving:
         threads = [threading.Thread(target=call_until_goodbye, args=(serving.address, answered, lost))
                    for _ in range(8)]
         for thread in threads:
@@ -97,8 +104,8 @@ def test_F35_drain_under_load_loses_nothing(repository: Path):
     assert set(answered) == {OK}
 
 
-def test_F36_second_signal(repository: Path):
-    with Serving(repository) as serving, connect(serving.address) as peer:
+def test_F36_second_signal(repository: Path, transport: str):
+    with served(repository, transport) as serving, connect(serving.address) as peer:
         stream = busy(peer, 60_000)
         serving.process.send_signal(signal.SIGTERM)
         while len(peer.goaways()) < 2:
@@ -111,37 +118,42 @@ def test_F36_second_signal(repository: Path):
         assert serving.wait() == CUT
 
 
-def test_F36_drain_timeout(repository: Path):
-    with Serving(repository, "--drain-timeout", "0.2") as serving, connect(serving.address) as peer:
+def test_F36_drain_timeout(repository: Path, transport: str):
+    with served(repository, transport, "--drain-timeout", "0.2") as serving, connect(serving.address) as peer:
         stream = busy(peer, 60_000)
         uploading = peer.open(request_fields())
         peer.body(uploading, b"\0\0", end=False)
         serving.process.send_signal(signal.SIGTERM)
         for each in (stream, uploading):
             reply = peer.answer(each)
+            if (transport, each) == (GRPCIO, uploading):
+                # What grpcio has not handed over it ends by itself.
+                assert reply.code in (CANCELLED, UNAVAILABLE)
+                continue
             assert (reply.code, reply.trailers_only) == (UNAVAILABLE, True)
             assert "another replica" in reply.text
         peer.until_closed()
         assert serving.wait() == CUT
 
 
-def test_F35_a_silent_client_without_calls_is_no_failure(repository: Path):
-    with Serving(repository, "--drain-timeout", "0.3") as serving, connect(serving.address) as peer:
+def test_F35_a_silent_client_without_calls_is_no_failure(repository: Path, transport: str):
+    with served(repository, transport, "--drain-timeout", "0.3") as serving, connect(serving.address) as peer:
         peer.ping()
         peer.acknowledge = False
         assert serving.stop() == DRAINED
 
 
-def test_F35_a_client_that_has_only_connected(repository: Path):
-    with Serving(repository, "--drain-timeout", "0.3") as serving, dial(serving.address) as link:
+def test_F35_a_client_that_has_only_connected(repository: Path, transport: str):
+    with served(repository, transport, "--drain-timeout", "0.3") as serving, dial(serving.address) as link:
         link.sendall(PREFACE)
         assert serving.stop() == DRAINED
 
 
-def test_F53_a_port_that_is_taken(repository: Path):
+def test_F53_a_port_that_is_taken(repository: Path, transport: str):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        ended = run("serve", repository, "--host", "127.0.0.1", "--port", port, "--http-port", 0)
+        ended = run("serve", repository, "--transport", transport, "--host", "127.0.0.1", "--port", port,
+                    "--http-port", 0)
     assert ended.returncode == 1
     line, = ended.stderr.strip().splitlines()
     assert str(port) in line

@@ -21,7 +21,7 @@ LEVELS = [
     {"pipeline"},
     {"flush_buffer", "reply_fields", "http2_session", "http2_streams", "http2_events", "grpc_stream", "cold_call",
      "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats", "load_loop",
-     "load_client"},
+     "load_client", "unary_sink"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 

@@ -39,6 +39,13 @@ def command(*, model: str, address: str, model_version: str, connections: int, s
     The bundled examples get a row of their held-out data, any other model random data.
     Exit status 1 when a call failed.
     """
+    from infer.versions import NOT_BUILT, TO_BUILD, native_is_built
+
+    if not native_is_built():
+        click.echo(f"infer bench: {NOT_BUILT}, and with it without the load generator; {TO_BUILD}, or measure with ghz",
+                   err=True)
+        raise SystemExit(1)
+
     from infer._core import load_client
     from infer.cli.client import Client, first_rows, random_inputs, sample_of, typed_inputs
     from infer.client.calls import INFER_PATH, STREAM_PATH

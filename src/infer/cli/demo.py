@@ -96,11 +96,10 @@ def command() -> None:
 
 def _show(address: str, model: str) -> bool:
     """One model's predictions, accuracy and speed; whether the accuracy is scikit-learn's."""
-    from infer._core import load_client
     from infer.cli.client import Client
     from infer.cli.samples import load_sample
-    from infer.client.calls import INFER_PATH
     from infer.client.messages import encode_request
+    from infer.versions import NOT_BUILT, native_is_built
 
     sample = load_sample(model)
     if sample is None:
@@ -121,14 +120,24 @@ def _show(address: str, model: str) -> bool:
     click.echo(f"  accuracy    {ours / sample.rows:.4f} ({ours} of {sample.rows}) through the server, "
                f"{theirs / sample.rows:.4f} ({theirs}) by scikit-learn; {same} predictions are equal")
 
-    payload = encode_request(model, arrays)
+    if native_is_built():
+        _measure(address, encode_request(model, arrays))
+    else:
+        click.echo(f"  latency and throughput are not measured: {NOT_BUILT}")
+    return ours == theirs
+
+
+def _measure(address: str, payload: bytes) -> None:
+    """Latency of one call at a time, rate of many."""
+    from infer._core import load_client
+    from infer.client.calls import INFER_PATH
+
     alone = load_client.run(address, INFER_PATH, payload, duration_s=LOAD_SECONDS, warmup_s=0.2)
     full = load_client.run(address, INFER_PATH, payload, CONNECTIONS, STREAMS, duration_s=LOAD_SECONDS, warmup_s=0.2)
     click.echo(f"  latency     {alone.p50_us:,.0f} us p50, {alone.p99_us:,.0f} us p99, one call at a time")
     limit = ", limited by the generator" if full.bottleneck else ""
     click.echo(f"  throughput  {full.rate:,.0f} predictions/s, {CONNECTIONS} connections x {STREAMS} calls, "
                f"p99 {full.p99_us / 1e3:,.2f} ms{limit}")
-    return ours == theirs
 
 
 def _right(predicted: list[int], truth: list[int]) -> int:

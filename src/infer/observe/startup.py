@@ -106,6 +106,7 @@ class Start:
     steps: Sequence[Step]
     failures: Mapping[str, str] = field(default_factory=dict)   # by model: why it is not served
     security: Security = PLAINTEXT                              # of TCP; a Unix socket is plaintext
+    transport: str = "native"
 
 
 class _Table(NamedTuple):
@@ -181,6 +182,7 @@ def _footer(start: Start) -> str:
         *start.failures.values(),
         f"executors  {start.executors} x {start.intra_op} thread{'s' if start.intra_op > 1 else ''}",
         f"gRPC       {', '.join([_secured(start), *start.grpc[1:]])}",
+        f"transport  {start.transport}",
         f"HTTP       {start.http}  /metrics  /v2/health/live  /v2/health/ready",
         f"ready in   {total:.0f} ms: {steps}",
         "",

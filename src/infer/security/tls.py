@@ -31,6 +31,11 @@ class TlsFiles(NamedTuple):
     key: Path
     client_ca: Path | None = None
 
+    def contents(self) -> tuple[bytes, bytes, bytes | None]:
+        """Key, certificate, CAs of clients. Raises OSError."""
+        authority = None if self.client_ca is None else self.client_ca.read_bytes()
+        return self.key.read_bytes(), self.certificate.read_bytes(), authority
+
     def signature(self) -> tuple[tuple[int, ...], ...]:
         """Changes when a file does, replaced or rewritten; a file that is missing has one too."""
         return tuple(_signature(path) for path in self if path is not None)
@@ -138,6 +143,7 @@ class Certificates:
         self._files = files
         self._seen = files.signature()
         self.context = server_context(files)
+        self.pem = files.contents()
         self.expiry = not_after(files.certificate)
         self.problem = ""           # of the files as they are; "" where the context is theirs
 
@@ -149,12 +155,13 @@ class Certificates:
         try:
             context = server_context(self._files)
             expiry = not_after(self._files.certificate)
+            pem = self._files.contents()
         except (ConfigError, OSError) as error:
             if seen != self._seen or not self.problem:
                 log.error("the certificate changed and cannot be used; the old one stays in use: %s", error)
             self._seen, self.problem = seen, str(error)
             return False
         self._seen, self.problem = seen, ""
-        self.context, self.expiry = context, expiry
+        self.context, self.pem, self.expiry = context, pem, expiry
         log.info("new certificate", extra={"path": str(self._files.certificate), "expires": expiry.isoformat()})
         return True

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from infer._core.protocol import Endpoint
-from infer.errors import InferError
 from infer.services.call import Streaming
+from infer.transport.invoke import invoke
 
 if TYPE_CHECKING:
     from infer._core.cold_call import ColdCall, ColdStream
     from infer._core.http2_streams import StreamingSession
     from infer._core.request import RequestSink
     from infer.services.call import Handler, Pairs, Service
-
-T = TypeVar("T")
+    from infer.transport import CertificateSource
 
 log = logging.getLogger("infer.transport")
 
@@ -30,7 +28,6 @@ CERTIFICATE_CHECKS = 5
 TLS_FAILURE_SECONDS = 1.0
 LINGER_SECONDS = 1.0
 DEADLINE_EXCEEDED = 4
-INTERNAL = 13
 STOPPING = b"the server is stopping; send the request to another replica"
 
 
@@ -82,27 +79,6 @@ class NativeStreamCall:
                 call.writer = None
         self._session.write_cold(call, message)
         self._flush()
-
-
-async def invoke(handle: Callable[[T], Awaitable[bytes | None]], call: T, path: str) -> tuple[int, bytes]:
-    """Runs a cold handler: (gRPC status, reply or, where it is not 0, message as UTF-8)."""
-    try:
-        return 0, await handle(call) or b""
-    except InferError as error:
-        return error.code, error.message.encode()
-    except Exception:
-        log.exception("%s failed", path)
-        return INTERNAL, f"{path} failed; the server's log has the reason".encode()
-
-
-class CertificateSource(Protocol):
-    """A TLS context that may be replaced while connections are accepted."""
-
-    @property
-    def context(self) -> ssl.SSLContext: ...
-
-    def check(self) -> bool:
-        """Whether there is a new context. May wait for a disk: any thread."""
 
 
 class NativeTransport:
@@ -196,6 +172,14 @@ class NativeTransport:
         if self._checks % CERTIFICATE_CHECKS == 0:
             self._keep(self._loop.create_task(self.check_certificates()))
         self._schedule_check()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Counters and gauges of all connections."""
+        return self.endpoint.snapshot()
+
+    def end_calls(self, message: bytes) -> None:
+        """Ends the calls under way with UNAVAILABLE."""
+        self.endpoint.end_calls(message)
 
     def flush(self) -> None:
         """Sends what this turn of the loop produced."""

@@ -49,6 +49,7 @@ def test_plain_table() -> None:
     ]
     assert "executors  2 x 1 thread" in lines
     assert "gRPC       0.0.0.0:8001, unix:/run/i.sock" in lines
+    assert "transport  native" in lines
     assert "HTTP       0.0.0.0:8002  /metrics  /v2/health/live  /v2/health/ready" in lines
     assert "ready in   32 ms: read 1 ms, load 30 ms, listen 0 ms" in lines
 
