@@ -168,6 +168,17 @@ def test_a_stream_answers_in_order(channel: grpc.Channel) -> None:
     assert {reply.error_message for reply in got} == {""}
 
 
+def test_so_many_of_a_stream_are_under_way(portable: InProcess, channel: grpc.Channel) -> None:
+    held = portable.snapshot()["streams_held_total"]
+    running = channel.unary_unary(INFER_PATH).future(slow_request(BUSY), timeout=60)
+    portable.until(lambda: (portable.server.pipeline.in_flight, portable.server.pipeline.queued_requests) == (1, 0))
+    got = replies(channel, [slow_request(0)] * 100)
+    portable.until(lambda: portable.server.pipeline.queued_requests == 64)
+    assert running.result()
+    assert len(list(got)) == 100
+    assert portable.snapshot()["streams_held_total"] > held
+
+
 def test_errors_of_a_stream_travel_in_messages(channel: grpc.Channel) -> None:
     good = named(identity_request(), "good")
     bad = named(identity_request(model="nope"), "bad")

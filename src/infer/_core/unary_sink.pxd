@@ -23,6 +23,7 @@ cdef class UnaryCall:
     cdef int64_t deadline_ns               # 0: none
     cdef uint64_t size_bytes
     cdef readonly object future            # of bytes, or of a Refusal
+    cdef readonly bint final_asked         # the caller wants a reply marked as the last one; known with it
     cdef void end(self, int code) except *
 
 # A status other than OK, as the result of a call's future.
@@ -30,6 +31,7 @@ cdef class Refusal:
     cdef readonly int code
     cdef readonly str message
     cdef readonly int64_t pushback_ms      # -1: none
+    cdef readonly str id                   # the request's, "" where it could not be read
 
 cdef class UnarySink(ResponseSink):
     cdef RequestSink requests

@@ -8,10 +8,12 @@ class Refusal:
     code: int
     message: str
     pushback_ms: int
+    id: str
 
 @final
 class UnaryCall:
     future: Future[bytes | Refusal]
+    final_asked: bool
     def cancel(self) -> None: ...
     def refuse(self, code: int, message: str) -> None: ...
 

@@ -44,11 +44,12 @@ cdef class Refusal:
         return f"<Refusal {self.code}: {self.message!r}>"
 
 
-cdef Refusal refusal(int code, str message, int64_t pushback_ms=-1):
+cdef Refusal refusal(int code, str message, int64_t pushback_ms=-1, str id=""):
     cdef Refusal made = Refusal.__new__(Refusal)
     made.code = code
     made.message = message
     made.pushback_ms = pushback_ms
+    made.id = id
     return made
 
 
@@ -198,10 +199,13 @@ cdef class UnarySink(ResponseSink):
             # A caller that gave up this very turn has cancelled it.
             if not ended.future.done():
                 if reply.code == STATUS_OK:
+                    ended.final_asked = reply.final != 0
                     ended.future.set_result(joined(reply))
                 else:
                     ended.future.set_result(refusal(
-                        reply.code, reply.message[:reply.message_bytes].decode("utf-8", "replace"), reply.pushback_ms))
+                        reply.code, reply.message[:reply.message_bytes].decode("utf-8", "replace"), reply.pushback_ms,
+                        (<const char *> reply.id)[:reply.id_bytes].decode("utf-8", "replace")
+                        if reply.id_bytes > 0 else ""))
         except MemoryError:
             ended.future.set_result(refusal(STATUS_RESOURCE_EXHAUSTED, "no memory for the reply"))
         finally:

@@ -25,13 +25,13 @@ from infer._core.unary_sink import UnarySink
 from infer.errors import InferError, Unimplemented
 from infer.services.call import Streaming
 from infer.transport.grpc_options import channel_options, server_credentials, unheeded
-from infer.transport.infer_stream import InferStream
+from infer.transport.infer_stream import STOPPING, InferStreams
 from infer.transport.invoke import invoke
 
 if TYPE_CHECKING:
     from infer._core.request import RequestSink
     from infer.config import Settings
-    from infer.services.call import Handler, Pairs, Service, StreamCall
+    from infer.services.call import Handler, Pairs, Service
     from infer.transport import CertificateSource
 
 log = logging.getLogger("infer.transport")
@@ -40,7 +40,6 @@ INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
-STOPPING = "the server is stopping; send the request to another replica"
 PUSHBACK = "grpc-retry-pushback-ms"
 # What a status text may take on the wire, and what is shown of a name in it.
 TEXT_BYTES = 1024
@@ -112,11 +111,11 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, sink: UnarySink, handlers: Service, stream_messages: int) -> None:
         self._sink = sink
-        self._stream_messages = stream_messages
+        self.streams = InferStreams(sink, stream_messages)
         self._work: set[asyncio.Task[tuple[int, bytes]]] = set()
         self._table = {path: self._stream(path, handler) if isinstance(handler, Streaming)
                        else self._unary(path, handler) for path, handler in handlers.items()}
-        self._table[STREAM_PATH] = self._stream(STREAM_PATH, Streaming(self._infer_stream))
+        self._table[STREAM_PATH] = self._stream(STREAM_PATH, Streaming(self.streams.handle))
         self._table[INFER_PATH] = grpc.unary_unary_rpc_method_handler(self._infer)
 
     def service(self, details: Any) -> Any:
@@ -158,9 +157,6 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Ends the calls of cold handlers with UNAVAILABLE."""
         for work in self._work:
             work.cancel()
-
-    async def _infer_stream(self, call: StreamCall) -> None:
-        await InferStream(self._sink, call, self._stream_messages).run()
 
     def _unary(self, path: str, handler: Handler) -> Any:
         async def answer(message: bytes, context: Any) -> bytes:
@@ -265,7 +261,7 @@ class GrpcioTransport:
 
     def snapshot(self) -> dict[str, Any]:
         """What grpcio lets us know; it does not count connections, streams and what they hold."""
-        return {"buffered_bytes": self._sink.buffered_bytes,
+        return {"buffered_bytes": self._sink.buffered_bytes, "streams_held_total": self._handlers.streams.held_total,
                 "refused": {"max_buffered_bytes_total": self._sink.refused_buffered}}
 
     def end_calls(self, message: bytes) -> None:
@@ -278,6 +274,7 @@ class GrpcioTransport:
 
         A client that is silent does not count; nor does a call whose message is still coming, which grpcio hides.
         """
+        self._handlers.streams.drain()
         ended = await self._stopped(timeout) or (self._sink.in_flight == 0 and self._handlers.in_flight == 0)
         if not ended:
             self.end_calls(STOPPING.encode())

@@ -13,48 +13,81 @@ from infer._core.unary_sink import Refusal, UnaryCall, UnarySink
 from infer.proto import message
 from infer.services.call import StreamCall
 
+DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
+STOPPING = "the server is stopping; send the request to another replica"
 REAL_STATUS = ("triton_grpc_error", "true")
-ASKS_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
 # Tag of ModelStreamInferResponse.infer_response.
 INFER_RESPONSE = b"\x12"
 
 
-class InferStream:
-    """One stream: `run` is its handler."""
+class InferStreams:
+    """The streams of a transport: what they share, and their end."""
 
-    def __init__(self, sink: UnarySink, call: StreamCall, in_flight: int) -> None:
-        self._sink = sink
+    def __init__(self, sink: UnarySink, in_flight: int) -> None:
+        self.sink = sink
+        self.in_flight = in_flight
+        self.held_total = 0         # times that a stream had as many requests under way as it may
+        self.stopping = False
+        self._open: set[InferStream] = set()
+
+    async def handle(self, call: StreamCall) -> None:
+        """The handler of ModelStreamInfer."""
+        stream = InferStream(self, call)
+        self._open.add(stream)
+        try:
+            await stream.run()
+        finally:
+            self._open.discard(stream)
+
+    def drain(self) -> None:
+        """Reads no more: each stream ends with UNAVAILABLE once what is under way has been answered."""
+        self.stopping = True
+        for stream in self._open:
+            stream.stop()
+
+
+class InferStream:
+    """One stream: a task reads, `run` answers."""
+
+    def __init__(self, streams: InferStreams, call: StreamCall) -> None:
+        self._streams = streams
         self._call = call
-        self._room = asyncio.Semaphore(in_flight)
-        # Each with its request, or None after the last.
-        self._under_way: deque[tuple[bytes, UnaryCall]] = deque()
+        self._room = asyncio.Semaphore(streams.in_flight)
+        self._under_way: deque[UnaryCall] = deque()
         self._came = asyncio.Event()
-        self._ended = False
+        self._reading = asyncio.get_running_loop().create_task(self._read())
 
     async def run(self) -> None:
-        reading = asyncio.get_running_loop().create_task(self._read())
+        if self._streams.stopping:
+            self.stop()
         try:
             await self._reply()
-            await reading
+            if self._reading.cancelled():
+                self._call.abort(UNAVAILABLE, STOPPING)
+            await self._reading
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            for _, call in self._under_way:
+            self.stop()
+            await asyncio.gather(self._reading, return_exceptions=True)
+            for call in self._under_way:
                 call.cancel()
+
+    def stop(self) -> None:
+        """Reads no more."""
+        self._reading.cancel()
 
     async def _read(self) -> None:
         try:
             while True:
                 # Before the read: what is not taken holds the client back.
+                self._streams.held_total += self._room.locked()
                 await self._room.acquire()
                 content = await self._call.read()
                 if content is None:
                     return
-                self._under_way.append((content, self._sink.call(content, self._call.time_remaining())))
+                self._under_way.append(self._streams.sink.call(content, self._call.time_remaining()))
                 self._came.set()
         finally:
-            self._ended = True
             self._came.set()
 
     async def _reply(self) -> None:
@@ -62,43 +95,40 @@ class InferStream:
         while True:
             await self._came.wait()
             if not self._under_way:
-                if self._ended:
+                # The event that ends the reading is set before its task is done.
+                await asyncio.sleep(0)
+                if self._reading.done():
                     return
                 self._came.clear()
                 continue
-            content, call = self._under_way[0]
+            call = self._under_way[0]
             outcome = await call.future
             self._under_way.popleft()
             if isinstance(outcome, bytes):
-                await self._call.write(wrapped(outcome, content))
-            elif real_status:
+                await self._call.write(wrapped(outcome, call.final_asked))
+            elif real_status or outcome.code == DEADLINE_EXCEEDED:
+                # The deadline is the stream's.
                 self._call.abort(outcome.code, outcome.message)
             else:
-                await self._call.write(error_of(outcome, content))
+                await self._call.write(error_of(outcome))
             self._room.release()
 
 
-def wrapped(reply: bytes, request: bytes) -> bytes:
-    """A ModelInferResponse as a ModelStreamInferResponse; marked as the last one where the request asks for it."""
-    if ASKS_FINAL.encode() in request and (
-            message("inference.ModelInferRequest").FromString(request).parameters[ASKS_FINAL].bool_param):
-        final = message("inference.ModelInferResponse")()
-        final.parameters[FINAL].bool_param = True
+def wrapped(reply: bytes, final: bool) -> bytes:
+    """A ModelInferResponse as a ModelStreamInferResponse, marked as the last one where that was asked for."""
+    if final:
+        mark = message("inference.ModelInferResponse")()
+        mark.parameters[FINAL].bool_param = True
         # Fields behind a message are merged into it.
-        reply += final.SerializeToString()
+        reply += mark.SerializeToString()
     return INFER_RESPONSE + varint(len(reply)) + reply
 
 
-def error_of(refusal: Refusal, request: bytes) -> bytes:
-    """The refusal as a message, with the request's id where it can be read."""
-    from google.protobuf.message import DecodeError
-
+def error_of(refusal: Refusal) -> bytes:
+    """The refusal as a message, with the request's id where it could be read."""
     reply = message("inference.ModelStreamInferResponse")(error_message=refusal.message)
-    try:
-        reply.infer_response.id = message("inference.ModelInferRequest").FromString(request).id
-    except DecodeError:
-        # What cannot be read has no id that could be told; the text says what is wrong with it.
-        reply.ClearField("infer_response")
+    if refusal.id:
+        reply.infer_response.id = refusal.id
     content: bytes = reply.SerializeToString()
     return content
 
