@@ -25,6 +25,7 @@ from tests.support.h2_peer import (
 )
 from tests.support.requests import pack
 from tests.support.server import InProcess, in_process, scrape
+from tests.support.transports import GRPCIO
 
 STREAM_PATH = SERVICE + "ModelStreamInfer"
 OK, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE = 0, 3, 4, 5, 8, 13, 14
@@ -210,6 +211,8 @@ def test_at_most_so_many_requests_of_a_stream_are_under_way(server: InProcess, p
 
 def test_the_window_is_withheld_from_a_stream_that_has_enough(server: InProcess, peer: Peer):
     """Of the stream alone: another call on the connection goes on."""
+    if server.transport == GRPCIO:
+        pytest.skip("grpcio opens its windows at a pace of its own; what is under way is bounded all the same")
     stream = peer.open(request_fields(STREAM_PATH))
     occupy(server, peer, stream, 5 * BUSY)
     padded = prefixed(with_fields(slow_request(0), parameters={"x": {"string_param": "p" * 10_000}}))
