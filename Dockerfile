@@ -4,7 +4,7 @@
 
 FROM python:3.12-slim AS build
 RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev libnghttp2-dev pkg-config
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev libnghttp2-dev pkg-config zlib1g-dev
 WORKDIR /source
 COPY pyproject.toml setup.py README.md ./
 COPY protos protos

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-SYSTEM_PACKAGES := gcc make pkg-config libc6-dev libnghttp2-dev python3-dev python3-venv
+SYSTEM_PACKAGES := gcc make pkg-config libc6-dev libnghttp2-dev zlib1g-dev python3-dev python3-venv
 CORE_SOURCES := $(wildcard src/infer/_core/*.pyx src/infer/_core/*.pxd src/infer/_core/capi/*.pxd)
 PYTHON_SOURCES := $(shell find src/infer -name '*.py' -o -name '*.pyi')
 BUILD_INPUTS := setup.py pyproject.toml $(CORE_SOURCES) $(wildcard protos/*.proto)
@@ -31,7 +31,7 @@ help:
 
 # System headers come from the package manager when root; else the one line to run is printed.
 $(VENV)/.system:
-	@if ! pkg-config --exists libnghttp2 2>/dev/null || ! command -v cc >/dev/null \
+	@if ! pkg-config --exists libnghttp2 zlib 2>/dev/null || ! command -v cc >/dev/null \
 	    || ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM_PACKAGES); \

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent
 CORE = Path("src/infer/_core")
 KIND = os.environ.get("INFER_BUILD", "release")
 NGHTTP2_MINIMUM = (1, 52, 0)
+ZLIB_MODULES = {"grpc_message"}
 NGHTTP2_MODULES = {"http2_session", "http2_events", "http2_streams", "http2_client"}
 # Options that came after the minimum, and that distributions carry back: the header says, not the version.
 NGHTTP2_OPTIONS = {"INFER_NGHTTP2_HAS_RESET_RATE": "nghttp2_option_set_stream_reset_rate_limit"}
@@ -95,6 +96,16 @@ def users_of_nghttp2() -> set[str]:
         found |= more
 
 
+def zlib_settings() -> dict[str, list]:
+    """Linker settings for the module that uses zlib; ends the build where its header is missing."""
+    found = subprocess.run([os.environ.get("CC", "cc"), "-E", "-"], input="#include <zlib.h>\n", check=False,
+                           capture_output=True, text=True)
+    if found.returncode != 0:
+        sys.exit("infer: zlib's header is needed to build; on Debian or Ubuntu run:\n"
+                 "    apt-get install -y zlib1g-dev")
+    return {"extra_link_args": ["-lz"]}
+
+
 def nghttp2_settings() -> dict[str, list]:
     """Compiler and linker settings for the modules that use libnghttp2, with the options its version has."""
     flags = pkg_config("--cflags").split()
@@ -127,6 +138,7 @@ def extensions() -> list[Extension]:
         if source.stem.startswith("_testing") and "bdist_wheel" in sys.argv:
             continue
         extra = nghttp2_settings() if source.stem in NGHTTP2_MODULES else {}
+        extra |= zlib_settings() if source.stem in ZLIB_MODULES else {}
         # What the tests' own modules do is no news to the fuzzer.
         counted = ["-fsanitize=fuzzer-no-link"] if KIND == "fuzz" and not source.stem.startswith("_testing") else []
         modules.append(Extension(

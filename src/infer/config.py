@@ -183,6 +183,12 @@ class Settings(BaseModel):
 
     max_message_bytes: Size = _setting(
         64 * MIB, "Largest request message.", "SIZE", "64 MiB", ge=1 * KIB, le=MESSAGE_BYTES_MAX)
+    reply_compression: Annotated[Literal["none", "gzip", "deflate", "auto"], BeforeValidator(_lower)] = _setting(
+        "none", "How replies of 1 KiB and more are compressed where the client takes it; auto: as the request was.",
+        "none|gzip|deflate|auto")
+    max_coding_jobs: Count = _setting(
+        256, "Large compressed messages that may be with the threads that inflate them.", "N", "256 messages", ge=1,
+        le=1 << 20)
     max_buffered_bytes: Size = _setting(
         128 * MIB, "Request bytes held for one connection; more refuses its new calls.", "SIZE", "128 MiB", ge=64 * KIB)
     max_buffered_bytes_total: Size | None = _setting(

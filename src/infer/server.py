@@ -63,7 +63,7 @@ IDLE_SECONDS = 10.0
 IDLE_CACHED_BYTES = 16 << 20
 # From the gauge to its name in a transport's snapshot; a transport leaves out what it cannot know.
 TRANSPORT_GAUGES = {name: name for name in ("connections", "streams", "refused", "calls_without_te", "buffered_bytes",
-                                            "outbound_bytes")} | {
+                                            "outbound_bytes", "coding_jobs")} | {
     "connections_accepted": "connections_total", "streams_held": "streams_held_total"}
 
 
@@ -129,6 +129,7 @@ class Server:
             process_buffered_bytes=process_buffered_bytes,
             outbound_bytes=settings.outbound_bytes, stream_messages=settings.max_stream_messages,
             stream_outbound_bytes=settings.stream_outbound_bytes,
+            reply_compression=settings.reply_compression, coding_jobs=settings.max_coding_jobs,
             max_connections=settings.max_connections or raise_open_files(),
             preface_timeout=settings.preface_timeout, settings_timeout=settings.settings_timeout,
             write_stall_timeout=settings.write_stall_timeout)

@@ -5,8 +5,10 @@ Whatever is refused is Trailers-Only, says what was wrong in at most 1 KiB, and 
 
 from __future__ import annotations
 
+import gzip
 import math
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -330,12 +332,12 @@ def test_C1_compressed_flag_with_identity(peer: Peer):
     assert_serves(peer)
 
 
-@pytest.mark.parametrize("encoding", ["foo", "snappy", "gzip", "deflate", ""])
+@pytest.mark.parametrize("encoding", ["foo", "snappy", "GZIP", ""])
 @pytest.mark.parametrize("path", [INFER_PATH, SERVICE + "ServerLive"], ids=["hot", "cold"])
 def test_C5_unknown_encoding(peer: Peer, encoding: str, path: str):
     reply = peer.call(path, GOOD, ("grpc-encoding", encoding))
     assert_refused(reply, UNIMPLEMENTED, ("identity",))
-    assert reply.fields["grpc-accept-encoding"] == "identity"
+    assert reply.fields["grpc-accept-encoding"] == "identity,deflate,gzip"
     assert_serves(peer)
 
 
@@ -550,4 +552,50 @@ def test_trailers_that_end_the_request(peer: Peer):
     peer.body(stream, prefixed(GOOD)[:-1], end=False)
     peer.send(frame(DATA, END_STREAM, stream, b""))
     assert_refused(peer.answer(stream), INTERNAL)
+    assert_serves(peer)
+
+
+# Compressed messages.
+
+
+def squeeze(encoding: str, content: bytes) -> bytes:
+    return gzip.compress(content) if encoding == "gzip" else zlib.compress(content)
+
+
+ENCODINGS = pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+
+
+@ENCODINGS
+def test_C2_a_valid_one(peer: Peer, encoding: str):
+    plain = peer.call(message=GOOD)
+    assert peer.call(INFER_PATH, None, ("grpc-encoding", encoding), body=prefixed(squeeze(encoding, GOOD), flag=1)
+                     ).message == plain.message
+    # Each message says for itself whether it is compressed.
+    assert peer.call(INFER_PATH, None, ("grpc-encoding", encoding), body=prefixed(GOOD)).message == plain.message
+
+
+@pytest.mark.parametrize("path", [INFER_PATH, SERVICE + "ServerLive"], ids=["hot", "cold"])
+@pytest.mark.parametrize("broken", ["corrupt", "cut short", "trailing junk", "not compressed", "empty"])
+@ENCODINGS
+def test_C3_one_that_does_not_inflate(peer: Peer, encoding: str, broken: str, path: str):
+    content = squeeze(encoding, GOOD)
+    body = {"corrupt": content[:-6] + b"abcdef", "cut short": content[:-1], "trailing junk": content + b"junk",
+            "not compressed": GOOD, "empty": b""}[broken]
+    reply = peer.call(path, None, ("grpc-encoding", encoding), body=prefixed(body, flag=1))
+    assert_refused(reply, INTERNAL, ("compressed",))
+    assert_serves(peer)
+
+
+@pytest.mark.parametrize("path", [INFER_PATH, SERVICE + "ServerLive"], ids=["hot", "cold"])
+@ENCODINGS
+def test_C4_a_bomb(peer: Peer, encoding: str, path: str):
+    reply = peer.call(path, None, ("grpc-encoding", encoding), body=prefixed(squeeze(encoding, bytes(8 << 20)), flag=1))
+    assert_refused(reply, RESOURCE_EXHAUSTED, ("--max-message-bytes", str(MAX_MESSAGE_BYTES)))
+    assert_serves(peer)
+
+
+@ENCODINGS
+def test_B44_compressed_flag_of_2_with_an_encoding(peer: Peer, encoding: str):
+    body = prefixed(squeeze(encoding, GOOD), flag=2)
+    assert_refused(peer.call(INFER_PATH, None, ("grpc-encoding", encoding), body=body), INTERNAL, ("flag", "2"))
     assert_serves(peer)

@@ -34,6 +34,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
     assert settings.model_dump() == {
         "paths": (Path("model.onnx"),), "name": None, "host": "0.0.0.0", "port": 8001, "http_port": 8002, "uds": None,
         "transport": None, "tls_cert": None, "tls_key": None, "tls_client_ca": None,
+        "reply_compression": "none", "max_coding_jobs": 256,
         "provider": (), "executors": None, "intra_op": None, "onnxruntime_library": None, "max_batch_size": 1024,
         "gather_rows": 64, "max_queue_delay_us": 0, "max_queue_rows": 4096, "max_message_bytes": 64 << 20,
         "max_buffered_bytes": 128 << 20, "max_buffered_bytes_total": None, "outbound_bytes": 4 << 20,

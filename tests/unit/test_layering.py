@@ -19,8 +19,8 @@ LEVELS = [
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "self_check", "ort_runtime",
      "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
-    {"flush_buffer", "reply_fields", "http2_session", "http2_streams", "http2_events", "grpc_stream", "cold_call",
-     "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats", "load_loop",
+    {"flush_buffer", "reply_fields", "http2_session", "http2_coding", "http2_streams", "http2_events", "grpc_stream",
+     "cold_call", "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats", "load_loop",
      "load_client", "unary_sink"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
@@ -46,7 +46,8 @@ INSIDE = {
     "executor": {"batcher", "batch"},
     "protocol": {"http2_session", "http2_streams", "http2_events", "tls_layer"},
     "http2_events": {"http2_session", "grpc_stream", "cold_call", "flush_buffer"},
-    "http2_streams": {"http2_session", "grpc_stream", "cold_call", "infer_stream"},
+    "http2_coding": {"http2_session", "grpc_stream"},
+    "http2_streams": {"http2_session", "http2_coding", "grpc_stream", "cold_call", "infer_stream"},
     "infer_stream": {"grpc_stream"},
     "http2_session": {"grpc_stream", "cold_call", "flush_buffer", "reply_fields"},
     "cold_call": {"grpc_stream"},
@@ -56,6 +57,7 @@ INSIDE = {
 }
 
 LIBRARIES = {
+    "capi.zlib": {"grpc_message"},
     # reply_fields fills the structs of header fields; it does not link the library.
     "capi.nghttp2": {"http2_session", "http2_streams", "http2_events", "reply_fields"},
     # load_loop names the library's error codes; it does not link it.

@@ -41,6 +41,49 @@ def message_prefix(text: bytes, limit_bytes: int) -> int:
     return grpc_message.encodable_bytes(<const uint8_t *> <const char *> text, <uint64_t> len(text), limit_bytes)
 
 
+ENCODINGS = {"deflate": int(grpc_message.ENCODING_DEFLATE), "gzip": int(grpc_message.ENCODING_GZIP)}
+OUTCOMES = ("inflated", "corrupt", "cut short", "trailing", "too long", "no memory")    # in the order of Inflated
+
+
+def encoding_of(name: bytes) -> int:
+    return grpc_message.encoding_of(<const uint8_t *> <const char *> name, <uint64_t> len(name))
+
+
+def accepted_encodings(names: bytes) -> int:
+    return grpc_message.accepted_encodings(<const uint8_t *> <const char *> names, <uint64_t> len(names))
+
+
+def inflate(encoding: str, data: bytes, limit_bytes: int, on_loop: bool = True) -> tuple[str, bytes, int]:
+    """How it ended, the message, and the room that it took."""
+    cdef Block *block
+    cdef int outcome = grpc_message.inflate_message(
+        ENCODINGS[encoding], <const uint8_t *> <const char *> data, <uint64_t> len(data), limit_bytes, on_loop, &block)
+    if block == NULL:
+        return OUTCOMES[outcome], b"", 0
+    message = (<const char *> block_data(block))[:block.size_bytes]
+    room = block.capacity_bytes
+    block_unref(block)
+    return OUTCOMES[outcome], message, room
+
+
+def deflate(encoding: str, pieces: list[bytes], on_loop: bool = True) -> bytes | None:
+    """The message with its prefix, or None where compressing gains nothing."""
+    cdef grpc_message.Deflation deflation
+    cdef Block *block
+    cdef uint64_t size_bytes = sum(len(piece) for piece in pieces)
+    if not grpc_message.deflate_begin(&deflation, ENCODINGS[encoding], size_bytes, on_loop):
+        raise MemoryError
+    for i, piece in enumerate(pieces):
+        grpc_message.deflate_add(&deflation, <const uint8_t *> <const char *> piece, <uint64_t> len(piece),
+                                 i + 1 == len(pieces))
+    block = grpc_message.deflate_end(&deflation)
+    if block == NULL:
+        return None
+    message = (<const char *> block_data(block))[:block.size_bytes]
+    block_unref(block)
+    return message
+
+
 cdef class StreamDriver:
     """A Stream by itself."""
     cdef Stream *stream
@@ -242,6 +285,7 @@ cdef class SessionDriver:
     cdef TransportStats stats
     cdef readonly PuppetSink sink
     cdef readonly list cold
+    cdef readonly list jobs                # CodingJobs, as they were given away
     cdef readonly list timers              # of cold calls with a deadline, as they were armed
     cdef readonly list flushes
     cdef public bint refuse_spawn
@@ -250,7 +294,7 @@ cdef class SessionDriver:
                  int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20,
                  int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
                  int64_t process_buffered_bytes=1 << 32, dict streaming=None, int stream_messages=64,
-                 int64_t stream_outbound_bytes=256 << 10):
+                 int64_t stream_outbound_bytes=256 << 10, int reply_encodings=0, int coding_jobs=256):
         memset(&self.stats, 0, sizeof(self.stats))
         self.limits.header_bytes = header_bytes
         self.limits.max_streams = max_streams
@@ -261,8 +305,11 @@ cdef class SessionDriver:
         self.limits.max_message_bytes = max_message_bytes
         self.limits.connection_buffered_bytes = connection_buffered_bytes
         self.limits.process_buffered_bytes = process_buffered_bytes
+        self.limits.reply_encodings = reply_encodings
+        self.limits.coding_jobs = coding_jobs
         self.sink = PuppetSink.__new__(PuppetSink)
         self.cold = []
+        self.jobs = []
         self.timers = []
         self.flushes = []
         self.session = StreamingSession.__new__(StreamingSession)
@@ -274,6 +321,7 @@ cdef class SessionDriver:
         self.session.streaming = streaming or {}
         self.session.spawn = self.spawn
         self.session.arm = self.arm
+        self.session.offload = self.offload
         self.session.flushes = self.flushes
         self.session.connection = self
         self.session.start()
@@ -287,6 +335,18 @@ cdef class SessionDriver:
         timer = Timer(call)
         self.timers.append(timer)
         return timer
+
+    def offload(self, job):
+        if self.refuse_spawn:
+            raise RuntimeError("the loop is closed")
+        self.jobs.append(job)
+
+    def code(self, run: bool = True) -> None:
+        """The oldest job comes back, run or not."""
+        job = self.jobs.pop(0)
+        if run:
+            job.run()
+        self.session.finish_coding(job)
 
     def peer_name(self) -> str:
         return "test"
@@ -393,7 +453,8 @@ cdef class SessionDriver:
                 "cold_calls_total": self.stats.cold_calls_total,
                 "streams_held_total": self.stats.streams_held_total, "received_bytes": self.stats.received_bytes,
                 "sent_bytes": self.stats.sent_bytes, "buffered_bytes": self.stats.buffered_bytes,
-                "outbound_bytes": self.stats.outbound_bytes}
+                "outbound_bytes": self.stats.outbound_bytes, "coding_jobs": self.stats.coding_jobs,
+                "coding_refused": self.stats.coding_refused}
 
     def refused(self) -> list[int]:
         """By RefusedKind."""

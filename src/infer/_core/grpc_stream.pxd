@@ -41,7 +41,7 @@ cdef enum Seen:
     SEEN_GRPC = 2                # a content-type of application/grpc
     SEEN_TE = 4
     SEEN_TIMEOUT = 8
-    SEEN_ENCODING = 16           # a grpc-encoding other than identity
+    SEEN_ENCODING = 16           # a grpc-encoding that there is none of
     SEEN_BAD_TIMEOUT = 32
     SEEN_PATH = 64
     SEEN_BAD_METADATA = 128      # a -bin value that is not base64
@@ -61,8 +61,13 @@ cdef struct Stream:
     uint8_t lead                 # unused bytes ahead of the body, for its end to be aligned; counted in its sizes
     uint8_t headed               # the head of the reply is submitted
     uint8_t last                 # nothing but trailers follows what is queued
+    uint8_t closing              # the same, once what is being compressed is queued
     uint8_t deferred             # the library waits to be told that there is more to send
     uint8_t due                  # among those that the session settles before it sends
+    uint8_t encoding             # of the request's messages: an Encoding
+    uint8_t compressed           # the message that is coming is
+    uint8_t accepted             # encodings that the client takes, a set
+    uint8_t reply_encoding       # of the reply's messages, once its head is submitted fixed
     int32_t header_bytes         # decoded, each field with 32 of overhead (RFC 9113, 6.5.2)
     int32_t n_segments
     int32_t segment              # the first that is not wholly sent
@@ -87,6 +92,8 @@ cdef struct Stream:
     Block *held                  # bytes that came while the handler had messages enough, at most a window of them
     void *cold                   # ColdCall, one reference
     void *talk                   # InferStream, or NULL
+    void *inflating              # CodingJob of the message that came last, borrowed, or NULL
+    void *deflating              # CodingJob of the reply that is to be queued next, borrowed, or NULL
     Segment *segments            # inline_segments, or malloc'd when there are more
     Segment inline_segments[2]
 

@@ -8,7 +8,9 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from infer._core.block cimport block_data, block_grow, block_new, block_unref
 from infer._core.debug cimport INFER_DEBUG, LIVE_STREAM, count_live, try_malloc, try_realloc
-from infer._core.grpc_message cimport PREFIX_BYTES, TIMEOUT_MALFORMED, parse_timeout, prefix_length
+from infer._core.grpc_message cimport (
+    ENCODING_IDENTITY, ENCODING_OTHER, PREFIX_BYTES, TIMEOUT_MALFORMED, accepted_encodings, encoding_of, parse_timeout,
+    prefix_length)
 from infer._core.status cimport (
     STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNIMPLEMENTED)
 from infer._core.tensor cimport say, say_int
@@ -151,8 +153,11 @@ cdef int on_field(Stream *stream, const uint8_t *name, uint64_t name_bytes, cons
         stream.seen |= SEEN_TIMEOUT
         stream.timeout_ns = timeout_ns
     elif same(name, name_bytes, b"grpc-encoding", 13):
-        if not same(value, value_bytes, b"identity", 8):
+        stream.encoding = <uint8_t> encoding_of(value, value_bytes)
+        if stream.encoding == ENCODING_OTHER:
             stream.seen |= SEEN_ENCODING
+    elif same(name, name_bytes, b"grpc-accept-encoding", 20):
+        stream.accepted |= <uint8_t> accepted_encodings(value, value_bytes)
     elif name_bytes > 4 and memcmp(name + name_bytes - 4, b"-bin", 4) == 0:
         if not is_base64(value, value_bytes):
             stream.seen |= SEEN_BAD_METADATA
@@ -176,7 +181,7 @@ cdef int check_headers(const Stream *stream, int *http_status, ErrorText *error)
         say(error, "malformed metadata: the value of a -bin key must be base64")
         return STATUS_INTERNAL
     if stream.seen & SEEN_ENCODING:
-        say(error, "message compression is not supported: send grpc-encoding identity or leave it out")
+        say(error, "unknown grpc-encoding: send identity, deflate or gzip")
         return STATUS_UNIMPLEMENTED
     return STATUS_OK
 
@@ -186,10 +191,10 @@ cdef int refuse_prefix(Stream *stream, const uint8_t *prefix, uint64_t limit_byt
     """Judges the 5-byte prefix."""
     cdef uint8_t flag
     cdef uint64_t announced = prefix_length(prefix, &flag)
-    if flag != 0:
+    if flag > 1 or (flag == 1 and stream.encoding == ENCODING_IDENTITY):
         say(error, "the message's compressed flag is ")
         say_int(error, flag)
-        say(error, ", and no grpc-encoding came with it: expected 0")
+        say(error, ": expected 0 or 1" if flag > 1 else ", and no grpc-encoding came with it: expected 0")
         return STATUS_INTERNAL
     if announced > limit_bytes:
         stream.seen |= SEEN_TOO_LONG
@@ -203,6 +208,7 @@ cdef int refuse_prefix(Stream *stream, const uint8_t *prefix, uint64_t limit_byt
         say(error, "too many bytes of unfinished requests are buffered; retry later or send to another replica")
         return STATUS_RESOURCE_EXHAUSTED
     stream.message_bytes = announced + PREFIX_BYTES
+    stream.compressed = flag
     return STATUS_OK
 
 

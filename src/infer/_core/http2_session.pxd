@@ -44,6 +44,8 @@ cdef struct Limits:
     int32_t connection_window_bytes
     int32_t stream_messages      # of one stream of messages, handed over and not yet taken
     int64_t stream_outbound_bytes  # of one stream's replies, at which it has to wait
+    int32_t reply_encodings      # a set of Encoding: which replies may have; two: that of the request
+    int32_t coding_jobs          # messages that workers inflate or compress
     int64_t max_message_bytes
     int64_t connection_buffered_bytes
     int64_t process_buffered_bytes
@@ -61,6 +63,8 @@ cdef struct TransportStats:
     int64_t sent_bytes
     int64_t buffered_bytes       # of messages whose calls are not answered yet
     int64_t outbound_bytes       # of replies, not yet handed to a socket
+    int64_t coding_jobs          # messages with workers now
+    int64_t coding_refused       # for there being too many
     int64_t tls_handshakes       # that ended in HTTP/2
     int64_t tls_failures         # handshakes and connections that ended in a TLS error
     int64_t tls_not_h2           # handshakes that did not agree on h2
@@ -76,6 +80,7 @@ cdef class Http2Session(ResponseSink):
     cdef dict streaming                    # path of a streaming handler -> whether the client streams as well
     cdef object spawn                      # spawn(session, call, handler): runs a cold handler
     cdef object arm                        # arm(session, call) -> timer: ends a cold call at its deadline
+    cdef object offload                    # offload(job): has a worker run it, then calls `finish_coding`
     cdef list flushes                      # sessions with something to send append themselves, once
     cdef object connection                 # the protocol's: given back through `flushes`, asked for `peer_name()`
     cdef Stream *streams
@@ -89,6 +94,7 @@ cdef class Http2Session(ResponseSink):
     cdef int64_t outbound_bytes            # of replies, not yet taken
     cdef uint64_t handed_bytes             # of replies, taken: stands still while the peer opens no window
     cdef int64_t now                       # at the start of the current feed
+    cdef int64_t inline_bytes              # that may still be inflated at once, of this feed
     cdef bint listed                       # in `flushes`; cleared by whoever takes it out
     cdef bint feeding
     cdef bint greeted                      # the preface and the peer's SETTINGS have come
@@ -130,6 +136,17 @@ cdef class Http2Session(ResponseSink):
     cdef void message_end(self, Stream *stream) noexcept
     # The way of every whole message, which is the stream's body, to whom its call is for.
     cdef void put_message(self, Stream *stream) noexcept
+    # What is left to compressed messages: CodingSession.
+    cdef void inflate(self, Stream *stream) noexcept
+    cdef bint queue_coded(self, Stream *stream, const Segment *segments, int count, uint64_t size_bytes) noexcept
+    cdef void forget_jobs(self, Stream *stream) noexcept
+    # A message as the call takes it; the Block's reference goes over.
+    cdef void hand_over(self, Stream *stream, Block *body, uint64_t start, uint64_t size_bytes) noexcept
+    # The request of a call of one message has been handed over.
+    cdef void begin_call(self, Stream *stream) noexcept
+    # `queue` without a look at what the segments hold.
+    cdef bint queue_segments(self, Stream *stream, const Segment *segments, int count) noexcept
+    cdef void reply_moved(self, Stream *stream) noexcept
     cdef bint is_over_limit(self) noexcept
     # For a message that the stream's window, as it stands, does not hold.
     cdef void open_window(self, Stream *stream) noexcept

@@ -15,12 +15,14 @@ from infer._core.capi.nghttp2 cimport *
 from infer._core.clock cimport now_ns
 from infer._core.cold_call cimport ColdCall, ColdStream
 from infer._core.debug cimport LIVE_SESSION, count_live
-from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
+from infer._core.grpc_message cimport (
+    ENCODING_DEFLATE, ENCODING_GZIP, ENCODING_IDENTITY, PREFIX_BYTES, write_prefix)
 from infer._core.grpc_stream cimport (
     CALL_COLD, CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END,
-    EVENT_REPLY, EVENT_TALK, SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT, SEEN_TOO_LONG, STREAM_MESSAGE, STREAM_TALKING,
-    add_segments, advance, body_room, check_headers, check_message, set_end, stream_free, take_body)
-from infer._core.reply_fields cimport Refusal, build_refusal, build_trailers, join_pairs, ok_trailer, reply_head
+    EVENT_REPLY, EVENT_TALK, SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT, SEEN_TOO_LONG, STREAM_CALLED, STREAM_MESSAGE,
+    STREAM_TALKING, add_segments, advance, body_room, check_headers, check_message, set_end, stream_free, take_body)
+from infer._core.reply_fields cimport (
+    Refusal, build_refusal, build_trailers, deflate_head, gzip_head, join_pairs, ok_trailer, reply_head)
 from infer._core.request cimport Request, Segment
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
@@ -31,6 +33,7 @@ from infer._core.tensor cimport say, say_name
 cdef enum:
     FRAME_BYTES = 1048576                # largest that a peer may send
     ROOM_BYTES = 65536                   # with less to come of a frame, reading it in place is not worth it
+    INLINE_INFLATED_BYTES = 262144       # by the loop, for one read of a socket
     ERR_TOO_MANY_CONTINUATIONS = -905    # declared since 1.61; distributions' patched older ones return it too
 
 STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -99,6 +102,7 @@ cdef class Http2Session(ResponseSink):
         self.stats.received_bytes += size_bytes
         # What this read brings about is flushed by the caller.
         self.feeding = True
+        self.inline_bytes = INLINE_INFLATED_BYTES
         consumed = nghttp2_session_mem_recv(self.session, data, size_bytes)
         self.feeding = False
         if consumed < 0:
@@ -157,6 +161,10 @@ cdef class Http2Session(ResponseSink):
         if code != STATUS_OK:
             self.refuse(stream, http_status, code)
             return
+        if self.limits.reply_encodings != 0:
+            stream.reply_encoding = <uint8_t> (self.limits.reply_encodings & stream.accepted)
+            if self.limits.reply_encodings == ENCODING_DEFLATE | ENCODING_GZIP:
+                stream.reply_encoding &= stream.encoding
         talks = stream.kind == CALL_INFER_STREAM or (
             stream.kind == CALL_COLD_STREAM and self.streaming[(<ColdCall> stream.cold).path])
         advance(stream, EVENT_TALK if talks else EVENT_HEADERS_END)
@@ -220,6 +228,10 @@ cdef class Http2Session(ResponseSink):
             return
         advance(stream, EVENT_MESSAGE_END)
         self.put_message(stream)
+        if stream.inflating == NULL and stream.state == STREAM_CALLED:
+            self.begin_call(stream)
+
+    cdef void begin_call(self, Stream *stream) noexcept:
         if stream.kind == CALL_INFER:
             return
         if stream.kind == CALL_COLD_STREAM:
@@ -229,14 +241,18 @@ cdef class Http2Session(ResponseSink):
     cdef void put_message(self, Stream *stream) noexcept:
         cdef uint64_t start = stream.lead + PREFIX_BYTES
         cdef uint64_t size_bytes = stream.message_bytes - start
-        cdef uint64_t wire_bytes = stream.message_bytes - stream.lead
-        cdef Block *body = take_body(stream)
+        if stream.compressed:
+            self.inflate(stream)
+        else:
+            self.hand_over(stream, take_body(stream), start, size_bytes)
+
+    cdef void hand_over(self, Stream *stream, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
         if stream.kind == CALL_INFER:
             self.sink.submit(stream.request, body, start, size_bytes)
             return
         stream.pending += 1
         if stream.kind == CALL_INFER_STREAM:
-            self.put_infer(stream, body, start, size_bytes, wire_bytes)
+            self.put_infer(stream, body, start, size_bytes, size_bytes + PREFIX_BYTES)
             return
         (<ColdCall> stream.cold).put(
             PyBytes_FromStringAndSize(<const char *> block_data(body) + start, <Py_ssize_t> size_bytes))
@@ -249,6 +265,15 @@ cdef class Http2Session(ResponseSink):
             self.spawn(self, call, self.handlers[call.path])
         except Exception:
             self.finish_cold(call, STATUS_UNAVAILABLE, b"the server is stopping; send the request to another replica")
+
+    cdef void inflate(self, Stream *stream) noexcept:
+        pass
+
+    cdef bint queue_coded(self, Stream *stream, const Segment *segments, int count, uint64_t size_bytes) noexcept:
+        return self.queue_segments(stream, segments, count)
+
+    cdef void forget_jobs(self, Stream *stream) noexcept:
+        pass
 
     cdef void stream_data(self, Stream *stream, const uint8_t *data, uint64_t size_bytes) noexcept:
         pass
@@ -332,6 +357,9 @@ cdef class Http2Session(ResponseSink):
         self.outbound_bytes -= size_bytes
         self.stats.outbound_bytes -= size_bytes
         self.handed_bytes += size_bytes
+        self.reply_moved(stream)
+
+    cdef inline void reply_moved(self, Stream *stream) noexcept:
         if stream.kind == CALL_COLD_STREAM and stream.outbound_bytes < <uint64_t> self.limits.stream_outbound_bytes:
             (<ColdStream> stream.cold).wake_writer()
         elif stream.kind == CALL_INFER_STREAM and stream.held != NULL:
@@ -390,6 +418,15 @@ cdef class Http2Session(ResponseSink):
     cdef bint queue(self, Stream *stream, const Segment *segments, int count) noexcept:
         cdef uint64_t size_bytes = 0
         cdef int i
+        if stream.reply_encoding != ENCODING_IDENTITY:
+            for i in range(count):
+                size_bytes += segments[i].size_bytes
+            return self.queue_coded(stream, segments, count, size_bytes)
+        return self.queue_segments(stream, segments, count)
+
+    cdef bint queue_segments(self, Stream *stream, const Segment *segments, int count) noexcept:
+        cdef uint64_t size_bytes = 0
+        cdef int i
         for i in range(count):
             size_bytes += segments[i].size_bytes
         if not add_segments(stream, segments, count):
@@ -403,6 +440,9 @@ cdef class Http2Session(ResponseSink):
         self.stats.outbound_bytes += size_bytes
 
     cdef void submit_reply(self, Stream *stream) noexcept:
+        if stream.deflating != NULL:
+            stream.closing = 1
+            return
         stream.last = 1
         if stream.headed:
             self.resume(stream)
@@ -417,13 +457,18 @@ cdef class Http2Session(ResponseSink):
 
     cdef void submit_head(self, Stream *stream) noexcept:
         cdef nghttp2_data_provider provider
+        cdef const nghttp2_nv *head = reply_head
+        cdef int count = 2
+        if stream.reply_encoding != ENCODING_IDENTITY:
+            head = &gzip_head[0] if stream.reply_encoding == ENCODING_GZIP else &deflate_head[0]
+            count = 3
         provider.source.ptr = stream
         provider.read_callback = read_reply
         stream.headed = 1
         if stream.cold == NULL or (<ColdCall> stream.cold).head is None:
-            self.heed(nghttp2_submit_response(self.session, stream.id, reply_head, 2, &provider))
+            self.heed(nghttp2_submit_response(self.session, stream.id, head, count, &provider))
         else:
-            self.submit_pairs(stream, reply_head, 2, (<ColdCall> stream.cold).head, &provider)
+            self.submit_pairs(stream, head, count, (<ColdCall> stream.cold).head, &provider)
 
     cdef void submit_pairs(self, Stream *stream, const nghttp2_nv *fields, int count, list pairs,
                            const nghttp2_data_provider *provider) noexcept:
@@ -466,7 +511,8 @@ cdef class Http2Session(ResponseSink):
         """A status that is not OK: one HEADERS frame with END_STREAM (Trailers-Only), unless the reply has a head."""
         cdef Refusal refusal
         cdef ColdCall call = <ColdCall> stream.cold if stream.cold != NULL else None
-        if stream.headed or stream.n_segments > 0 or call is not None and call.head is not None:
+        if (stream.headed or stream.n_segments > 0 or stream.deflating != NULL
+                or call is not None and call.head is not None):
             # Without memory for its text, the status goes without.
             set_end(stream, code, message, message_bytes)
             self.submit_reply(stream)
@@ -491,6 +537,8 @@ cdef class Http2Session(ResponseSink):
         self.n_streams -= 1
         self.stats.streams -= 1
         self.set_early(stream, False)
+        if stream.inflating != NULL or stream.deflating != NULL:
+            self.forget_jobs(stream)
         advance(stream, EVENT_CLOSE)
         self.let_go(stream, STATUS_CANCELLED)
         if stream.due:

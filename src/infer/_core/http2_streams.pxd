@@ -1,4 +1,4 @@
-"""Calls with a stream of messages either way, on one HTTP/2 connection: what Http2Session leaves to its one subclass.
+"""Calls with a stream of messages either way, on one HTTP/2 connection: what CodingSession leaves to its one subclass.
 
 Messages are handed over as they become whole, as long as the handler has few enough: then what still comes is held as
 it is, at most a stream's window of it, and the window is not given back until the handler has taken some. The handler
@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from infer._core.cold_call cimport ColdStream
 from infer._core.grpc_stream cimport Stream
-from infer._core.http2_session cimport Http2Session
+from infer._core.http2_coding cimport CodingSession
 from infer._core.infer_stream cimport Slot
 from infer._core.request cimport Reply, ResponseSink
 
@@ -17,7 +17,7 @@ from infer._core.request cimport Reply, ResponseSink
 cdef class SlotSink(ResponseSink):
     pass
 
-cdef class StreamingSession(Http2Session):
+cdef class StreamingSession(CodingSession):
     cdef bint put_since                    # a Request was submitted since executors were last woken
     # Whether the handler has as much as it may have.
     cdef bint is_full(self, Stream *stream) noexcept

@@ -1,7 +1,7 @@
 from infer._core.cold_call import ColdStream
-from infer._core.http2_session import Http2Session
+from infer._core.http2_coding import CodingSession
 
-class StreamingSession(Http2Session):
+class StreamingSession(CodingSession):
     def read_cold(self, call: ColdStream) -> bytes | None: ...
     def write_cold(self, call: ColdStream, message: bytes) -> None: ...
     def send_head(self, call: ColdStream) -> None: ...

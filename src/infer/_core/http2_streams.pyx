@@ -10,7 +10,7 @@ from infer._core.block cimport Block, block_data, block_unref
 from infer._core.capi.nghttp2 cimport nghttp2_session_consume_stream
 from infer._core.clock cimport now_ns
 from infer._core.cold_call cimport ColdCall, ColdStream
-from infer._core.grpc_message cimport PREFIX_BYTES
+from infer._core.grpc_message cimport ENCODING_IDENTITY, PREFIX_BYTES
 from infer._core.grpc_stream cimport (
     CALL_INFER_STREAM, EVENT_MESSAGE_END, EVENT_PART, EVENT_REPLY, STREAM_CALLED, STREAM_TALKING, add_segments, advance,
     check_message, hold, is_whole, take_data)
@@ -44,16 +44,18 @@ cdef void say_end(Slot *slot) noexcept:
     error.size_bytes = <uint32_t> text.size_bytes
 
 
-cdef class StreamingSession(Http2Session):
+cdef class StreamingSession(CodingSession):
     """See http2_streams.pxd. Created by the protocol, one for each connection."""
 
     # Input.
 
     cdef bint is_full(self, Stream *stream) noexcept:
-        if (stream.kind == CALL_INFER_STREAM
-                and stream.outbound_bytes > <uint64_t> self.limits.stream_outbound_bytes):
+        if stream.kind == CALL_INFER_STREAM and (
+                stream.deflating != NULL or stream.outbound_bytes > <uint64_t> self.limits.stream_outbound_bytes):
             return True
         # One message may always wait, however large: the next is looked at once the handler has taken it.
+        if stream.inflating != NULL:
+            return True
         if stream.pending == 0:
             return False
         if stream.pending >= self.limits.stream_messages or self.is_over_limit():
@@ -114,7 +116,13 @@ cdef class StreamingSession(Http2Session):
             block_unref(stream.held)
             stream.held = NULL
         self.give_window(stream)
-        if stream.held == NULL and stream.ended:
+        if stream.held == NULL and stream.inflating == NULL and stream.ended:
+            self.end_request(stream)
+
+    cdef void go_on(self, Stream *stream) noexcept:
+        if stream.held != NULL:
+            self.pump(stream)
+        elif stream.ended:
             self.end_request(stream)
 
     cdef void give_window(self, Stream *stream) noexcept:
@@ -127,8 +135,8 @@ cdef class StreamingSession(Http2Session):
             stream.owed_bytes = held_bytes
 
     cdef void half_close(self, Stream *stream) noexcept:
-        # What is held comes first.
-        if stream.held == NULL:
+        # What is held, or with a worker, comes first.
+        if stream.held == NULL and stream.inflating == NULL:
             self.end_request(stream)
 
     cdef void end_request(self, Stream *stream) noexcept:
@@ -206,7 +214,7 @@ cdef class StreamingSession(Http2Session):
         if not self.pass_replies(stream):
             return
         self.pump(stream)
-        if stream.pending > 0:
+        if stream.pending > 0 or stream.inflating != NULL:
             return
         if stream.state == STREAM_CALLED:
             advance(stream, EVENT_REPLY)
@@ -221,6 +229,7 @@ cdef class StreamingSession(Http2Session):
     cdef bint pass_replies(self, Stream *stream) noexcept:
         cdef InferStream *talk = <InferStream *> stream.talk
         cdef Slot *slot = oldest_answered(talk)
+        cdef bint queued
         if slot == NULL:
             return True
         while slot != NULL:
@@ -228,8 +237,15 @@ cdef class StreamingSession(Http2Session):
                 say_end(slot)
                 self.refuse(stream, 200, slot.code)
                 return False
-            if not add_segments(stream, slot.segments, slot.n_segments):
+            # Counted as outbound when it was answered; `queue` counts what becomes of it.
+            if stream.reply_encoding != ENCODING_IDENTITY:
                 self.uncount_outbound(stream, slot.reply_bytes)
+                queued = self.queue(stream, slot.segments, slot.n_segments)
+            else:
+                queued = add_segments(stream, slot.segments, slot.n_segments)
+                if not queued:
+                    self.uncount_outbound(stream, slot.reply_bytes)
+            if not queued:
                 pass_slot(talk)
                 say(&error, "no memory for the reply")
                 self.refuse(stream, 200, STATUS_RESOURCE_EXHAUSTED)
@@ -313,7 +329,8 @@ cdef class StreamingSession(Http2Session):
 
     def has_room(self, ColdStream call not None):
         """Whether a message may be written now; the call's `writer` is woken once it may."""
-        return self.under_way(call).outbound_bytes < <uint64_t> self.limits.stream_outbound_bytes
+        cdef Stream *stream = self.under_way(call)
+        return stream.deflating == NULL and stream.outbound_bytes < <uint64_t> self.limits.stream_outbound_bytes
 
     cdef Stream *under_way(self, ColdStream call) except NULL:
         cdef Stream *stream = call.stream

@@ -18,6 +18,7 @@ cdef class Endpoint:
     cdef dict streaming
     cdef object spawn
     cdef object arm
+    cdef object offload
     cdef list flushes                      # connections with something to write at the end of this turn
     cdef set connections
     cdef bytearray read_room

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from infer._core.cold_call import ColdCall
+from infer._core.http2_coding import CodingJob
 from infer._core.http2_streams import StreamingSession
 from infer._core.request import RequestSink
 
@@ -30,6 +31,9 @@ class Endpoint:
         write_stall_timeout: float = ...,
         stream_window_bytes: int = ...,
         connection_window_bytes: int = ...,
+        offload: Callable[[CodingJob], None] | None = ...,
+        reply_compression: str = ...,
+        coding_jobs: int = ...,
     ) -> None: ...
     def connection(self) -> Connection: ...
     def tls_connection(self) -> Connection: ...

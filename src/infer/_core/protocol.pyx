@@ -10,6 +10,7 @@ from infer._core import http2_events  # no-cython-lint: registers the callbacks
 from infer._core.http2_session cimport (
     REFUSED_BUFFERED, REFUSED_CONNECTIONS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_MESSAGE, REFUSED_PREFACE,
     REFUSED_STALLED, REFUSED_STREAMS, Http2Session)
+from infer._core.grpc_message cimport ENCODING_DEFLATE, ENCODING_GZIP
 from infer._core.http2_streams cimport StreamingSession
 from infer._core.tls_layer cimport (
     PENDING_BYTES, RECORD_BYTES, SLICE_BYTES, TLS_MORE, TLS_NO_H2, TLS_OVER, TlsLayer)
@@ -20,6 +21,11 @@ import ssl
 cdef enum:
     READ_BYTES = 131072
     GOAWAY_WAIT_NS = 10000000000     # for the answer to the PING after the first GOAWAY
+
+
+# By value of the setting: what replies may be compressed with; both: with what the request was.
+REPLY_COMPRESSIONS = {"none": 0, "deflate": int(ENCODING_DEFLATE), "gzip": int(ENCODING_GZIP),
+                      "auto": ENCODING_DEFLATE | ENCODING_GZIP}
 
 
 cdef class Endpoint:
@@ -36,7 +42,8 @@ cdef class Endpoint:
                  int max_streams=1024, int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
                  int64_t process_buffered_bytes=1 << 32, int64_t outbound_bytes=4 << 20, int64_t max_connections=0,
                  double preface_timeout=10.0, double settings_timeout=10.0, double write_stall_timeout=30.0,
-                 int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20):
+                 int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20, offload=None,
+                 str reply_compression="none", int coding_jobs=256):
         for name, bound in (("header_bytes", header_bytes), ("max_streams", max_streams),
                             ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes),
                             ("stream_messages", stream_messages), ("stream_outbound_bytes", stream_outbound_bytes)):
@@ -48,6 +55,9 @@ cdef class Endpoint:
         self.streaming = streaming or {}
         self.spawn = spawn
         self.arm = arm
+        self.offload = offload
+        self.limits.reply_encodings = REPLY_COMPRESSIONS[reply_compression]
+        self.limits.coding_jobs = coding_jobs
         self.flushes = []
         self.connections = set()
         self.read_room = bytearray(READ_BYTES)
@@ -190,6 +200,7 @@ cdef class Endpoint:
             "sent_bytes_total": self.stats.sent_bytes,
             "buffered_bytes": self.stats.buffered_bytes,
             "outbound_bytes": self.stats.outbound_bytes,
+            "coding_jobs": self.stats.coding_jobs,
             "tls_handshakes": {
                 "done": self.stats.tls_handshakes,
                 "failed": self.stats.tls_failures,
@@ -203,6 +214,7 @@ cdef class Endpoint:
                 "max_streams": self.stats.refused[<int> REFUSED_STREAMS],
                 "preface_timeout": self.stats.refused[<int> REFUSED_PREFACE],
                 "write_stall_timeout": self.stats.refused[<int> REFUSED_STALLED],
+                "max_coding_jobs": self.stats.coding_refused,
                 "empty_frames": self.stats.refused[<int> REFUSED_EMPTY_FRAMES],
             },
         }
@@ -227,6 +239,7 @@ cdef class Connection:
         session.streaming = endpoint.streaming
         session.spawn = endpoint.spawn
         session.arm = endpoint.arm
+        session.offload = endpoint.offload
         session.flushes = endpoint.flushes
         session.connection = self
         self.session = session

@@ -13,6 +13,8 @@ cdef enum:
 
 # `:status 200` and the content type: the head of every reply. And the trailer of a good one.
 cdef nghttp2_nv[2] reply_head
+cdef nghttp2_nv[3] gzip_head               # of a reply whose messages may be compressed
+cdef nghttp2_nv[3] deflate_head
 cdef nghttp2_nv[1] ok_trailer
 
 # The fields of a Trailers-Only reply and the texts that they point to; used up by the time the library has copied it.

@@ -21,6 +21,8 @@ cdef nghttp2_nv field(const char *name, size_t name_bytes, const char *value, si
 
 reply_head[0] = field(":status", 7, "200", 3)
 reply_head[1] = field("content-type", 12, "application/grpc", 16)
+gzip_head[:] = [reply_head[0], reply_head[1], field("grpc-encoding", 13, "gzip", 4)]
+deflate_head[:] = [reply_head[0], reply_head[1], field("grpc-encoding", 13, "deflate", 7)]
 ok_trailer[0] = field("grpc-status", 11, "0", 1)
 
 
@@ -51,7 +53,7 @@ cdef void build_refusal(Refusal *refusal, int http_status, int code, const char 
         add(refusal, "grpc-retry-pushback-ms", 22, refusal.pushback_text,
             <size_t> snprintf(refusal.pushback_text, 24, "%lld", <long long> pushback_ms))
     if say_encodings:
-        add(refusal, "grpc-accept-encoding", 20, "identity", 8)
+        add(refusal, "grpc-accept-encoding", 20, "identity,deflate,gzip", 21)
     if http_status == 405:
         add(refusal, "allow", 5, "POST", 4)
 

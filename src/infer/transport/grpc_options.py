@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Settings that nothing of grpcio's stands for.
 UNSUPPORTED = ("max_buffered_bytes", "outbound_bytes", "stream_outbound_bytes", "max_connections", "settings_timeout",
-               "write_stall_timeout")
+               "write_stall_timeout", "reply_compression", "max_coding_jobs")
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:

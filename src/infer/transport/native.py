@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from infer._core.protocol import Endpoint
@@ -14,6 +15,7 @@ from infer.transport.invoke import invoke
 
 if TYPE_CHECKING:
     from infer._core.cold_call import ColdCall, ColdStream
+    from infer._core.http2_coding import CodingJob
     from infer._core.http2_streams import StreamingSession
     from infer._core.request import RequestSink
     from infer.services.call import Handler, Pairs, Service
@@ -27,6 +29,8 @@ CHECK_SECONDS = 1.0
 CERTIFICATE_CHECKS = 5
 TLS_FAILURE_SECONDS = 1.0
 LINGER_SECONDS = 1.0
+# Threads that inflate and compress large messages: their calls wait, and so much memory may be taken unseen at once.
+CODERS = 2
 DEADLINE_EXCEEDED = 4
 STOPPING = b"the server is stopping; send the request to another replica"
 
@@ -96,7 +100,21 @@ class NativeTransport:
         self._tls_failures_left_out = 0
         streaming = {path: handler.client_streams for path, handler in handlers.items()
                      if isinstance(handler, Streaming)}
-        self.endpoint = Endpoint(sink, dict(handlers), self._spawn, self._arm, streaming=streaming, **limits)
+        self._coders = ThreadPoolExecutor(CODERS, "infer-coder")
+        self._codings: set[asyncio.Future[None]] = set()
+        self.endpoint = Endpoint(sink, dict(handlers), self._spawn, self._arm, streaming=streaming,
+                                 offload=self._offload, **limits)
+
+    def _offload(self, job: CodingJob) -> None:
+        coding = self._loop.run_in_executor(self._coders, job.run)
+        self._codings.add(coding)
+        coding.add_done_callback(lambda done: self._coded(job, done))
+
+    def _coded(self, job: CodingJob, coding: asyncio.Future[None]) -> None:
+        self._codings.discard(coding)
+        coding.result()
+        job.session.finish_coding(job)
+        self.endpoint.flush_all()
 
     def _spawn(self, session: StreamingSession, call: ColdCall, handler: Handler | Streaming) -> None:
         task = self._loop.create_task(self._answer(session, call, handler))
@@ -222,3 +240,7 @@ class NativeTransport:
         except TimeoutError:
             self.endpoint.abort()
             await idle.wait()
+        # What workers hold is freed on this loop.
+        while self._codings:
+            await asyncio.wait(self._codings)
+        self._coders.shutdown()

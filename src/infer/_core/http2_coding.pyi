@@ -1,0 +1,9 @@
+from infer._core.http2_session import Http2Session
+
+class CodingJob:
+    @property
+    def session(self) -> CodingSession: ...
+    def run(self) -> None: ...
+
+class CodingSession(Http2Session):
+    def finish_coding(self, job: CodingJob) -> None: ...
