@@ -1,6 +1,6 @@
-"""gRPC over HTTP/2 below the call: the 5-byte message prefix, compression, grpc-timeout, percent-encoding of grpc-message.
+"""gRPC over HTTP/2 below the call: the 5-byte message prefix, compression, grpc-timeout, percent-encoding of messages.
 
-Functions without state but for zlib's working memory, nogil. Sources: gRPC `doc/PROTOCOL-HTTP2.md`, `doc/compression.md`;
+Functions without state but for zlib's working memory, nogil. Sources: gRPC `doc/PROTOCOL-HTTP2.md`, `compression.md`;
 RFC 1950 (which gRPC calls deflate), RFC 1952 (gzip).
 """
 

@@ -1,7 +1,7 @@
 """Compressed messages on one HTTP/2 connection: what Http2Session leaves to this subclass of it.
 
-A message that is small is inflated or compressed where it comes by; a larger one becomes a CodingJob for a worker thread,
-and its stream waits: the next message of the request, or of the reply, is looked at once the job is back.
+A message that is small is inflated or compressed where it comes by; a larger one becomes a CodingJob for a worker
+thread, and its stream waits: the next message of the request, or of the reply, is looked at once the job is back.
 """
 
 from libc.stdint cimport int64_t, uint64_t
