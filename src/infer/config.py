@@ -27,6 +27,8 @@ DEFAULT_FILE = Path("infer.toml")
 KIB, MIB = 1 << 10, 1 << 20
 # A message's length travels as 32 bits; clients stop at the signed maximum.
 MESSAGE_BYTES_MAX = (1 << 31) - 1
+YEAR_SECONDS = 365 * 86400
+COUNT_MAX = (1 << 31) - 1
 # sun_path of sockaddr_un, less its terminator.
 UNIX_PATH_BYTES = 107
 TLS_FIELDS = ("tls_cert", "tls_key", "tls_client_ca")
@@ -214,6 +216,38 @@ class Settings(BaseModel):
         10.0, "Time a client has to acknowledge our HTTP/2 settings.", "TIME", "10 s", gt=0, le=3600)
     write_stall_timeout: Seconds = _setting(
         30.0, "Time a connection may refuse what we send before it is closed.", "TIME", "30 s", gt=0, le=3600)
+
+    keepalive_time: Seconds = _setting(
+        7200.0, "Silence after which a client is asked whether it is there; 0 for never.", "TIME", "2 h", ge=0,
+        le=YEAR_SECONDS)
+    keepalive_timeout: Seconds = _setting(
+        20.0, "Time it has to answer before its connection is closed.", "TIME", "20 s", gt=0, le=3600)
+    max_connection_idle: Seconds = _setting(
+        3600.0, "Time without a call after which a connection is ended, with GOAWAY; 0 for never.", "TIME", "1 h", ge=0,
+        le=YEAR_SECONDS)
+    max_connection_age: Seconds = _setting(
+        0.0, "Age, give or take a tenth, at which a connection is ended, with GOAWAY; 0 for never.", "TIME", "0", ge=0,
+        le=YEAR_SECONDS)
+    max_connection_age_grace: Seconds = _setting(
+        0.0, "Time that calls have to finish from then on; 0 for as long as they take.", "TIME", "0", ge=0,
+        le=YEAR_SECONDS)
+    max_early_resets: Count = _setting(
+        500, "Of the last 1000 calls, those that a client may reset within a second, unsent.", "N", ge=0, le=1000)
+    max_stream_errors: Count = _setting(
+        100, "Stream errors that a connection may cause at once; each 100 ms allow one more.", "N", ge=1, le=COUNT_MAX)
+    max_settings_frames: Count = _setting(
+        10, "SETTINGS frames at once; each second allows one more.", "N", ge=1, le=COUNT_MAX)
+    max_ping_strikes: Count = _setting(
+        100, "PING frames in excess of one each 10 s, between two replies.", "N", ge=0, le=COUNT_MAX)
+    max_empty_frames: Count = _setting(16, "DATA frames without data, in a row.", "N", ge=0, le=COUNT_MAX)
+    max_oversize_headers: Count = _setting(
+        20, "Header blocks over their limit at once; each second allows one more.", "N", ge=1, le=COUNT_MAX)
+    max_window_updates: Count = _setting(
+        10, "WINDOW_UPDATE frames for each DATA frame that we send.", "N", ge=1, le=COUNT_MAX)
+    max_idle_frames: Count = _setting(
+        100, "PRIORITY and unknown frames for each call.", "N", ge=0, le=COUNT_MAX)
+    max_queued_frames: Count = _setting(
+        10_000, "Our frames that a client may leave unread.", "N", ge=1, le=COUNT_MAX)
 
     drain_timeout: Seconds = _setting(
         30.0, "Time that calls in flight have to finish on SIGTERM.", "TIME", "30 s", ge=0, le=86400)

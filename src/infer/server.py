@@ -58,6 +58,12 @@ ARENA_SHARE = 2
 ARENA_ADDRESS_BYTES = 1 << 40
 BUFFERED_SHARE = 4
 RUN_FAILURE_SECONDS = 1.0
+# How long a connection lives and what its peer may do: for the transport as they are.
+CONDUCT_SETTINGS = (
+    "preface_timeout", "settings_timeout", "write_stall_timeout", "keepalive_time", "keepalive_timeout",
+    "max_connection_idle", "max_connection_age", "max_connection_age_grace", "max_early_resets", "max_stream_errors",
+    "max_settings_frames", "max_ping_strikes", "max_empty_frames", "max_oversize_headers", "max_window_updates",
+    "max_idle_frames", "max_queued_frames")
 # A server without calls for so long gives the pages of large requests back.
 IDLE_SECONDS = 10.0
 IDLE_CACHED_BYTES = 16 << 20
@@ -131,8 +137,7 @@ class Server:
             stream_outbound_bytes=settings.stream_outbound_bytes,
             reply_compression=settings.reply_compression, coding_jobs=settings.max_coding_jobs,
             max_connections=settings.max_connections or raise_open_files(),
-            preface_timeout=settings.preface_timeout, settings_timeout=settings.settings_timeout,
-            write_stall_timeout=settings.write_stall_timeout)
+            **{name: getattr(settings, name) for name in CONDUCT_SETTINGS})
 
     # What services, health and metrics see of the server; `live`, `ready`, `versions` and `gauges` from any thread.
 

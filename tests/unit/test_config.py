@@ -39,8 +39,13 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "gather_rows": 64, "max_queue_delay_us": 0, "max_queue_rows": 4096, "max_message_bytes": 64 << 20,
         "max_buffered_bytes": 128 << 20, "max_buffered_bytes_total": None, "outbound_bytes": 4 << 20,
         "header_bytes": 16384, "max_connections": None, "max_streams": 1024, "max_stream_messages": 64,
-        "stream_outbound_bytes": 256 << 10, "preface_timeout": 10.0,
-        "settings_timeout": 10.0, "write_stall_timeout": 30.0, "drain_timeout": 30.0, "drain_delay": 5.0,
+        "stream_outbound_bytes": 256 << 10,
+        "preface_timeout": 10.0,
+        "settings_timeout": 10.0, "write_stall_timeout": 30.0, "keepalive_time": 7200.0, "keepalive_timeout": 20.0,
+        "max_connection_idle": 3600.0, "max_connection_age": 0.0, "max_connection_age_grace": 0.0,
+        "max_early_resets": 500, "max_stream_errors": 100, "max_settings_frames": 10, "max_ping_strikes": 100,
+        "max_empty_frames": 16, "max_oversize_headers": 20, "max_window_updates": 10, "max_idle_frames": 100,
+        "max_queued_frames": 10_000, "drain_timeout": 30.0, "drain_delay": 5.0,
         "log_level": "info", "log_format": None,
     }
     assert [name for name, origin in origins.items() if not origin.is_default] == ["paths"]

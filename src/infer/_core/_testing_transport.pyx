@@ -8,6 +8,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from infer._core.abuse cimport AbuseLimits
 from infer._core.block cimport Block, BlockView, block_data, block_new, block_unref
 from infer._core.clock cimport now_ns
 from infer._core cimport grpc_message
@@ -17,6 +18,7 @@ from infer._core.grpc_stream cimport Stream, stream_free, stream_new
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
 from infer._core.http2_session cimport Limits, TransportStats
 from infer._core.http2_streams cimport StreamingSession
+from infer._core.protocol import REFUSED_NAMES
 from infer._core.request cimport Reply, Request, RequestSink, ResponseSink, Segment, request_free, request_new
 from infer._core.status cimport STATUS_CANCELLED
 from infer._core.tensor cimport ErrorText
@@ -162,6 +164,7 @@ cdef class PuppetSink(RequestSink):
     cdef public object answer_open         # (code, text): how `open` ends every call
     cdef public object answer_submit       # (code, text, segments): how `submit` ends every call
     cdef readonly int kicks
+    cdef int opened
 
     def __cinit__(self):
         self.requests = {}
@@ -172,6 +175,7 @@ cdef class PuppetSink(RequestSink):
         self.answer_open = None
         self.answer_submit = None
         self.kicks = 0
+        self.opened = 0
 
     def __dealloc__(self):
         for address in self.requests.values():
@@ -184,7 +188,8 @@ cdef class PuppetSink(RequestSink):
 
     cdef Request *open(self, ResponseSink sink, void *call, int64_t received_ns, int64_t deadline_ns) noexcept:
         cdef Request *request
-        number = sum(event[0] == "open" for event in self.events)
+        number = self.opened
+        self.opened += 1
         self.events.append(("open", number, deadline_ns - received_ns if deadline_ns != 0 else None))
         if self.answer_open is not None:
             code, text = self.answer_open
@@ -294,7 +299,10 @@ cdef class SessionDriver:
                  int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20,
                  int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
                  int64_t process_buffered_bytes=1 << 32, dict streaming=None, int stream_messages=64,
-                 int64_t stream_outbound_bytes=256 << 10, int reply_encodings=0, int coding_jobs=256):
+                 int64_t stream_outbound_bytes=256 << 10, int reply_encodings=0, int coding_jobs=256,
+                 int early_resets=500, int stream_errors=100,
+                 int settings_frames=10, int ping_strikes=100, int empty_frames=16, int oversize_headers=20,
+                 int window_updates=10, int idle_frames=100, int queued_frames=10000):
         memset(&self.stats, 0, sizeof(self.stats))
         self.limits.header_bytes = header_bytes
         self.limits.max_streams = max_streams
@@ -307,6 +315,10 @@ cdef class SessionDriver:
         self.limits.process_buffered_bytes = process_buffered_bytes
         self.limits.reply_encodings = reply_encodings
         self.limits.coding_jobs = coding_jobs
+        self.limits.abuse = AbuseLimits(
+            early_resets=early_resets, stream_errors=stream_errors, settings_frames=settings_frames,
+            ping_strikes=ping_strikes, empty_frames=empty_frames, oversize_headers=oversize_headers,
+            window_updates=window_updates, idle_frames=idle_frames, queued_frames=queued_frames)
         self.sink = PuppetSink.__new__(PuppetSink)
         self.cold = []
         self.jobs = []
@@ -456,9 +468,9 @@ cdef class SessionDriver:
                 "outbound_bytes": self.stats.outbound_bytes, "coding_jobs": self.stats.coding_jobs,
                 "coding_refused": self.stats.coding_refused}
 
-    def refused(self) -> list[int]:
-        """By RefusedKind."""
-        return list(self.stats.refused)
+    def refused(self) -> dict[str, int]:
+        """By the limit's name; those that were not reached are left out."""
+        return {name: self.stats.refused[kind] for kind, name in enumerate(REFUSED_NAMES) if self.stats.refused[kind]}
 
     def time_calls(self, client, message: bytes, reply: bytes, streams: int, rounds: int) -> int:
         """Nanoseconds of `rounds` calls, `streams` to a read: feed, an answer of `reply` in submit, take_output."""

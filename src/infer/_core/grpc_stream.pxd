@@ -58,6 +58,8 @@ cdef struct Stream:
     uint8_t dead                 # reset by us: what still comes of it is dropped
     uint8_t ended                # END_STREAM has come
     uint8_t early                # answered before it came: a reset has to follow the reply
+    uint8_t whole                # a message and what ends it, or a whole one of several, has come
+    uint8_t early_reset          # as abuse.stream_closed counts them
     uint8_t lead                 # unused bytes ahead of the body, for its end to be aligned; counted in its sizes
     uint8_t headed               # the head of the reply is submitted
     uint8_t last                 # nothing but trailers follows what is queued

@@ -5,25 +5,33 @@ session. `user_data` is the Http2Session, borrowed: it outlives its nghttp2 sess
 them.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from infer._core.abuse cimport (
+    EARLY_NS, data_sent, empty_data_came, headers_sent, idle_frame_came, oversize_header, ping_answered, ping_came,
+    settings_came, stream_closed, stream_error, window_update_came)
 from infer._core.block cimport block_data, block_unref
 from infer._core.capi.nghttp2 cimport *
 from infer._core.cold_call cimport ColdCall
 from infer._core.grpc_stream cimport (
     CALL_INFER, SEEN_PATH, STREAM_HEADERS, STREAM_MESSAGE, STREAM_TALKING, Stream, on_data, on_field, stream_new)
 from infer._core.http2_session cimport (
-    DRAIN_PING, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_STREAMS, Http2Session, error, output, use_events)
+    DRAIN_PING, REFUSED_EARLY_RESETS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_IDLE_FRAMES,
+    REFUSED_OVERSIZE_HEADERS, REFUSED_PINGS, REFUSED_PROTOCOL, REFUSED_SETTINGS_FRAMES, REFUSED_STREAM_ERRORS,
+    REFUSED_STREAMS, REFUSED_WINDOW_UPDATES, Http2Session, error, output, use_events)
 from infer._core.request cimport Segment
 from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED
 
 cdef enum:
     UNCOPIED_BYTES = 4096        # a segment with at least this left is sent from its Block
-    EMPTY_FRAMES = 16
     FRAME_HEAD_BYTES = 9
     SMALL_FRAME_BYTES = 16384
     LARGE_FRAME_BYTES = 262144
+    FIELD_OVERHEAD_BYTES = 32    # that a header field counts besides its text (RFC 9113, 6.5.2)
+    UPLOAD_BYTES = 16384         # of a message: a client that sent so much of it was not opening streams to reset them
+    SETTINGS_ENTRIES = 32
+    FIRST_UNKNOWN_FRAME = 10
 
 cdef const char *HOT_PATH = "/inference.GRPCInferenceService/ModelInfer"
 cdef uint64_t HOT_PATH_BYTES = 42
@@ -34,10 +42,10 @@ cdef Stream *stream_of(nghttp2_session *session, int32_t stream_id) noexcept:
 
 
 cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user_data) noexcept:
-    cdef Http2Session self
+    """Notes how much of a DATA frame is to come, and counts the frames whose stream may be gone."""
+    cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream
     if head.type == NGHTTP2_DATA:
-        self = <Http2Session> user_data
         self.frame_stream_id = head.stream_id
         self.frame_left_bytes = head.length
         if head.flags & NGHTTP2_FLAG_PADDED:
@@ -45,7 +53,19 @@ cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, 
             stream = stream_of(session, head.stream_id)
             if stream != NULL:
                 stream.padded = 1
+    elif head.type == NGHTTP2_HEADERS:
+        return 0
+    elif head.type == NGHTTP2_WINDOW_UPDATE:
+        if window_update_came(&self.conduct, &self.limits.abuse):
+            return self.cut(REFUSED_WINDOW_UPDATES)
+    elif head.type == NGHTTP2_PRIORITY or head.type >= FIRST_UNKNOWN_FRAME:
+        if idle_frame_came(&self.conduct, &self.limits.abuse):
+            return self.cut(REFUSED_IDLE_FRAMES)
     return 0
+
+
+cdef int skip_unknown(nghttp2_session *session, void **payload, const nghttp2_frame_hd *head, void *user_data) noexcept:
+    return NGHTTP2_ERR_CANCEL
 
 
 cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
@@ -64,6 +84,7 @@ cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, 
         self.streams.prev = stream
     self.streams = stream
     self.n_streams += 1
+    self.conduct.streams += 1
     self.stats.streams += 1
     self.stats.streams_total += 1
     nghttp2_session_set_stream_user_data(session, frame.hd.stream_id, stream)
@@ -75,14 +96,16 @@ cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const u
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream = stream_of(session, frame.hd.stream_id)
     cdef int code
-    if stream == NULL or stream.dead or stream.state != STREAM_HEADERS:
+    if stream == NULL:
         return 0
+    if stream.dead or stream.state != STREAM_HEADERS:
+        return surplus_field(self, stream, name_bytes + value_bytes + FIELD_OVERHEAD_BYTES)
     error.size_bytes = 0
     code = on_field(stream, name, name_bytes, value, value_bytes, self.limits.header_bytes, &error)
     if code != STATUS_OK:
         self.stats.refused[<int> REFUSED_HEADERS] += 1
         self.refuse(stream, 200, code)
-        return 0
+        return oversize(self, stream)
     if name[0] == c':':
         if name_bytes == 5 and memcmp(name, b":path", 5) == 0:
             stream.seen |= SEEN_PATH
@@ -93,6 +116,20 @@ cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const u
     elif stream.cold != NULL:
         (<ColdCall> stream.cold).fields.append((name[:name_bytes], value[:value_bytes]))
     return 0
+
+
+cdef int oversize(Http2Session self, Stream *stream) noexcept:
+    # What is still to come of the block is measured anew: one small block can decode to megabytes.
+    stream.header_bytes = 0
+    if oversize_header(&self.conduct, &self.limits.abuse, self.now):
+        return self.cut(REFUSED_OVERSIZE_HEADERS)
+    return 0
+
+
+cdef int surplus_field(Http2Session self, Stream *stream, uint64_t field_bytes) noexcept:
+    """A field of no use: the rest of a block that was refused, or a trailer."""
+    stream.header_bytes += <int32_t> field_bytes
+    return oversize(self, stream) if stream.header_bytes > self.limits.header_bytes else 0
 
 
 cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_bytes,
@@ -112,17 +149,16 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
     cdef bint end_stream = (frame.hd.flags & NGHTTP2_FLAG_END_STREAM) != 0
     if frame.hd.type == NGHTTP2_DATA:
         if end_stream:
-            self.empty_frames = 0
+            self.conduct.empty_frames = 0
             stream = stream_of(session, frame.hd.stream_id)
             if stream != NULL and not stream.dead:
+                stream.whole = 1
                 self.message_end(stream)
         elif frame.hd.length <= frame.data.padlen:
-            self.empty_frames += 1
-            if self.empty_frames > EMPTY_FRAMES:
-                self.stats.refused[<int> REFUSED_EMPTY_FRAMES] += 1
-                self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+            if empty_data_came(&self.conduct, &self.limits.abuse):
+                return self.cut(REFUSED_EMPTY_FRAMES)
         else:
-            self.empty_frames = 0
+            self.conduct.empty_frames = 0
     elif frame.hd.type == NGHTTP2_HEADERS:
         stream = stream_of(session, frame.hd.stream_id)
         if stream == NULL or stream.dead:
@@ -131,15 +167,46 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
             self.headers_end(stream, end_stream)
         elif end_stream:
             # Trailers from a client end its message as END_STREAM on DATA does.
+            stream.whole = 1
             self.message_end(stream)
-    elif frame.hd.type == NGHTTP2_SETTINGS:
+    elif frame.hd.type == NGHTTP2_RST_STREAM:
+        stream = stream_of(session, frame.hd.stream_id)
+        if stream != NULL:
+            stream.early_reset = is_early(stream, self.now)
+        elif idle_frame_came(&self.conduct, &self.limits.abuse):
+            return self.cut(REFUSED_IDLE_FRAMES)
+    else:
+        return on_connection_frame(self, frame)
+    return 0
+
+
+cdef inline bint is_early(const Stream *stream, int64_t now) noexcept:
+    if stream.whole or now - stream.received_ns >= <int64_t> EARLY_NS:
+        return False
+    if stream.body == NULL or stream.message_bytes == 0:
+        return True
+    return stream.body.size_bytes < UPLOAD_BYTES and stream.body.size_bytes < stream.message_bytes
+
+
+cdef int on_connection_frame(Http2Session self, const nghttp2_frame *frame) noexcept:
+    if frame.hd.type == NGHTTP2_SETTINGS:
         if frame.hd.flags & NGHTTP2_FLAG_ACK:
             self.settled = True
         else:
             self.greeted = True
+            if settings_came(&self.conduct, &self.limits.abuse, self.now):
+                return self.cut(REFUSED_SETTINGS_FRAMES)
     elif frame.hd.type == NGHTTP2_PING:
-        if frame.hd.flags & NGHTTP2_FLAG_ACK and self.draining and memcmp(frame.ping.opaque_data, DRAIN_PING, 8) == 0:
+        if not frame.hd.flags & NGHTTP2_FLAG_ACK:
+            if ping_came(&self.conduct, &self.limits.abuse, self.now):
+                return self.cut(REFUSED_PINGS)
+        elif ping_answered(&self.conduct, &self.limits.abuse, self.now):
+            return self.cut(REFUSED_PINGS)
+        elif self.draining and memcmp(frame.ping.opaque_data, DRAIN_PING, 8) == 0:
             self.say_last_goaway()
+    elif frame.hd.type == NGHTTP2_GOAWAY:
+        if idle_frame_came(&self.conduct, &self.limits.abuse):
+            return self.cut(REFUSED_IDLE_FRAMES)
     return 0
 
 
@@ -173,28 +240,49 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
 
 
 cdef int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t error_code, void *user_data) noexcept:
+    cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream = stream_of(session, stream_id)
-    if stream != NULL:
-        (<Http2Session> user_data).drop(stream)
+    cdef bint early
+    if stream == NULL:
+        return 0
+    early = stream.early_reset
+    self.drop(stream)
+    # Not an error for nghttp2: it would keep the stream, and the Stream is gone.
+    if stream_closed(&self.conduct, &self.limits.abuse, early, self.now) and early:
+        self.cut(REFUSED_EARLY_RESETS)
     return 0
 
 
 cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
-    """A call that was answered before its request ended: tell the client to stop sending (RFC 9113, 8.1)."""
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream
-    if frame.hd.type == NGHTTP2_RST_STREAM and frame.rst_stream.error_code == NGHTTP2_REFUSED_STREAM:
-        self.stats.refused[<int> REFUSED_STREAMS] += 1
+    if frame.hd.type == NGHTTP2_DATA:
+        data_sent(&self.conduct)
+    elif frame.hd.type == NGHTTP2_HEADERS:
+        headers_sent(&self.conduct)
+        # A call that was answered before its request ended: tell the client to stop sending (RFC 9113, 8.1).
+        if self.early_replies > 0 and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+            stream = stream_of(session, frame.hd.stream_id)
+            if stream != NULL and stream.early:
+                self.set_early(stream, False)
+                self.heed(nghttp2_submit_rst_stream(
+                    session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR))
+    elif frame.hd.type == NGHTTP2_RST_STREAM:
+        if frame.rst_stream.error_code == NGHTTP2_REFUSED_STREAM:
+            self.stats.refused[<int> REFUSED_STREAMS] += 1
+        if is_peers_fault(frame.rst_stream.error_code) and stream_error(&self.conduct, &self.limits.abuse, self.now):
+            self.cut(REFUSED_STREAM_ERRORS)
     elif frame.hd.type == NGHTTP2_GOAWAY and frame.goaway.error_code != NGHTTP2_NO_ERROR:
         # The library ends the connection by itself, also in the middle of a drain.
         self.last_goaway = True
-    if self.early_replies > 0 and frame.hd.type == NGHTTP2_HEADERS and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-        stream = stream_of(session, frame.hd.stream_id)
-        if stream != NULL and stream.early:
-            self.set_early(stream, False)
-            self.heed(nghttp2_submit_rst_stream(
-                session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR))
+        if not self.cut_off:
+            self.stats.refused[<int> REFUSED_PROTOCOL] += 1
     return 0
+
+
+cdef inline bint is_peers_fault(uint32_t error_code) noexcept:
+    return (error_code == NGHTTP2_PROTOCOL_ERROR or error_code == NGHTTP2_FLOW_CONTROL_ERROR
+            or error_code == NGHTTP2_STREAM_CLOSED or error_code == NGHTTP2_REFUSED_STREAM)
 
 
 cdef ssize_t read_reply(nghttp2_session *session, int32_t stream_id, uint8_t *room, size_t room_bytes, uint32_t *flags,
@@ -272,9 +360,11 @@ cdef int register() except -1:
     """Callbacks and options, shared by all sessions of the process."""
     cdef nghttp2_session_callbacks *callbacks = NULL
     cdef nghttp2_option *options = NULL
+    cdef int kind
     if nghttp2_session_callbacks_new(&callbacks) != 0 or nghttp2_option_new(&options) != 0:
         raise MemoryError("no memory for nghttp2")
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame)
+    nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, skip_unknown)
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
     nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header)
@@ -286,6 +376,10 @@ cdef int register() except -1:
     nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, frame_length)
     nghttp2_option_set_no_closed_streams(options, 1)
     nghttp2_option_set_no_auto_window_update(options, 1)
+    nghttp2_option_set_max_settings(options, SETTINGS_ENTRIES)
+    # Types that nghttp2 does not know are skipped without a callback, unless they are said to be ours.
+    for kind in range(FIRST_UNKNOWN_FRAME, 256):
+        nghttp2_option_set_user_recv_extension_type(options, <uint8_t> kind)
     # The library's limit takes a token per incoming reset and would cut clients that cancel or time out often.
     infer_set_reset_rate(options, 1 << 40, 1 << 40)
     use_events(callbacks, options, read_reply)

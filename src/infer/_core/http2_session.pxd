@@ -7,6 +7,7 @@ the one that a connection has.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from infer._core.abuse cimport AbuseLimits, Conduct
 from infer._core.block cimport Block, BlockView
 from infer._core.capi.nghttp2 cimport (
     nghttp2_data_provider, nghttp2_data_source_read_callback, nghttp2_nv, nghttp2_option, nghttp2_session,
@@ -20,6 +21,7 @@ from infer._core.tensor cimport ErrorText
 cdef ErrorText error
 cdef FlushBuffer output
 cdef uint8_t[8] DRAIN_PING                 # the payload of the PING between the two GOAWAYs
+cdef uint8_t[8] ALIVE_PING                 # of the PING that asks a silent peer for a sign of life
 
 # Called once by http2_events, with what nghttp2 calls back.
 cdef void use_events(nghttp2_session_callbacks *table, nghttp2_option *chosen,
@@ -34,7 +36,23 @@ cdef enum RefusedKind:
     REFUSED_STALLED = 5          # a peer that does not read
     REFUSED_EMPTY_FRAMES = 6     # too many empty DATA frames in a row
     REFUSED_STREAMS = 7          # more streams at once than were allowed
-    REFUSED_KINDS = 8
+    # Connections cut for their conduct: see abuse.pxd.
+    REFUSED_EARLY_RESETS = 8
+    REFUSED_STREAM_ERRORS = 9
+    REFUSED_SETTINGS_FRAMES = 10
+    REFUSED_PINGS = 11
+    REFUSED_OVERSIZE_HEADERS = 12
+    REFUSED_WINDOW_UPDATES = 13
+    REFUSED_IDLE_FRAMES = 14
+    REFUSED_QUEUED_FRAMES = 15
+    REFUSED_CONTINUATIONS = 16
+    REFUSED_PROTOCOL = 17        # libnghttp2's own judgement: a frame too large, an id that is not the peer's, ...
+    # Connections that came to their end.
+    REFUSED_KEEPALIVE = 18       # no sign of life
+    REFUSED_IDLE = 19
+    REFUSED_AGE = 20
+    REFUSED_AGE_GRACE = 21       # with calls under way
+    REFUSED_KINDS = 22
 
 # Bounds of a transport, each a setting; shared by its sessions.
 cdef struct Limits:
@@ -49,6 +67,7 @@ cdef struct Limits:
     int64_t max_message_bytes
     int64_t connection_buffered_bytes
     int64_t process_buffered_bytes
+    AbuseLimits abuse
 
 # Written by the loop thread, read by a scrape.
 cdef struct TransportStats:
@@ -68,7 +87,7 @@ cdef struct TransportStats:
     int64_t tls_handshakes       # that ended in HTTP/2
     int64_t tls_failures         # handshakes and connections that ended in a TLS error
     int64_t tls_not_h2           # handshakes that did not agree on h2
-    int64_t refused[8]
+    int64_t refused[22]          # by RefusedKind
 
 cdef class Http2Session(ResponseSink):
     cdef nghttp2_session *session
@@ -87,7 +106,7 @@ cdef class Http2Session(ResponseSink):
     cdef Stream *due                       # those to be settled before anything is sent
     cdef int32_t n_streams
     cdef int32_t early_replies             # replies whose request has not ended
-    cdef int32_t empty_frames              # DATA frames without data, in a row
+    cdef Conduct conduct
     cdef int32_t frame_stream_id           # of the DATA frame that is coming
     cdef uint64_t frame_left_bytes         # of its content; 0 where it is padded
     cdef int64_t buffered_bytes
@@ -102,6 +121,8 @@ cdef class Http2Session(ResponseSink):
     cdef bint draining
     cdef bint last_goaway
     cdef bint starved                      # libnghttp2 had no memory: what would follow is not understood by the peer
+    cdef bint cut_off                      # ended by us for what the peer did
+    cdef const char *reason                # of the drain, said in the last GOAWAY: a literal, or NULL
     cdef bint closed
 
     cdef int start(self) except -1
@@ -174,12 +195,16 @@ cdef class Http2Session(ResponseSink):
     cdef void set_early(self, Stream *stream, bint early) noexcept
     cdef void say_last_goaway(self) noexcept
     cdef void drop(self, Stream *stream) noexcept
-    # GOAWAY, a PING, and once it is answered the last GOAWAY; streams under way finish.
-    cdef void drain(self) noexcept
+    # GOAWAY, a PING, and once it is answered the last GOAWAY with `reason`; streams under way finish.
+    cdef void drain(self, const char *reason=*) noexcept
+    # A PING that a peer that is there answers.
+    cdef void ask_alive(self) noexcept
+    cdef void ping(self, const uint8_t *payload) noexcept
     # Ends every call with UNAVAILABLE and the session with GOAWAY.
     cdef void end_calls(self, const char *message) noexcept
-    # Ends the session with GOAWAY, for a peer that does not read.
-    cdef void cut(self) noexcept
+    # Ends the session with GOAWAY(ENHANCE_YOUR_CALM) for a bound, which is counted. A callback of `feed` that returns
+    # the result stops nghttp2.
+    cdef int cut(self, int kind) noexcept
     # The connection is gone: every call is cancelled, all memory freed.
     cdef void close(self) noexcept
     cdef void terminate(self, uint32_t error_code) noexcept

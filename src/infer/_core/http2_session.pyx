@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport INT32_MAX, INT64_MAX, UINT32_MAX
 from libc.stdlib cimport free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset, strlen
 
 from infer._core.block cimport Block, BlockView, block_data, block_new, block_unref
 from infer._core.capi.nghttp2 cimport *
@@ -38,7 +38,10 @@ cdef enum:
 
 STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 DRAIN_PING[:] = [0x69, 0x6e, 0x66, 0x65, 0x72, 0x2d, 0x67, 0x6f]
+ALIVE_PING[:] = [0x69, 0x6e, 0x66, 0x65, 0x72, 0x2d, 0x6b, 0x61]
 output = FlushBuffer()
+
+cdef const char *TOO_MANY_PINGS = "too_many_pings"
 
 cdef nghttp2_session_callbacks *callbacks = NULL
 cdef nghttp2_option *options = NULL
@@ -65,7 +68,9 @@ cdef class Http2Session(ResponseSink):
     def __cinit__(self):
         self.session = NULL
         self.streams = NULL
+        self.reason = NULL
         self.closed = True
+        memset(&self.conduct, 0, sizeof(self.conduct))
 
     cdef int start(self) except -1:
         """Opens the nghttp2 session and queues our SETTINGS and window."""
@@ -106,10 +111,15 @@ cdef class Http2Session(ResponseSink):
         consumed = nghttp2_session_mem_recv(self.session, data, size_bytes)
         self.feeding = False
         if consumed < 0:
-            if consumed == NGHTTP2_ERR_FLOODED or consumed == ERR_TOO_MANY_CONTINUATIONS:
-                self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+            if consumed == NGHTTP2_ERR_FLOODED:
+                self.cut(REFUSED_QUEUED_FRAMES)
+            elif consumed == ERR_TOO_MANY_CONTINUATIONS:
+                self.cut(REFUSED_CONTINUATIONS)
             return -1
-        return -1 if self.starved else 0
+        # Replies to streams that are gone, resets and acknowledgements wait in nghttp2 while the peer does not read.
+        if nghttp2_session_get_outbound_queue_size(self.session) > <size_t> self.limits.abuse.queued_frames:
+            self.cut(REFUSED_QUEUED_FRAMES)
+        return -1 if self.cut_off or self.starved else 0
 
     cdef BlockView peek_room(self):
         cdef Stream *stream
@@ -502,6 +512,8 @@ cdef class Http2Session(ResponseSink):
             return
         self.set_early(stream, not stream.ended)
         self.let_go(stream, code)
+        if stream.cold != NULL:
+            (<ColdCall> stream.cold).disarm()
         self.submit_end(stream, http_status, code, error.text, error.size_bytes, -1)
         if stream.cold != NULL:
             (<ColdCall> stream.cold).stop()
@@ -605,13 +617,23 @@ cdef class Http2Session(ResponseSink):
 
     # The end.
 
-    cdef void drain(self) noexcept:
+    cdef void drain(self, const char *reason=NULL) noexcept:
         if self.closed or self.draining or self.last_goaway:
             return
         self.draining = True
+        self.reason = reason
         self.heed(nghttp2_submit_shutdown_notice(self.session))
-        self.heed(nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, DRAIN_PING))
+        self.ping(DRAIN_PING)
         self.want_flush()
+
+    cdef void ask_alive(self) noexcept:
+        if not self.closed:
+            self.ping(ALIVE_PING)
+            self.want_flush()
+
+    cdef void ping(self, const uint8_t *payload) noexcept:
+        self.heed(nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, payload))
+        self.conduct.awaited_acks += 1
 
     cdef void say_last_goaway(self) noexcept:
         if self.last_goaway:
@@ -620,7 +642,7 @@ cdef class Http2Session(ResponseSink):
         self.end_idle()
         self.heed(nghttp2_submit_goaway(
             self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR,
-            NULL, 0))
+            <const uint8_t *> self.reason, 0 if self.reason == NULL else strlen(self.reason)))
         self.want_flush()
 
     cdef void end_calls(self, const char *message) noexcept:
@@ -635,8 +657,17 @@ cdef class Http2Session(ResponseSink):
         self.say_last_goaway()
         self.want_flush()
 
-    cdef void cut(self) noexcept:
-        self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+    cdef int cut(self, int kind) noexcept:
+        if not self.cut_off:
+            self.cut_off = True
+            self.stats.refused[kind] += 1
+            if kind == REFUSED_PINGS:
+                # Clients look for this text (gRPC A8) and ping less often from then on.
+                self.heed(nghttp2_submit_goaway(
+                    self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
+                    NGHTTP2_ENHANCE_YOUR_CALM, <const uint8_t *> TOO_MANY_PINGS, strlen(TOO_MANY_PINGS)))
+            self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+        return NGHTTP2_ERR_CALLBACK_FAILURE
 
     cdef void terminate(self, uint32_t error_code) noexcept:
         self.heed(nghttp2_session_terminate_session(self.session, error_code))

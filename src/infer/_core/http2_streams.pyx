@@ -91,6 +91,7 @@ cdef class StreamingSession(CodingSession):
             if code != STATUS_OK:
                 return code
             if is_whole(stream):
+                stream.whole = 1
                 self.put_message(stream)
         return STATUS_OK
 

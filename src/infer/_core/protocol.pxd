@@ -34,10 +34,17 @@ cdef class Endpoint:
     cdef int64_t preface_timeout_ns        # until the preface and the peer's SETTINGS are here
     cdef int64_t settings_timeout_ns       # until it has acknowledged ours
     cdef int64_t write_stall_timeout_ns
+    cdef int64_t keepalive_ns              # without a byte from the peer, until it is asked; 0: never, as below
+    cdef int64_t keepalive_timeout_ns      # from then on, until it is taken for dead
+    cdef int64_t idle_ns                   # without a stream
+    cdef int64_t age_ns
+    cdef int64_t age_grace_ns
+    cdef int64_t checked_ns                # when `check_timeouts` last ran
     cdef object on_idle                    # called when the last connection is gone
     cdef bint draining
-    cdef int64_t draining_ns               # since when
     cdef void check(self, Connection connection, int64_t now) except *
+    cdef bint check_peer(self, Connection connection, int64_t now) except *
+    cdef void check_life(self, Connection connection, int64_t now) except *
     cdef void closed(self, Connection connection) except *
 
 cdef class Connection:
@@ -49,11 +56,18 @@ cdef class Connection:
     cdef int64_t stalled_ns                # since when the socket takes no more; 0: it does
     cdef int64_t waiting_ns                # since when replies wait for the peer to open a window; 0: they do not
     cdef int64_t closing_ns                # since when all is said and the peer has not read it; 0: not yet
+    cdef int64_t asked_ns                  # since when a sign of life is awaited; 0: it is not
+    cdef int64_t idle_ns                   # since when there has been no stream
+    cdef int64_t age_ns                    # after which the connection is drained; 0: never
+    cdef int64_t draining_ns               # since when it is drained; 0: it is not
+    cdef int64_t streams                   # opened, when last looked at
     cdef uint64_t handed_bytes             # of replies, when last looked at
     cdef uint8_t *reading_into             # a message's place, where the read under way goes there; else NULL
     cdef bint failed
     # What speaks HTTP/2 here; not yet started.
     cdef StreamingSession new_session(self)
+    cdef void drain(self, int64_t now, const char *reason) except *
+    cdef void end_calls(self, bytes message) except *
     cdef void flush(self) except *
     cdef void send(self) except *
     cdef void decrypt(self, Py_ssize_t size_bytes) except *

@@ -8,6 +8,9 @@ from infer._core.http2_coding import CodingJob
 from infer._core.http2_streams import StreamingSession
 from infer._core.request import RequestSink
 
+REFUSED_NAMES: tuple[str, ...]
+AGE_JITTER: float
+
 class Endpoint:
     def __init__(
         self,
@@ -34,6 +37,20 @@ class Endpoint:
         offload: Callable[[CodingJob], None] | None = ...,
         reply_compression: str = ...,
         coding_jobs: int = ...,
+        max_early_resets: int = ...,
+        max_stream_errors: int = ...,
+        max_settings_frames: int = ...,
+        max_ping_strikes: int = ...,
+        max_empty_frames: int = ...,
+        max_oversize_headers: int = ...,
+        max_window_updates: int = ...,
+        max_idle_frames: int = ...,
+        max_queued_frames: int = ...,
+        keepalive_time: float = ...,
+        keepalive_timeout: float = ...,
+        max_connection_idle: float = ...,
+        max_connection_age: float = ...,
+        max_connection_age_grace: float = ...,
     ) -> None: ...
     def connection(self) -> Connection: ...
     def tls_connection(self) -> Connection: ...

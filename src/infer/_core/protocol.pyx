@@ -4,12 +4,14 @@ uvloop reads into `get_buffer`'s memory and calls `buffer_updated`; one buffer s
 consumed before the next begins. What a turn of the loop has to send is noted in `flushes` and written at its end.
 """
 
+import random
+
 from infer._core.block cimport BlockView, block_data
 from infer._core.clock cimport now_ns
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
 from infer._core.http2_session cimport (
-    REFUSED_BUFFERED, REFUSED_CONNECTIONS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_MESSAGE, REFUSED_PREFACE,
-    REFUSED_STALLED, REFUSED_STREAMS, Http2Session)
+    REFUSED_AGE, REFUSED_AGE_GRACE, REFUSED_CONNECTIONS, REFUSED_IDLE, REFUSED_KEEPALIVE, REFUSED_KINDS,
+    REFUSED_PREFACE, REFUSED_STALLED, Http2Session)
 from infer._core.grpc_message cimport ENCODING_DEFLATE, ENCODING_GZIP
 from infer._core.http2_streams cimport StreamingSession
 from infer._core.tls_layer cimport (
@@ -21,6 +23,20 @@ import ssl
 cdef enum:
     READ_BYTES = 131072
     GOAWAY_WAIT_NS = 10000000000     # for the answer to the PING after the first GOAWAY
+    LATE_CHECK_NS = 5000000000       # between two checks: the loop stood still, and what peers sent is not read yet
+
+# The settings' names, in the order of RefusedKind; what has no setting is a bound of libnghttp2 or of HTTP/2.
+REFUSED_NAMES = (
+    "header_bytes", "max_message_bytes", "max_buffered_bytes", "max_connections", "preface_timeout",
+    "write_stall_timeout", "max_empty_frames", "max_streams", "max_early_resets", "max_stream_errors",
+    "max_settings_frames", "max_ping_strikes", "max_oversize_headers", "max_window_updates", "max_idle_frames",
+    "max_queued_frames", "continuations", "protocol", "keepalive_timeout", "max_connection_idle",
+    "max_connection_age", "max_connection_age_grace")
+assert len(REFUSED_NAMES) == REFUSED_KINDS
+AGE_JITTER = 0.1
+
+cdef const char *MAX_AGE = "max_age"
+cdef const char *MAX_IDLE = "max_idle"
 
 
 # By value of the setting: what replies may be compressed with; both: with what the request was.
@@ -34,7 +50,8 @@ cdef class Endpoint:
     handlers: path -> async handler. spawn(session, call, handler) runs a cold call and ends in `session.finish_cold`;
     arm(session, call) returns a timer that does so at the call's deadline and that can be cancelled. streaming: path of
     each handler that reads and writes messages -> whether the client may send more than one.
-    Sizes in bytes, times in seconds. Raises ValueError for a bound that is not positive.
+    Sizes in bytes, times in seconds; keepalive_time, max_connection_idle, max_connection_age and its grace are without
+    end where they are 0. Raises ValueError for a bound that is not positive.
     """
 
     def __init__(self, RequestSink sink not None, dict handlers not None, spawn, arm, *, dict streaming=None,
@@ -42,11 +59,18 @@ cdef class Endpoint:
                  int max_streams=1024, int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
                  int64_t process_buffered_bytes=1 << 32, int64_t outbound_bytes=4 << 20, int64_t max_connections=0,
                  double preface_timeout=10.0, double settings_timeout=10.0, double write_stall_timeout=30.0,
-                 int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20, offload=None,
-                 str reply_compression="none", int coding_jobs=256):
+                 int stream_window_bytes=1 << 20, int connection_window_bytes=16 << 20, int max_early_resets=500,
+                 int max_stream_errors=100, int max_settings_frames=10, int max_ping_strikes=100,
+                 int max_empty_frames=16, int max_oversize_headers=20, int max_window_updates=10,
+                 int max_idle_frames=100, int max_queued_frames=10000, double keepalive_time=7200.0,
+                 double keepalive_timeout=20.0, double max_connection_idle=3600.0, double max_connection_age=0.0,
+                 double max_connection_age_grace=0.0,
+                 offload=None, str reply_compression="none", int coding_jobs=256):
         for name, bound in (("header_bytes", header_bytes), ("max_streams", max_streams),
                             ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes),
-                            ("stream_messages", stream_messages), ("stream_outbound_bytes", stream_outbound_bytes)):
+                            ("stream_messages", stream_messages), ("stream_outbound_bytes", stream_outbound_bytes),
+                            ("max_stream_errors", max_stream_errors), ("max_settings_frames", max_settings_frames),
+                            ("max_oversize_headers", max_oversize_headers), ("max_queued_frames", max_queued_frames)):
             if bound <= 0:
                 raise ValueError(f"{name} must be positive, got {bound}")
         memset(&self.stats, 0, sizeof(self.stats))
@@ -79,6 +103,20 @@ cdef class Endpoint:
         self.preface_timeout_ns = <int64_t> (preface_timeout * 1e9)
         self.settings_timeout_ns = <int64_t> (settings_timeout * 1e9)
         self.write_stall_timeout_ns = <int64_t> (write_stall_timeout * 1e9)
+        self.limits.abuse.early_resets = max_early_resets
+        self.limits.abuse.stream_errors = max_stream_errors
+        self.limits.abuse.settings_frames = max_settings_frames
+        self.limits.abuse.ping_strikes = max_ping_strikes
+        self.limits.abuse.empty_frames = max_empty_frames
+        self.limits.abuse.oversize_headers = max_oversize_headers
+        self.limits.abuse.window_updates = max_window_updates
+        self.limits.abuse.idle_frames = max_idle_frames
+        self.limits.abuse.queued_frames = max_queued_frames
+        self.keepalive_ns = <int64_t> (keepalive_time * 1e9)
+        self.keepalive_timeout_ns = <int64_t> (keepalive_timeout * 1e9)
+        self.idle_ns = <int64_t> (max_connection_idle * 1e9)
+        self.age_ns = <int64_t> (max_connection_age * 1e9)
+        self.age_grace_ns = <int64_t> (max_connection_age_grace * 1e9)
         self.on_idle = None
         self.draining = False
 
@@ -113,8 +151,12 @@ cdef class Endpoint:
             connection.flush()
 
     def check_timeouts(self):
-        """Ends connections whose peer sends no preface or no SETTINGS acknowledgement in time, or does not read."""
+        """Ends connections whose peer is silent or does not read, those that are idle or old. Called each second."""
         cdef int64_t now = now_ns()
+        cdef bint late = 0 < self.checked_ns < now - <int64_t> LATE_CHECK_NS
+        self.checked_ns = now
+        if late:
+            return
         for each in list(self.connections):
             self.check(<Connection> each, now)
 
@@ -137,37 +179,62 @@ cdef class Endpoint:
             self.stats.refused[<int> REFUSED_STALLED] += 1
             connection.transport.abort()
         elif 0 < connection.waiting_ns < now - self.write_stall_timeout_ns and not connection.failed:
-            self.stats.refused[<int> REFUSED_STALLED] += 1
-            session.cut()
+            session.cut(REFUSED_STALLED)
             connection.failed = True
             connection.flush()
-        elif session.draining and now - self.draining_ns > <int64_t> GOAWAY_WAIT_NS:
+        elif not connection.failed and self.check_peer(connection, now):
+            self.check_life(connection, now)
+
+    cdef bint check_peer(self, Connection connection, int64_t now) except *:
+        """Asks a peer that was silent for long for a sign of life; False: it gave none, and is cut off."""
+        cdef Http2Session session = connection.session
+        if connection.asked_ns == 0:
+            if 0 < self.keepalive_ns < now - max(session.now, connection.opened_ns):
+                connection.asked_ns = now
+                session.ask_alive()
+                connection.flush()
+        elif session.now >= connection.asked_ns:
+            connection.asked_ns = 0
+        elif now - connection.asked_ns > self.keepalive_timeout_ns:
+            self.stats.refused[<int> REFUSED_KEEPALIVE] += 1
+            connection.transport.abort()
+            return False
+        return True
+
+    cdef void check_life(self, Connection connection, int64_t now) except *:
+        cdef Http2Session session = connection.session
+        if session.n_streams > 0 or connection.streams != session.conduct.streams:
+            connection.streams = session.conduct.streams
+            connection.idle_ns = now
+        if connection.draining_ns == 0:
+            if 0 < connection.age_ns < now - connection.opened_ns:
+                self.stats.refused[<int> REFUSED_AGE] += 1
+                connection.drain(now, MAX_AGE)
+            elif 0 < self.idle_ns < now - connection.idle_ns:
+                self.stats.refused[<int> REFUSED_IDLE] += 1
+                connection.drain(now, MAX_IDLE)
+        elif session.reason == MAX_AGE and 0 < self.age_grace_ns < now - connection.draining_ns:
+            self.stats.refused[<int> REFUSED_AGE_GRACE] += 1
+            connection.end_calls(b"the connection is past --max-connection-age and its grace; send the request again")
+        elif now - connection.draining_ns > <int64_t> GOAWAY_WAIT_NS:
             session.say_last_goaway()
             connection.flush()
 
     def drain(self, on_idle):
         """GOAWAY on every connection; calls under way finish. `on_idle()` is called once no connection is left."""
-        cdef Connection connection
-        if not self.draining:
-            self.draining = True
-            self.draining_ns = now_ns()
+        cdef int64_t now = now_ns()
+        self.draining = True
         self.on_idle = on_idle
         for each in list(self.connections):
-            connection = <Connection> each
-            connection.session.drain()
-            connection.flush()
+            (<Connection> each).drain(now, NULL)
         if not self.connections:
             self.on_idle = None
             on_idle()
 
     def end_calls(self, bytes message not None):
         """Ends every call under way with UNAVAILABLE and closes the connections."""
-        cdef Connection connection
         for each in list(self.connections):
-            connection = <Connection> each
-            connection.session.end_calls(message)
-            connection.failed = True
-            connection.flush()
+            (<Connection> each).end_calls(message)
 
     def abort(self):
         """Closes every connection at once, sending nothing more."""
@@ -206,17 +273,8 @@ cdef class Endpoint:
                 "failed": self.stats.tls_failures,
                 "not_h2": self.stats.tls_not_h2,
             },
-            "refused": {
-                "header_bytes": self.stats.refused[<int> REFUSED_HEADERS],
-                "max_message_bytes": self.stats.refused[<int> REFUSED_MESSAGE],
-                "max_buffered_bytes": self.stats.refused[<int> REFUSED_BUFFERED],
-                "max_connections": self.stats.refused[<int> REFUSED_CONNECTIONS],
-                "max_streams": self.stats.refused[<int> REFUSED_STREAMS],
-                "preface_timeout": self.stats.refused[<int> REFUSED_PREFACE],
-                "write_stall_timeout": self.stats.refused[<int> REFUSED_STALLED],
-                "max_coding_jobs": self.stats.coding_refused,
-                "empty_frames": self.stats.refused[<int> REFUSED_EMPTY_FRAMES],
-            },
+            "refused": {name: self.stats.refused[kind] for kind, name in enumerate(REFUSED_NAMES)} | {
+                "max_coding_jobs": self.stats.coding_refused},
         }
 
 
@@ -254,8 +312,12 @@ cdef class Connection:
         except MemoryError:
             transport.abort()
             return
+        self.idle_ns = self.opened_ns
+        if endpoint.age_ns > 0:
+            # So that connections which were opened together do not all end together.
+            self.age_ns = <int64_t> (endpoint.age_ns * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER))
         if endpoint.draining:
-            session.drain()
+            self.drain(self.opened_ns, NULL)
         self.flush()
 
     cdef StreamingSession new_session(self):
@@ -339,6 +401,17 @@ cdef class Connection:
         self.session.close()
         self.endpoint.closed(self)
         self.transport = None
+
+    cdef void drain(self, int64_t now, const char *reason) except *:
+        if self.draining_ns == 0:
+            self.draining_ns = now
+        self.session.drain(reason)
+        self.flush()
+
+    cdef void end_calls(self, bytes message) except *:
+        self.session.end_calls(message)
+        self.failed = True
+        self.flush()
 
     cdef void flush(self) except *:
         """Hands over what the session has to send, while the socket takes it, and closes once all is said."""

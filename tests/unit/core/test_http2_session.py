@@ -303,7 +303,7 @@ def test_F16_a_full_connection_refuses_at_the_prefix(cold: bool):
     reply = ended(driver, peer, third)
     assert reply.code == RESOURCE_EXHAUSTED
     assert reply.trailers_only
-    assert driver.refused()[2] == 1
+    assert driver.refused() == {"max_buffered_bytes": 1}
     peer.body(first, bytes(600))
     peer.body(second, bytes(100))
     assert ("submit", 0, bytes(1200)) in driver.sink.events
@@ -422,7 +422,7 @@ def test_streams_beyond_the_limit_are_refused():
     streams = [opened(peer) for _ in range(5)]
     for stream in streams[3:]:
         assert ended(driver, peer, stream).reset == REFUSED_STREAM
-    assert driver.refused()[7] == 2
+    assert driver.refused() == {"max_streams": 2}
     peer.body(streams[0], prefixed(b"q"))
     driver.sink.answer(0, segments=(prefixed(b"a"),))
     assert ended(driver, peer, streams[0]).code == OK
@@ -446,7 +446,7 @@ def test_H13_headers_over_the_limit():
     reply = ended(driver, peer, stream)
     assert reply.code == RESOURCE_EXHAUSTED
     assert reply.trailers_only
-    assert driver.refused()[0] == 1
+    assert driver.refused() == {"header_bytes": 1}
     assert driver.sink.events == []
     left_clean(driver)
 
@@ -504,11 +504,11 @@ def test_empty_frames_in_a_row(padded: bool):
     empty = frame(DATA, PADDED, stream, b"\x07" + bytes(7)) if padded else frame(DATA, 0, stream, b"")
     peer.send(empty * 16 + frame(DATA, 0, stream, b"\0"))
     peer.send(empty * 16)
-    assert driver.refused()[6] == 0
+    assert driver.refused() == {}
     peer.send(empty)
     peer.until_closed()
     assert peer.goaways()[0].error == ENHANCE_YOUR_CALM
-    assert driver.refused()[6] == 1
+    assert driver.refused() == {"max_empty_frames": 1}
     assert driver.done
     left_clean(driver)
 
@@ -538,7 +538,7 @@ def test_H16_not_a_preface():
 
 
 def test_unread_acknowledgements_are_bounded():
-    driver, peer = session()
+    driver, peer = session(ping_strikes=1 << 20)
     peer.ping()
     good = True
     for _ in range(2000):

@@ -13,7 +13,7 @@ import pytest
 from infer.security.tls import TlsFiles, server_context
 from tests.support.certificates import Authority
 from tests.support.h2_peer import DATA, END_STREAM, Peer, frame, prefixed, request_fields
-from tests.unit.core.test_protocol import Bench, Socket
+from tests.support.endpoint import Bench, Socket
 
 pytestmark = pytest.mark.usefixtures("stepped_clock")
 

@@ -10,6 +10,8 @@ cdef extern from "<nghttp2/nghttp2.h>":
         NGHTTP2_NO_ERROR
         NGHTTP2_PROTOCOL_ERROR
         NGHTTP2_INTERNAL_ERROR
+        NGHTTP2_FLOW_CONTROL_ERROR
+        NGHTTP2_STREAM_CLOSED
         NGHTTP2_REFUSED_STREAM
         NGHTTP2_CANCEL
         NGHTTP2_ENHANCE_YOUR_CALM
@@ -21,8 +23,12 @@ cdef extern from "<nghttp2/nghttp2.h>":
         NGHTTP2_HEADERS
         NGHTTP2_RST_STREAM
         NGHTTP2_SETTINGS
+        NGHTTP2_PUSH_PROMISE
         NGHTTP2_PING
         NGHTTP2_GOAWAY
+        NGHTTP2_PRIORITY
+        NGHTTP2_WINDOW_UPDATE
+        NGHTTP2_CONTINUATION
         NGHTTP2_HCAT_REQUEST
         NGHTTP2_DATA_FLAG_EOF
         NGHTTP2_DATA_FLAG_NO_END_STREAM
@@ -40,6 +46,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
         NGHTTP2_ERR_NOMEM
         NGHTTP2_ERR_WOULDBLOCK
         NGHTTP2_ERR_DEFERRED
+        NGHTTP2_ERR_CANCEL
         NGHTTP2_ERR_FLOODED
         NGHTTP2_ERR_BAD_CLIENT_MAGIC
         NGHTTP2_VERSION_NUM
@@ -99,12 +106,16 @@ cdef extern from "<nghttp2/nghttp2.h>":
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
         nghttp2_rst_stream rst_stream
+        nghttp2_goaway goaway
         nghttp2_data data
         nghttp2_headers headers
         nghttp2_ping ping
-        nghttp2_goaway goaway
 
     ctypedef int (*nghttp2_on_frame_callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept
+    ctypedef int (*nghttp2_on_begin_frame_callback)(
+        nghttp2_session *, const nghttp2_frame_hd *, void *) noexcept
+    ctypedef int (*nghttp2_unpack_extension_callback)(
+        nghttp2_session *, void **, const nghttp2_frame_hd *, void *) noexcept
     ctypedef int (*nghttp2_on_header_callback)(
         nghttp2_session *, const nghttp2_frame *, const uint8_t *, size_t, const uint8_t *, size_t, uint8_t,
         void *) noexcept
@@ -120,6 +131,10 @@ cdef extern from "<nghttp2/nghttp2.h>":
 
     int nghttp2_session_callbacks_new(nghttp2_session_callbacks **)
     void nghttp2_session_callbacks_del(nghttp2_session_callbacks *)
+    void nghttp2_session_callbacks_set_on_begin_frame_callback(
+        nghttp2_session_callbacks *, nghttp2_on_begin_frame_callback)
+    void nghttp2_session_callbacks_set_unpack_extension_callback(
+        nghttp2_session_callbacks *, nghttp2_unpack_extension_callback)
     void nghttp2_session_callbacks_set_on_begin_headers_callback(nghttp2_session_callbacks *, nghttp2_on_frame_callback)
     void nghttp2_session_callbacks_set_on_header_callback(nghttp2_session_callbacks *, nghttp2_on_header_callback)
     void nghttp2_session_callbacks_set_on_invalid_header_callback(
@@ -140,6 +155,8 @@ cdef extern from "<nghttp2/nghttp2.h>":
     void nghttp2_option_del(nghttp2_option *)
     void nghttp2_option_set_no_closed_streams(nghttp2_option *, int)
     void nghttp2_option_set_no_auto_window_update(nghttp2_option *, int)
+    void nghttp2_option_set_max_settings(nghttp2_option *, size_t)
+    void nghttp2_option_set_user_recv_extension_type(nghttp2_option *, uint8_t)
 
     ctypedef struct nghttp2_mem:
         void *mem_user_data
@@ -161,6 +178,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
     void *nghttp2_session_get_stream_user_data(nghttp2_session *, int32_t)
     int nghttp2_session_set_stream_user_data(nghttp2_session *, int32_t, void *)
     int nghttp2_session_get_stream_remote_close(nghttp2_session *, int32_t)
+    size_t nghttp2_session_get_outbound_queue_size(nghttp2_session *)
     int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session *)
     int nghttp2_session_terminate_session(nghttp2_session *, uint32_t)
     int nghttp2_submit_settings(nghttp2_session *, uint8_t, const nghttp2_settings_entry *, size_t)
