@@ -6,7 +6,6 @@ import contextlib
 import random
 import resource
 import socket
-import struct
 from pathlib import Path
 
 import pytest
@@ -336,20 +335,6 @@ def test_many_connections_at_once(repository: Path):
         for peer, stream in zip(peers, streams, strict=True):
             assert peer.answer(stream).code == OK
             peer.close()
-
-
-def test_F10_a_client_that_opens_and_resets(repository: Path):
-    """Streams that are reset at once cost nothing that stays, and the other connection does not notice."""
-    with in_process(repository) as server:
-        with server.connect() as rude, server.connect() as good:
-            for _ in range(20):
-                for _ in range(100):
-                    stream = rude.open(request_fields())
-                    rude.send(frame(3, 0, stream, struct.pack(">I", 8)))
-                assert serves(good)
-            rude.ping()
-            snapshot = server.snapshot()
-            assert (snapshot["streams"], snapshot["in_flight"], snapshot["buffered_bytes"]) == (0, 0, 0)
 
 
 def test_connection_window(repository: Path):
