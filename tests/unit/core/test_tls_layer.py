@@ -12,8 +12,8 @@ import pytest
 
 from infer.security.tls import TlsFiles, server_context
 from tests.support.certificates import Authority
-from tests.support.h2_peer import DATA, END_STREAM, Peer, frame, prefixed, request_fields
 from tests.support.endpoint import Bench, Socket
+from tests.support.h2_peer import DATA, END_STREAM, Peer, frame, prefixed, request_fields
 
 pytestmark = pytest.mark.usefixtures("stepped_clock")
 
