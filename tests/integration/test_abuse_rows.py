@@ -151,7 +151,7 @@ def test_F10_thousands_of_client_timeouts(repository: Path, channel_of: Any):
 def test_1_22_what_our_settings_say(repository: Path):
     with in_process(repository) as server, server.connect() as peer:
         peer.ping()
-        assert peer.peer_settings == {3: 1024, 4: 1 << 20, 6: 16 << 10}
+        assert peer.peer_settings == {3: 1024, 4: 1 << 20, 5: 1 << 20, 6: 16 << 10}
         assert peer.window == 16 << 20
 
 

@@ -156,7 +156,7 @@ FLOODS = [
     Flood("unknown frames", "max_idle_frames", 101, lambda: alone(frame(0x42, 0, 0, bytes(100)))),
     Flood("HPACK bomb", "max_oversize_headers", 1, header_bomb),
     Flood("streams beyond MAX_CONCURRENT_STREAMS", "max_stream_errors", 102, beyond_streams),
-    Flood("frame too large", "protocol", 2, lambda: after_headers(frame(DATA, 0, FIRST, bytes(16385))),
+    Flood("frame too large", "protocol", 2, lambda: after_headers(frame(DATA, 0, FIRST, bytes((1 << 20) + 1))[:9]),
           FRAME_SIZE_ERROR),
     Flood("even stream", "protocol", 1, lambda: alone(frame(HEADERS, END_HEADERS, 2, b"")), PROTOCOL_ERROR),
     Flood("DATA on an idle stream", "protocol", 1, lambda: alone(frame(DATA, 0, 9, b"x")), PROTOCOL_ERROR),
