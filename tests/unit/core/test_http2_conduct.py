@@ -381,7 +381,8 @@ def test_many_header_blocks_over_the_limit():
 
 
 @pytest.mark.parametrize(("sent", "code"), [
-    (frame(DATA, 0, 1, bytes((1 << 20) + 1)), 6), (frame(HEADERS, END_HEADERS, 2, b""), 1), (frame(DATA, 0, 9, b"x"), 1)],
+    (frame(DATA, 0, 1, bytes((1 << 20) + 1)), 6), (frame(HEADERS, END_HEADERS, 2, b""), 1),
+    (frame(DATA, 0, 9, b"x"), 1)],
     ids=["too large", "even id", "idle stream"])
 def test_what_the_library_ends(sent: bytes, code: int):
     driver, peer = session()
