@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 # Settings that nothing of grpcio's stands for.
 UNSUPPORTED = ("max_buffered_bytes", "outbound_bytes", "stream_outbound_bytes", "max_connections", "settings_timeout",
-               "write_stall_timeout", "reply_compression", "max_coding_jobs")
+               "write_stall_timeout", "reply_compression", "max_coding_jobs", "max_early_resets", "max_stream_errors",
+               "max_settings_frames", "max_ping_strikes", "max_empty_frames", "max_oversize_headers", "max_window_updates",
+               "max_idle_frames", "max_queued_frames")
+# Milliseconds as grpcio takes them; the largest stands for never.
+MILLISECONDS_MAX = (1 << 31) - 1
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
@@ -32,7 +36,17 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         # Pings are no offence: clients of this protocol send many.
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", milliseconds(settings.keepalive_time)),
+        ("grpc.keepalive_timeout_ms", milliseconds(settings.keepalive_timeout)),
+        ("grpc.max_connection_idle_ms", milliseconds(settings.max_connection_idle)),
+        ("grpc.max_connection_age_ms", milliseconds(settings.max_connection_age)),
+        ("grpc.max_connection_age_grace_ms", milliseconds(settings.max_connection_age_grace)),
     ]
+
+
+def milliseconds(seconds: float) -> int:
+    """A time of ours, where 0 is never."""
+    return min(max(1, round(seconds * 1000)), MILLISECONDS_MAX) if seconds else MILLISECONDS_MAX
 
 
 def unheeded(settings: Settings) -> list[str]:
