@@ -70,7 +70,8 @@ IDLE_CACHED_BYTES = 16 << 20
 # From the gauge to its name in a transport's snapshot; a transport leaves out what it cannot know.
 TRANSPORT_GAUGES = {name: name for name in ("connections", "streams", "refused", "calls_without_te", "buffered_bytes",
                                             "outbound_bytes", "coding_jobs")} | {
-    "connections_accepted": "connections_total", "streams_held": "streams_held_total"}
+    "connections_accepted": "connections_total", "streams_held": "streams_held_total",
+    "inflated_bytes": "inflated_bytes_total"}
 
 
 class Server:

@@ -44,6 +44,7 @@ START_NS = 1_000_000_000_000
 DRAIN_PING = b"infer-go"
 FRAME_HEAD_BYTES = 9
 SMALL_FRAME_BYTES, LARGE_FRAME_BYTES = 16384, 262144
+JOBS = 2
 MESSAGES_PER_STREAM = 64
 BYTES_PER_STREAM = 16384             # what the Blocks of a stream and its Request take where little has come
 FEEDS = (1 << 20, 1, 7, 100)
@@ -300,19 +301,25 @@ class Program:
 
     def check_bounds(self) -> None:
         driver = self.driver
-        assert 0 <= driver.buffered_bytes <= self.fed
+        assert 0 <= driver.buffered_bytes <= self.fed + driver.counters()["inflated_bytes"]
         assert driver.outbound_bytes >= 0
         assert 0 <= driver.early_replies <= driver.streams
         assert len(driver.sink.live) <= MESSAGES_PER_STREAM * driver.streams
+        # Some are with a worker while other things happen.
+        while len(driver.jobs) > JOBS:
+            driver.code()
 
     def finish(self) -> None:
         driver = self.driver
         # A Block is up to eight times what has come of a message, and its class up to twice that.
-        bound_bytes = 16 * self.fed + 4 * self.replied + BYTES_PER_STREAM * (driver.streams + 1)
+        taken_bytes = self.fed + driver.counters()["inflated_bytes"]
+        bound_bytes = 16 * taken_bytes + 4 * self.replied + BYTES_PER_STREAM * (driver.streams + 1)
         assert arena.stats()["live_bytes"] - self.arena_bytes <= bound_bytes
         self.output += driver.output()
         check_frames(bytes(self.output))
         driver.close()
+        while driver.jobs:
+            driver.code()
         assert (driver.streams, driver.early_replies, driver.buffered_bytes, driver.outbound_bytes) == (0, 0, 0, 0)
         assert driver.sink.live == []
         counters = driver.counters()

@@ -466,7 +466,7 @@ cdef class SessionDriver:
                 "streams_held_total": self.stats.streams_held_total, "received_bytes": self.stats.received_bytes,
                 "sent_bytes": self.stats.sent_bytes, "buffered_bytes": self.stats.buffered_bytes,
                 "outbound_bytes": self.stats.outbound_bytes, "coding_jobs": self.stats.coding_jobs,
-                "coding_refused": self.stats.coding_refused}
+                "coding_refused": self.stats.coding_refused, "inflated_bytes": self.stats.inflated_bytes}
 
     def refused(self) -> dict[str, int]:
         """By the limit's name; those that were not reached are left out."""

@@ -46,6 +46,11 @@ cdef class CodingJob:
         self.segments = NULL
         self.result = NULL
 
+    def __dealloc__(self):
+        # Nothing is left, but of a job that was lost with its loop.
+        block_unref(self.result)
+        self.free_source()
+
     def run(self):
         """What the worker does. Never raises."""
         with nogil:
@@ -97,6 +102,7 @@ cdef class CodingSession(Http2Session):
     cdef void take_inflated(self, Stream *stream, int outcome, Block *inflated) noexcept:
         cdef int code = STATUS_INTERNAL
         if outcome == INFLATED:
+            self.stats.inflated_bytes += <int64_t> inflated.size_bytes
             self.buffer(stream, inflated.size_bytes)
             self.hand_over(stream, inflated, 0, inflated.size_bytes)
             return

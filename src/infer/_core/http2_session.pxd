@@ -84,6 +84,7 @@ cdef struct TransportStats:
     int64_t outbound_bytes       # of replies, not yet handed to a socket
     int64_t coding_jobs          # messages with workers now
     int64_t coding_refused       # for there being too many
+    int64_t inflated_bytes       # of messages, once inflated
     int64_t tls_handshakes       # that ended in HTTP/2
     int64_t tls_failures         # handshakes and connections that ended in a TLS error
     int64_t tls_not_h2           # handshakes that did not agree on h2

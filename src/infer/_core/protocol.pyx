@@ -268,6 +268,7 @@ cdef class Endpoint:
             "buffered_bytes": self.stats.buffered_bytes,
             "outbound_bytes": self.stats.outbound_bytes,
             "coding_jobs": self.stats.coding_jobs,
+            "inflated_bytes_total": self.stats.inflated_bytes,
             "tls_handshakes": {
                 "done": self.stats.tls_handshakes,
                 "failed": self.stats.tls_failures,

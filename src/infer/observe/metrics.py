@@ -75,6 +75,8 @@ SERVER_METRICS = {
                              ("limit",)),
     "buffered_bytes": _ServerMetric(GaugeMetricFamily, "infer_buffered_bytes", "Request bytes held."),
     "outbound_bytes": _ServerMetric(GaugeMetricFamily, "infer_outbound_bytes", "Reply bytes held."),
+    "inflated_bytes": _ServerMetric(CounterMetricFamily, "infer_inflated_bytes",
+                                    "Bytes of compressed requests, once inflated."),
     "coding_jobs": _ServerMetric(GaugeMetricFamily, "infer_coding_jobs",
                                  "Messages that threads beside the loop inflate or compress."),
     "arena_bytes": _ServerMetric(GaugeMetricFamily, "infer_arena_bytes", "Bytes of the arena.", ("state",)),

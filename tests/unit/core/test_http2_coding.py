@@ -148,7 +148,7 @@ def test_C4_a_bomb(encoding: str, path: str, limit: int) -> None:
     reply = refused(driver, peer, stream)
     assert reply.code == RESOURCE_EXHAUSTED
     assert f"{limit} bytes once inflated" in reply.text
-    assert driver.refused()[1] == 1
+    assert driver.refused()["max_message_bytes"] == 1
     left_clean(driver)
 
 

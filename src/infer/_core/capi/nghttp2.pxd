@@ -112,8 +112,6 @@ cdef extern from "<nghttp2/nghttp2.h>":
         nghttp2_ping ping
 
     ctypedef int (*nghttp2_on_frame_callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept
-    ctypedef int (*nghttp2_on_begin_frame_callback)(
-        nghttp2_session *, const nghttp2_frame_hd *, void *) noexcept
     ctypedef int (*nghttp2_unpack_extension_callback)(
         nghttp2_session *, void **, const nghttp2_frame_hd *, void *) noexcept
     ctypedef int (*nghttp2_on_header_callback)(
@@ -146,8 +144,6 @@ cdef extern from "<nghttp2/nghttp2.h>":
     void nghttp2_session_callbacks_set_on_stream_close_callback(
         nghttp2_session_callbacks *, nghttp2_on_stream_close_callback)
     void nghttp2_session_callbacks_set_send_data_callback(nghttp2_session_callbacks *, nghttp2_send_data_callback)
-    void nghttp2_session_callbacks_set_on_begin_frame_callback(
-        nghttp2_session_callbacks *, nghttp2_on_begin_frame_callback)
     void nghttp2_session_callbacks_set_data_source_read_length_callback(
         nghttp2_session_callbacks *, nghttp2_data_source_read_length_callback)
 
