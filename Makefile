@@ -13,7 +13,7 @@ PATHS ?= examples/models
 ARGS ?=
 
 .PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire micro lint debug sanitize \
-  conformance wheel-check clean fuzz fuzz-corpus
+  conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
 	@echo "make serve        set up and serve examples/models (PATHS=... for others)"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-growth what connections, streams, requests and time cost this server"
 	@echo "make bench-wire   streams, TLS, 16 MiB messages and slow peers, each against what it is held to"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
+	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
 	@echo "make lint         ruff, mypy, cython-lint"
 
@@ -150,6 +151,13 @@ wheel-check: $(VENV)/.packages
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install -q build/wheel/*.whl
 	cd build/wheel/empty && env -u PYTHONPATH ../venv/bin/infer demo
+
+# As on a machine without libnghttp2.
+portable-check: $(VENV)/.packages
+	INFER_WITHOUT_NGHTTP2=1 $(PY) setup.py -q build -b build/portable --build-lib build/portable/lib
+	@! ls build/portable/lib/infer/_core | grep -E '^(protocol|http2_|load_client).*[.]so' \
+	  || { echo "the package has modules of libnghttp2"; exit 1; }
+	cd build/portable && PYTHONPATH=lib $(CURDIR)/$(PY) -m infer demo
 
 micro: setup
 	$(PY) -m bench.micro $(ARGS)

@@ -23,6 +23,8 @@ OURS = (
     "{python} -m infer serve {models} --host 127.0.0.1 --port {port} --http-port {http_port}"
     " --drain-delay 0 --log-level warning"
 )
+# What a result calls our server, on either transport.
+NATIVE, PORTABLE = "infer", "grpcio"
 # As our /metrics names them.
 OK_METRIC = "infer_requests_total"
 ROWS_METRIC = "infer_rows_total"
@@ -174,4 +176,9 @@ def baselines(models: Path, core: int) -> list[Server]:
 
 
 def ours(template: str, models: Path, core: int) -> Server:
-    return Server("infer", template, models, core, has_metrics=True)
+    return Server(NATIVE, template, models, core, has_metrics=True)
+
+
+def portable(template: str, models: Path, core: int) -> Server:
+    """Ours on its portable transport."""
+    return Server(PORTABLE, template + " --transport grpcio", models, core, has_metrics=True)

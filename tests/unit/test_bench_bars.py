@@ -33,6 +33,16 @@ def entry(target: str, model: str, point: str, **medians: float) -> dict[str, ob
     return {"target": target, "model": model, "point": point, "medians": medians, "runs": runs}
 
 
+def test_the_portable_transport_has_bars_of_its_own() -> None:
+    points = [
+        entry("infer", "tiny", "c256", rate=140_000.0), entry("grpcio", "tiny", "c256", rate=3_500.0),
+        entry("in_handler", "tiny", "c256", rate=2_800.0)]
+    by_name = {bar.name: bar for bar in bars(points, {})}
+    bar = by_name["tiny c256, --transport grpcio: rate, by the baseline's"]
+    assert (bar.value, bar.limit, bar.met) == (1.25, 1.2, True)
+    assert by_name["tiny c256: rate, by the baseline's"].value == 50
+
+
 def test_bars_of_what_was_measured() -> None:
     points = [
         entry("infer", "tiny", "c256", rate=140_000.0),
