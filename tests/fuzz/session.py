@@ -53,7 +53,8 @@ LIMITS: tuple[dict[str, int], ...] = (
     {"max_streams": 2, "header_bytes": 300, "max_message_bytes": 40},
     {"connection_buffered_bytes": 500, "process_buffered_bytes": 700},
     {"stream_window_bytes": 100, "connection_window_bytes": 70000, "max_message_bytes": 1000, "stream_messages": 2,
-     "stream_outbound_bytes": 100},
+     "stream_outbound_bytes": 100, "early_resets": 2, "stream_errors": 2, "settings_frames": 2, "ping_strikes": 1,
+     "empty_frames": 2, "oversize_headers": 2, "idle_frames": 1, "queued_frames": 20},
 )
 FIELDS: tuple[tuple[bytes, bytes], ...] = (
     (b"grpc-timeout", b"1S"), (b"grpc-timeout", b"99999999H"), (b"grpc-timeout", b"0n"), (b"grpc-timeout", b"1x"),
