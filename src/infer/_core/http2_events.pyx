@@ -22,6 +22,7 @@ from infer._core.http2_session cimport (
     REFUSED_STREAMS, REFUSED_WINDOW_UPDATES, Http2Session, error, output, use_events)
 from infer._core.request cimport Segment
 from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED
+from infer._core.stream_ids cimport GONE_RESET, frame_for_gone, stream_opened, stream_reset
 
 cdef enum:
     UNCOPIED_BYTES = 4096        # a segment with at least this left is sent from its Block
@@ -42,9 +43,10 @@ cdef Stream *stream_of(nghttp2_session *session, int32_t stream_id) noexcept:
 
 
 cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, void *user_data) noexcept:
-    """Notes how much of a DATA frame is to come, and counts the frames whose stream may be gone."""
+    """Notes how much of a DATA frame is to come, and judges the frames whose stream may be gone."""
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream
+    cdef int gone
     if head.type == NGHTTP2_DATA:
         self.frame_stream_id = head.stream_id
         self.frame_left_bytes = head.length
@@ -54,7 +56,15 @@ cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, 
             if stream != NULL:
                 stream.padded = 1
     elif head.type == NGHTTP2_HEADERS:
-        return 0
+        # Of a stream that is open, or about to be; even ids and 0 are the library's to refuse.
+        if head.stream_id > self.ids.highest or stream_of(session, head.stream_id) != NULL or not head.stream_id & 1:
+            return 0
+        if self.last_goaway or nghttp2_session_find_stream(session, head.stream_id) != NULL:
+            return 0
+        gone = frame_for_gone(&self.ids, head.stream_id)
+        if gone != GONE_RESET:
+            self.terminate(<uint32_t> gone)
+            return NGHTTP2_ERR_CALLBACK_FAILURE
     elif head.type == NGHTTP2_WINDOW_UPDATE:
         if window_update_came(&self.conduct, &self.limits.abuse):
             return self.cut(REFUSED_WINDOW_UPDATES)
@@ -73,6 +83,7 @@ cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, 
     cdef Stream *stream
     if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
         return 0
+    stream_opened(&self.ids, frame.hd.stream_id)
     stream = stream_new(frame.hd.stream_id, self.now)
     if stream == NULL:
         # A client takes this code for RESOURCE_EXHAUSTED.
@@ -140,6 +151,12 @@ cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame,
         stream.dead = 1
         (<Http2Session> user_data).heed(nghttp2_submit_rst_stream(
             session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_PROTOCOL_ERROR))
+    return 0
+
+
+cdef int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int result, void *user_data) noexcept:
+    """The library is about to reset the stream, or to end the connection."""
+    stream_reset(&(<Http2Session> user_data).ids, frame.hd.stream_id)
     return 0
 
 
@@ -268,6 +285,7 @@ cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, voi
                 self.heed(nghttp2_submit_rst_stream(
                     session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR))
     elif frame.hd.type == NGHTTP2_RST_STREAM:
+        stream_reset(&self.ids, frame.hd.stream_id)
         if frame.rst_stream.error_code == NGHTTP2_REFUSED_STREAM:
             self.stats.refused[<int> REFUSED_STREAMS] += 1
         if is_peers_fault(frame.rst_stream.error_code) and stream_error(&self.conduct, &self.limits.abuse, self.now):
@@ -368,6 +386,7 @@ cdef int register() except -1:
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
     nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header)
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)

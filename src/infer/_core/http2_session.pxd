@@ -13,8 +13,10 @@ from infer._core.capi.nghttp2 cimport (
     nghttp2_data_provider, nghttp2_data_source_read_callback, nghttp2_nv, nghttp2_option, nghttp2_session,
     nghttp2_session_callbacks)
 from infer._core.flush_buffer cimport FlushBuffer
+from infer._core.frame_heads cimport FrameHeads
 from infer._core.grpc_stream cimport Stream
 from infer._core.request cimport Reply, RequestSink, ResponseSink, Segment
+from infer._core.stream_ids cimport StreamIds
 from infer._core.tensor cimport ErrorText
 
 # One of each for all sessions: the loop thread writes one refusal, and flushes one connection, at a time.
@@ -110,6 +112,9 @@ cdef class Http2Session(ResponseSink):
     cdef Conduct conduct
     cdef int32_t frame_stream_id           # of the DATA frame that is coming
     cdef uint64_t frame_left_bytes         # of its content; 0 where it is padded
+    cdef StreamIds ids
+    cdef FrameHeads heads
+    cdef uint32_t frame_bytes              # largest frame that the peer may send
     cdef int64_t buffered_bytes
     cdef int64_t outbound_bytes            # of replies, not yet taken
     cdef uint64_t handed_bytes             # of replies, taken: stands still while the peer opens no window
@@ -172,6 +177,9 @@ cdef class Http2Session(ResponseSink):
     cdef bint is_over_limit(self) noexcept
     # For a message that the stream's window, as it stands, does not hold.
     cdef void open_window(self, Stream *stream) noexcept
+    # How many bytes come ahead of a frame that ends the connection, which *gone then tells (GoneStream).
+    cdef uint64_t sound_bytes(self, const uint8_t *data, uint64_t size_bytes, int *gone) noexcept
+    cdef int data_for(self, int32_t stream_id) noexcept
     # DATA and END_STREAM of a stream of messages.
     cdef void stream_data(self, Stream *stream, const uint8_t *data, uint64_t size_bytes) noexcept
     cdef void half_close(self, Stream *stream) noexcept

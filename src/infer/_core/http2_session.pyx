@@ -15,6 +15,7 @@ from infer._core.capi.nghttp2 cimport *
 from infer._core.clock cimport now_ns
 from infer._core.cold_call cimport ColdCall, ColdStream
 from infer._core.debug cimport LIVE_SESSION, count_live
+from infer._core.frame_heads cimport HEAD_BYTES, PREFACE_BYTES, next_head, stream_id_of
 from infer._core.grpc_message cimport (
     ENCODING_DEFLATE, ENCODING_GZIP, ENCODING_IDENTITY, PREFIX_BYTES, write_prefix)
 from infer._core.grpc_stream cimport (
@@ -28,6 +29,7 @@ from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE,
     STATUS_UNIMPLEMENTED)
+from infer._core.stream_ids cimport GONE_ENDED, GONE_RESET, frame_for_gone, is_cancelled, stream_cancelled
 from infer._core.tensor cimport say, say_name
 
 cdef enum:
@@ -71,6 +73,10 @@ cdef class Http2Session(ResponseSink):
         self.reason = NULL
         self.closed = True
         memset(&self.conduct, 0, sizeof(self.conduct))
+        memset(&self.ids, 0, sizeof(self.ids))
+        memset(&self.heads, 0, sizeof(self.heads))
+        self.heads.left_bytes = PREFACE_BYTES
+        self.frame_bytes = FRAME_BYTES
 
     cdef int start(self) except -1:
         """Opens the nghttp2 session and queues our SETTINGS and window."""
@@ -88,7 +94,7 @@ cdef class Http2Session(ResponseSink):
         settings[2].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
         settings[2].value = self.limits.header_bytes
         settings[3].settings_id = NGHTTP2_SETTINGS_MAX_FRAME_SIZE
-        settings[3].value = FRAME_BYTES
+        settings[3].value = self.frame_bytes
         self.heed(nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, settings, 4))
         self.heed(nghttp2_session_set_local_window_size(
             self.session, NGHTTP2_FLAG_NONE, 0, self.limits.connection_window_bytes))
@@ -102,13 +108,15 @@ cdef class Http2Session(ResponseSink):
     # Input.
 
     cdef int feed(self, const uint8_t *data, uint64_t size_bytes) noexcept:
+        cdef int gone
+        cdef uint64_t sound_bytes = self.sound_bytes(data, size_bytes, &gone)
         cdef ssize_t consumed
         self.now = now_ns()
         self.stats.received_bytes += size_bytes
         # What this read brings about is flushed by the caller.
         self.feeding = True
         self.inline_bytes = INLINE_INFLATED_BYTES
-        consumed = nghttp2_session_mem_recv(self.session, data, size_bytes)
+        consumed = nghttp2_session_mem_recv(self.session, data, sound_bytes)
         self.feeding = False
         if consumed < 0:
             if consumed == NGHTTP2_ERR_FLOODED:
@@ -119,6 +127,9 @@ cdef class Http2Session(ResponseSink):
         # Replies to streams that are gone, resets and acknowledgements wait in nghttp2 while the peer does not read.
         if nghttp2_session_get_outbound_queue_size(self.session) > <size_t> self.limits.abuse.queued_frames:
             self.cut(REFUSED_QUEUED_FRAMES)
+        if gone != GONE_RESET:
+            self.terminate(<uint32_t> gone)
+            return -1
         return -1 if self.cut_off or self.starved else 0
 
     cdef BlockView peek_room(self):
@@ -136,6 +147,31 @@ cdef class Http2Session(ResponseSink):
         view = BlockView.over(stream.body, stream.body.size_bytes, size_bytes)
         view.writable = True
         return view
+
+    cdef uint64_t sound_bytes(self, const uint8_t *data, uint64_t size_bytes, int *gone) noexcept:
+        cdef const uint8_t *at = data
+        cdef uint64_t left_bytes = size_bytes
+        gone[0] = GONE_RESET
+        while next_head(&self.heads, &at, &left_bytes):
+            if self.heads.head[3] == NGHTTP2_DATA:
+                gone[0] = self.data_for(stream_id_of(self.heads.head))
+                if gone[0] != GONE_RESET:
+                    return <uint64_t> (at - data - HEAD_BYTES) if at - data > HEAD_BYTES else 0
+            elif self.heads.head[3] == NGHTTP2_RST_STREAM:
+                stream_cancelled(&self.ids, stream_id_of(self.heads.head))
+        return size_bytes
+
+    cdef int data_for(self, int32_t stream_id) noexcept:
+        # Even ids and 0 are the library's to refuse. After the last GOAWAY streams went that the client did not end.
+        if not stream_id & 1 or self.last_goaway:
+            return GONE_RESET
+        if is_cancelled(&self.ids, stream_id):
+            return GONE_ENDED
+        if stream_id > self.ids.highest or nghttp2_session_get_stream_user_data(self.session, stream_id) != NULL:
+            return GONE_RESET
+        if nghttp2_session_find_stream(self.session, stream_id) != NULL:
+            return GONE_RESET
+        return frame_for_gone(&self.ids, stream_id)
 
     cdef void open_cold(self, Stream *stream, bytes path) noexcept:
         cdef str name = path.decode("ascii", "replace")

@@ -112,6 +112,8 @@ cdef extern from "<nghttp2/nghttp2.h>":
         nghttp2_ping ping
 
     ctypedef int (*nghttp2_on_frame_callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept
+    ctypedef int (*nghttp2_on_invalid_frame_recv_callback)(
+        nghttp2_session *, const nghttp2_frame *, int, void *) noexcept
     ctypedef int (*nghttp2_unpack_extension_callback)(
         nghttp2_session *, void **, const nghttp2_frame_hd *, void *) noexcept
     ctypedef int (*nghttp2_on_header_callback)(
@@ -138,6 +140,8 @@ cdef extern from "<nghttp2/nghttp2.h>":
     void nghttp2_session_callbacks_set_on_invalid_header_callback(
         nghttp2_session_callbacks *, nghttp2_on_header_callback)
     void nghttp2_session_callbacks_set_on_frame_recv_callback(nghttp2_session_callbacks *, nghttp2_on_frame_callback)
+    void nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(
+        nghttp2_session_callbacks *, nghttp2_on_invalid_frame_recv_callback)
     void nghttp2_session_callbacks_set_on_frame_send_callback(nghttp2_session_callbacks *, nghttp2_on_frame_callback)
     void nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
         nghttp2_session_callbacks *, nghttp2_on_data_chunk_recv_callback)
@@ -172,6 +176,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
     int nghttp2_session_consume_stream(nghttp2_session *, int32_t, size_t)
     int nghttp2_session_set_local_window_size(nghttp2_session *, uint8_t, int32_t, int32_t)
     void *nghttp2_session_get_stream_user_data(nghttp2_session *, int32_t)
+    void *nghttp2_session_find_stream(nghttp2_session *, int32_t)
     int nghttp2_session_set_stream_user_data(nghttp2_session *, int32_t, void *)
     int nghttp2_session_get_stream_remote_close(nghttp2_session *, int32_t)
     size_t nghttp2_session_get_outbound_queue_size(nghttp2_session *)
