@@ -64,6 +64,7 @@ class Streams(RuleBasedStateMachine):
         self.submitted: dict[int, bytes] = {}      # by the sink's number
         self.seen = 0
         self.count = 0
+        self.opened = self.updates = 0
 
     # The client.
 
@@ -78,6 +79,7 @@ class Streams(RuleBasedStateMachine):
     def open(self, path: str, real_status: bool) -> None:
         fields = [("triton_grpc_error", "true")] if real_status else []
         stream = self.peer.open(request_fields(path, *fields))
+        self.opened += 1
         self.sent[stream] = Sent(path, stream, real_status=real_status)
         if path == TALK:
             self.sent[stream].call = self.driver.cold[-1][0]
@@ -119,9 +121,11 @@ class Streams(RuleBasedStateMachine):
         self.peer.replies[stream].ended = True
         del self.sent[stream]
 
-    @precondition(lambda self: self._open())
+    # As often as a peer may of which no reply has come yet; `_run_to_the_end` takes another for each stream.
+    @precondition(lambda self: self._open() and self.updates < self.opened)
     @rule(data=st.data(), step=st.integers(1, 20_000))
     def open_window(self, data: st.DataObject, step: int) -> None:
+        self.updates += 1
         self.peer.send(window_update(data.draw(st.sampled_from(self._open())), step))
 
     # The sink.
