@@ -17,7 +17,7 @@ cdef struct FrameHeads:
     uint8_t[9] head              # HEAD_BYTES: the latest one
 
 cdef inline bint next_head(FrameHeads *heads, const uint8_t **data, uint64_t *size_bytes) noexcept nogil:
-    """Moves on behind the next head, which is then in `head`. False: all of the data is behind us, no head whole."""
+    """Moves on behind the next head, which is then in `head`. False: all data is behind us, and no head is whole."""
     cdef uint64_t taken
     while size_bytes[0] > 0:
         if heads.left_bytes > 0:

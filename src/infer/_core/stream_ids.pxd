@@ -20,10 +20,10 @@ cdef struct StreamIds:
     int32_t highest              # that the client has opened
     int32_t passed_low           # ids that it passed over when it last left some out: low to high
     int32_t passed_high
-    int32_t resets[16]           # RESETS_KEPT ids of streams that the server reset, the next to be forgotten at resets_at
+    int32_t resets[16]           # RESETS_KEPT ids that the server reset, the next to be forgotten at resets_at
     int32_t resets_at
     int32_t forgotten            # the highest id that was among them and is no more
-    int32_t cancels[16]          # RESETS_KEPT ids of streams that the client reset, the next to be replaced at cancels_at
+    int32_t cancels[16]          # RESETS_KEPT ids that the client reset, the next to be replaced at cancels_at
     int32_t cancels_at
 
 cdef inline void stream_opened(StreamIds *ids, int32_t id) noexcept nogil:
