@@ -7,7 +7,6 @@ import pytest
 
 from tests.support import models
 from tests.support.h2_peer import Peer
-from tests.support.requests import add_raw, infer_request
 from tests.support.server import InProcess, in_process, write_repository
 from tests.support.transports import TRANSPORTS, seconds_of
 
@@ -22,10 +21,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         **{each.lower(): models.identity(each) for each in ("FP16", "INT8", "UINT8", "BOOL")}})
     with in_process(repository, max_batch_size=MAX_ROWS, gather_rows=MAX_ROWS,
                     max_message_bytes=MAX_MESSAGE_BYTES, executors=1, transport=request.param) as served:
-        both = infer_request("pair")
-        add_raw(both, "x", "INT64", [1, 4], bytes(32))
-        add_raw(both, "z", "INT32", [1, 4], bytes(16))
-        served.fill_scratch(both)
         yield served
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from tests.support import models
 from tests.support.h2_peer import Peer
-from tests.support.requests import add_raw, infer_request
 from tests.support.server import InProcess, in_process, write_repository
 from tests.support.transports import TRANSPORTS, seconds_of
 
@@ -23,9 +22,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path, request: pytest.FixtureRequest) -> Iterator[InProcess]:
     """One executor: what it runs keeps all else waiting. On each transport."""
     with in_process(repository, executors=1, transport=request.param) as served:
-        sample = infer_request("identity")
-        add_raw(sample, "x", "FP32", [1, 4], bytes(16))
-        served.fill_scratch(sample)
         yield served
 
 

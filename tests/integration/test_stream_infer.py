@@ -65,15 +65,6 @@ def talk(peer: Peer, requests: Sequence[bytes], *more: tuple[str, str]) -> Reply
     return peer.answer(stream)
 
 
-@pytest.fixture(autouse=True)
-def scratch(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What the executor gathers in may have grown too large to be kept: it has one again after each test."""
-    yield
-    if "server" in request.fixturenames:
-        request.getfixturevalue("server").fill_scratch(
-            message("inference.ModelInferRequest").FromString(identity_request()))
-
-
 @pytest.fixture
 def stream_infer(server: InProcess) -> Iterator[Any]:
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

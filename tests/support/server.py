@@ -115,15 +115,6 @@ class InProcess:
         snapshot = self.server.transport.snapshot()
         return snapshot.get("connections", 0) == 0 and self.server.pipeline.in_flight == 0
 
-    def fill_scratch(self, request: Any) -> None:
-        """Calls with the tensors at every alignment, so that a lone executor has the Block in which it gathers rows: it
-        keeps one per input, and none comes to life in a test that counts them."""
-        with self.connect() as peer:
-            for size in range(64):
-                request.id = "i" * size
-                assert peer.call(message=request.SerializeToString()).code == 0
-        self.settle()
-
     def assert_clean(self) -> None:
         self.settle()
         snapshot = self.snapshot()

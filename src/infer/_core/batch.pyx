@@ -15,10 +15,10 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from infer._core.arena cimport allocate, at, offset_of, release
-from infer._core.block cimport block_data, block_new, block_unref
+from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.capi.atomics cimport add_i64, load_acquire_i32, load_relaxed_i64, store_release_i32
 from infer._core.clock cimport now_ns
-from infer._core.debug cimport LIVE_BATCH, count_live, require, try_calloc
+from infer._core.debug cimport LIVE_BATCH, LIVE_BLOCK, count_live, require, try_calloc
 from infer._core.model_version cimport VersionEntry
 from infer._core.ort_run cimport Session, session_run
 from infer._core.status cimport STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_OK, STATUS_RESOURCE_EXHAUSTED
@@ -41,11 +41,30 @@ cdef int scratch_init(Scratch *scratch) noexcept nogil:
     return -1 if scratch.emergency == NULL else 0
 
 
+# What an executor keeps from one batch to the next belongs to no call, so it is not counted among what calls leave.
+
+cdef Block *take_gathered(Scratch *scratch, int32_t index, uint64_t size_bytes) noexcept nogil:
+    """The Block for an input's rows, of at least `size_bytes`; NULL: no memory."""
+    cdef Block *block = scratch.gathered[index]
+    if block == NULL or block.capacity_bytes < size_bytes:
+        drop_gathered(scratch, index)
+        block = scratch.gathered[index] = block_new(size_bytes)
+        if block != NULL:
+            count_live(LIVE_BLOCK, -1)
+    return block
+
+
+cdef void drop_gathered(Scratch *scratch, int32_t index) noexcept nogil:
+    if scratch.gathered[index] != NULL:
+        count_live(LIVE_BLOCK, 1)
+        block_unref(scratch.gathered[index])
+        scratch.gathered[index] = NULL
+
+
 cdef void scratch_clear(Scratch *scratch) noexcept nogil:
     cdef int32_t i
     for i in range(scratch.n_inputs):
-        block_unref(scratch.gathered[i])
-        scratch.gathered[i] = NULL
+        drop_gathered(scratch, i)
 
 
 cdef void scratch_free(Scratch *scratch) noexcept nogil:
@@ -267,12 +286,9 @@ cdef bint gather_input(Batch *batch, Scratch *scratch, int32_t first, int32_t en
         alignment = element_bytes(whole.data_type)
         if alignment == 0 or whole.data % alignment == 0:
             return True
-    block = scratch.gathered[index]
-    if block == NULL or block.capacity_bytes < size:
-        block_unref(block)
-        block = scratch.gathered[index] = block_new(size)
-        if block == NULL:
-            return False
+    block = take_gathered(scratch, index, size)
+    if block == NULL:
+        return False
     to = block_data(block)
     for i in range(first, end):
         if batch.items[i].code == PENDING:
@@ -290,8 +306,7 @@ cdef void give_back(Scratch *scratch) noexcept nogil:
     cdef int32_t i
     for i in range(scratch.n_inputs):
         if scratch.gathered[i] != NULL and scratch.gathered[i].capacity_bytes > KEPT_BYTES:
-            block_unref(scratch.gathered[i])
-            scratch.gathered[i] = NULL
+            drop_gathered(scratch, i)
 
 
 # Scatter.
