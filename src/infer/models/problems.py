@@ -1,7 +1,7 @@
 """What is wrong with a model's files, in the one form that logs, errors and `infer check` show. Pure; any thread.
 
-A Problem names its place, what was expected, what was found there and what to do. Its code stays the same when its words
-change: E for what refuses a model, W for what it is served in spite of.
+A Problem names its place, what was expected, what was found there and what to do. Its code stays the same when its
+words change: E for what refuses a model, W for what it is served in spite of.
 """
 
 from __future__ import annotations

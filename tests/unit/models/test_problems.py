@@ -12,8 +12,8 @@ from infer.models.problems import CODES, Problem, described, error, errors_of, n
 def test_text_says_where_what_and_what_to_do() -> None:
     problem = error("m/config.pbtxt:3:1", "max_batch_size", "E103", expected="a whole number from 0", got="-1",
                     fix="write 0 for no batching")
-    assert str(problem) == ("m/config.pbtxt:3:1: max_batch_size: expected a whole number from 0, got -1; write 0 for no "
-                            "batching [E103]")
+    assert str(problem) == ("m/config.pbtxt:3:1: max_batch_size: expected a whole number from 0, got -1; write 0 for "
+                            "no batching [E103]")
     assert problem.is_error
 
 
