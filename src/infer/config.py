@@ -6,21 +6,21 @@ reports every problem at once, each with the place it was written at. Any thread
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from infer.config_file import Origin, from_file
+from infer.config_values import Count, Provider, Seconds, Size, bare_host, lower, name_list, parse_providers, path_list
 from infer.errors import ConfigError
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+MODEL_PATTERN = re.compile(rf"{MODEL_NAME.pattern}|\*")
 MODEL_VERSION = re.compile(r"[1-9][0-9]{0,17}")
-PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 ENVIRONMENT_PREFIX = "INFER_"
 DEFAULT_FILE = Path("infer.toml")
 
@@ -33,107 +33,20 @@ COUNT_MAX = (1 << 31) - 1
 UNIX_PATH_BYTES = 107
 TLS_FIELDS = ("tls_cert", "tls_key", "tls_client_ca")
 
-_SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-_SECONDS = {"": 1.0, "s": 1.0, "us": 1e-6, "ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0}
-_AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)")
 # Kubernetes gives every container <SERVICE>_PORT=tcp://... for each Service; one named "infer" must not set our port.
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 
-Provider = tuple[str, dict[str, str]]
+ModelPattern = Annotated[str, Field(pattern=f"^({MODEL_PATTERN.pattern})$")]
 
 
-def parse_count(value: object) -> int:
-    """A whole number; text may carry a decimal or binary scale: 512, 1k, 2Ki."""
-    return _scaled(value, "")
+def _setting(default: object, text: str, value: str, shown: str | None = None, *, live: bool = False,
+             **bounds: Any) -> Any:
+    """A field; `value` names what it takes and `shown` its default with the unit, both for `infer serve --help`.
 
-
-def parse_size(value: object) -> int:
-    """Bytes; text may carry a unit: 65536, 64MiB, 1k, 2GB."""
-    return _scaled(value, "b")
-
-
-def _scaled(value: object, unit: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = _AMOUNT.fullmatch(value.strip().lower()) if isinstance(value, str) else None
-    if match:
-        scale = _SCALES.get(match[2].removesuffix(unit) if unit else match[2])
-        if scale and "." not in match[1]:
-            return int(match[1]) * scale
-        if scale and (float(match[1]) * scale).is_integer():
-            return int(float(match[1]) * scale)
-    if isinstance(value, str) and re.fullmatch(r"-[0-9]+", value.strip()):
-        return int(value)
-    raise ValueError(f"expected a {'size such as 65536, 64MiB' if unit else 'whole number such as 64'} or 1k")
-
-
-def parse_seconds(value: object) -> float:
-    """Seconds; text may carry a unit: 30, 0.5, 500ms, 2m."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    match = _AMOUNT.fullmatch(value.strip().lower()) if isinstance(value, str) else None
-    if match and match[2] in _SECONDS:
-        return float(match[1]) * _SECONDS[match[2]]
-    raise ValueError("expected a time such as 30, 1.5s, 500ms or 2m")
-
-
-def parse_providers(value: object) -> tuple[Provider, ...]:
-    """Execution providers in the order of preference; empty for `auto`.
-
-    Text is `auto`, or `name` or `name:key=value,key=value`; several are divided by `;` or come as a list.
+    `live`: a server that runs applies a change when it reads its settings again (SIGHUP).
     """
-    parts = value.split(";") if isinstance(value, str) else value
-    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("expected auto or name:key=value,...")
-    if [part.strip() for part in parts] == ["auto"]:
-        return ()
-    providers = [_parse_provider(part) for part in parts]
-    names = [name for name, _ in providers]
-    if len(set(names)) < len(names):
-        raise ValueError(f"a provider is named twice: {', '.join(names)}")
-    return tuple(providers)
-
-
-def _parse_provider(text: str) -> Provider:
-    name, _, rest = text.strip().partition(":")
-    if name not in PROVIDERS:
-        expected = "auto only by itself" if name == "auto" else "auto, " + ", ".join(PROVIDERS)
-        raise ValueError(f"unknown execution provider {name!r}{_nearest(name, PROVIDERS)}; expected {expected}")
-    options: dict[str, str] = {}
-    for option in filter(None, rest.split(",")):
-        key, equals, setting = option.partition("=")
-        if not key or not equals:
-            raise ValueError(f"option {option!r} of provider {name!r} is not key=value")
-        if key in options:
-            raise ValueError(f"option {key!r} of provider {name!r} is given twice")
-        options[key] = setting
-    return name, options
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _host(value: object) -> object:
-    return value.removeprefix("[").removesuffix("]") if isinstance(value, str) else value
-
-
-def _path_list(value: object) -> object:
-    parts = [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
-    # Path("") is the working directory, which nobody means by it.
-    if isinstance(parts, (list, tuple)) and "" in parts:
-        raise ValueError("a path is empty; a variable in the command line may be unset")
-    return parts
-
-
-Count = Annotated[int, BeforeValidator(parse_count)]
-Size = Annotated[int, BeforeValidator(parse_size)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds)]
-
-
-def _setting(default: object, text: str, value: str, shown: str | None = None, **bounds: Any) -> Any:
-    """A field; `value` names what it takes and `shown` its default with the unit, both for `infer serve --help`."""
-    extra: dict[str, Any] = {"metavar": value, "shown": shown or (str(default) if default is not None else "")}
+    extra: dict[str, Any] = {"metavar": value, "shown": shown or (str(default) if default is not None else ""),
+                             "live": live}
     return Field(default, description=text, json_schema_extra=extra, **bounds)
 
 
@@ -142,16 +55,33 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    paths: Annotated[tuple[Path, ...], BeforeValidator(_path_list)] = _setting(
+    paths: Annotated[tuple[Path, ...], BeforeValidator(path_list)] = _setting(
         (), "Models to serve: a file, its directory, or a repository.", "PATH...", "none")
     name: str | None = _setting(None, "Name of the model in a bare file.", "NAME", "the file's stem",
                                 pattern=f"^{MODEL_NAME.pattern}$")
 
-    host: Annotated[str, BeforeValidator(_host)] = _setting(
+    model_control_mode: Annotated[Literal["none", "explicit", "watch"], BeforeValidator(lower)] | None = _setting(
+        None, "What changes the models while the server runs: nothing, RepositoryModelLoad and Unload, or what the "
+        "directories hold.", "none|explicit|watch", "watch for directories, none for files")
+    load_model: Annotated[tuple[ModelPattern, ...], BeforeValidator(name_list)] = _setting(
+        (), "With explicit: a model to load at the start, or * for all; may be given more than once.", "NAME", "none")
+    max_control_calls: Count = _setting(
+        64, "Loads, unloads and label moves by RPC that may be under way or wait; more are refused.", "N", "64 calls",
+        ge=1, le=1 << 16)
+    max_override_bytes: Size = _setting(
+        1 << 30, "Files of models that were sent with RepositoryModelLoad, all together.", "SIZE", "1 GiB", ge=0)
+    state_dir: Path | None = _setting(
+        None, "Directory that keeps labels, loads and unloads of run time, and the audit log, over a restart.", "PATH",
+        "none: they are forgotten")
+    max_state_writes: Count = _setting(
+        1024, "Entries of the audit log that may wait to be written; what is more is not kept.", "N", "1024 entries",
+        ge=1, le=1 << 20)
+
+    host: Annotated[str, BeforeValidator(bare_host)] = _setting(
         "0.0.0.0", "Address to serve on, IPv4 or IPv6.", "ADDRESS", min_length=1)
     port: Count = _setting(8001, "gRPC port; 0 takes any and prints it.", "PORT", ge=0, le=65535)
     http_port: Count = _setting(8002, "Port of metrics and health; 0 takes any.", "PORT", ge=0, le=65535)
-    transport: Annotated[Literal["native", "grpcio"], BeforeValidator(_lower)] | None = _setting(
+    transport: Annotated[Literal["native", "grpcio"], BeforeValidator(lower)] | None = _setting(
         None, "What speaks gRPC: our own, or the portable grpcio, which is much slower.", "native|grpcio",
         "native where it was built")
     uds: Path | None = _setting(None, "Serve gRPC on this Unix socket too, never over TLS.", "PATH", "none")
@@ -185,7 +115,7 @@ class Settings(BaseModel):
 
     max_message_bytes: Size = _setting(
         64 * MIB, "Largest request message.", "SIZE", "64 MiB", ge=1 * KIB, le=MESSAGE_BYTES_MAX)
-    reply_compression: Annotated[Literal["none", "gzip", "deflate", "auto"], BeforeValidator(_lower)] = _setting(
+    reply_compression: Annotated[Literal["none", "gzip", "deflate", "auto"], BeforeValidator(lower)] = _setting(
         "none", "How replies of 1 KiB and more are compressed where the client takes it; auto: as the request was.",
         "none|gzip|deflate|auto")
     max_coding_jobs: Count = _setting(
@@ -250,25 +180,22 @@ class Settings(BaseModel):
         10_000, "Our frames that a client may leave unread.", "N", ge=1, le=COUNT_MAX)
 
     drain_timeout: Seconds = _setting(
-        30.0, "Time that calls in flight have to finish on SIGTERM.", "TIME", "30 s", ge=0, le=86400)
+        30.0, "Time that calls in flight have to finish on SIGTERM.", "TIME", "30 s", ge=0, le=86400, live=True)
     drain_delay: Seconds = _setting(
-        5.0, "Time between unready and the drain on SIGTERM.", "TIME", "5 s, 0 on Ctrl-C", ge=0, le=86400)
+        5.0, "Time between unready and the drain on SIGTERM.", "TIME", "5 s, 0 on Ctrl-C", ge=0, le=86400,
+        live=True)
 
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
-        "info", "Least level that is logged.", "LEVEL")
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] | None = _setting(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
+        "info", "Least level that is logged.", "LEVEL", live=True)
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(lower)] | None = _setting(
         None, "Form of a log line.", "text|json", "text on a terminal, else json")
 
 
-class Origin(NamedTuple):
-    """Where a setting's value was written, and as what."""
+class Problem(NamedTuple):
+    """What is wrong, and with which settings; with none where they are not known."""
 
-    value: object
-    place: str
-
-    @property
-    def is_default(self) -> bool:
-        return self.place == "default"
+    fields: tuple[str, ...]
+    text: str
 
 
 def flag_of(field: str) -> str:
@@ -282,10 +209,21 @@ def load_settings(
 
     Raises ConfigError with every problem.
     """
-    problems: list[str] = []
+    settings, origins, problems = read_settings(flags, environ, file)
+    if problems:
+        count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError("\n  ".join([f"{count} in the settings:", *(problem.text for problem in problems)]))
+    return settings, origins
+
+
+def read_settings(
+    flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None
+) -> tuple[Settings, dict[str, Origin], list[Problem]]:
+    """As `load_settings`; where there are problems, a setting that is wrong by itself has its default."""
+    texts: list[str] = []
     origins = {name: Origin(field.default, "default") for name, field in Settings.model_fields.items()}
     if file is not None:
-        origins |= _from_file(file, problems)
+        origins |= from_file(file, list(Settings.model_fields), texts)
     for name in Settings.model_fields:
         variable = ENVIRONMENT_PREFIX + name.upper()
         written = environ.get(variable, "")
@@ -293,6 +231,7 @@ def load_settings(
             origins[name] = Origin(written, variable)
     origins |= {name: Origin(value, flag_of(name)) for name, value in flags.items()}
 
+    problems = [Problem((), text) for text in texts]
     given = {name: origin.value for name, origin in origins.items() if not origin.is_default}
     try:
         settings = Settings.model_validate(given)
@@ -303,93 +242,48 @@ def load_settings(
         settings = Settings.model_validate({name: value for name, value in given.items() if name not in wrong})
     else:
         wrong = set()
-    problems += [text for fields, text in _conflicts(settings, origins) if wrong.isdisjoint(fields)]
-    if problems:
-        count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError("\n  ".join([f"{count} in the settings:", *problems]))
-    return settings, origins
+    problems += [problem for problem in _conflicts(settings, origins) if wrong.isdisjoint(problem.fields)]
+    return settings, origins, problems
 
 
-def _from_file(file: Path, problems: list[str]) -> dict[str, Origin]:
-    try:
-        text = file.read_text("utf-8")
-        table = tomllib.loads(text)
-    except OSError as error:
-        problems.append(f"{file}: cannot be read: {error.strerror}")
-        return {}
-    except UnicodeDecodeError:
-        problems.append(f"{file}: is not UTF-8 text")
-        return {}
-    except tomllib.TOMLDecodeError as error:
-        line = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        place = f"{file}:{line[1]}:{line[2]}" if line else f"{file}"
-        problems.append(f"{place}: is not TOML: {re.sub(r' [(]at .*', '', str(error))}")
-        return {}
-    found = {}
-    for key, value in table.items():
-        place = f"{file}:{_line_of(key, text)}"
-        if key not in Settings.model_fields:
-            advice = _nearest(key, list(Settings.model_fields))
-            advice += "; settings stand at the top, in no table" if isinstance(value, dict) else ""
-            problems.append(f"{place}: unknown setting {key!r}{advice}")
-        else:
-            found[key] = Origin(_resolved(key, value, file.parent), f"{place}: {key}")
-    return found
-
-
-def _resolved(key: str, value: object, base: Path) -> object:
-    """Paths in the file are relative to it."""
-    if key == "paths" and isinstance(value, list):
-        return [str(base / item) if isinstance(item, str) else item for item in value]
-    if key in ("uds", "onnxruntime_library", *TLS_FIELDS) and isinstance(value, str):
-        return str(base / value)
-    return value
-
-
-def _line_of(key: str, text: str) -> int:
-    """The line, from 1, where a top-level key is first written."""
-    start = re.compile(rf"\s*(\[+\s*)?[\"']?{re.escape(key)}[\"']?\s*[=.\]]")
-    return next((number for number, line in enumerate(text.splitlines(), 1) if start.match(line)), 1)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name.replace("-", "_"), known, 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _problem(origins: Mapping[str, Origin], detail: Any) -> str:
-    origin = origins[str(detail["loc"][0])]
+def _problem(origins: Mapping[str, Origin], detail: Any) -> Problem:
+    name = str(detail["loc"][0])
+    origin = origins[name]
     if detail["type"] == "value_error":
         text = str(detail["ctx"]["error"])
     elif detail["type"] == "literal_error":
         text = f"expected {detail['ctx']['expected']}"
     else:
         text = detail["msg"].removeprefix("Input ").removeprefix("String ")
-    return f"{origin.place}: got {origin.value!r}: {text}"
+    return Problem((name,), f"{origin.place}: got {origin.value!r}: {text}")
 
 
-def _conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What each setting allows by itself and all of them together do not: the fields, and what is wrong."""
+def _conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[Problem]:
+    """What each setting allows by itself and all of them together do not."""
     if not settings.paths:
-        yield ("paths",), "PATH: no model to serve; name a .onnx file, its directory or a model repository"
+        yield Problem(("paths",), "PATH: no model to serve; name a .onnx file, its directory or a model repository")
     if settings.name is not None and len(settings.paths) > 1:
-        yield ("name", "paths"), (f"{origins['name'].place}: names one model, but {len(settings.paths)} paths are to "
-                                  "be served")
+        yield Problem(("name", "paths"), f"{origins['name'].place}: names one model, but {len(settings.paths)} paths "
+                                         "are to be served")
     if settings.port == settings.http_port != 0:
-        yield ("port", "http_port"), (f"{_place(origins, 'port')}, {_place(origins, 'http_port')}: both are "
-                                      f"{settings.port}; gRPC and HTTP need a port each")
+        yield Problem(("port", "http_port"), f"{_place(origins, 'port')}, {_place(origins, 'http_port')}: both are "
+                                             f"{settings.port}; gRPC and HTTP need a port each")
     if settings.uds is not None and len(os.fsencode(settings.uds)) > UNIX_PATH_BYTES:
-        yield ("uds",), f"{origins['uds'].place}: a Unix socket's path has at most {UNIX_PATH_BYTES} bytes"
+        yield Problem(("uds",), f"{origins['uds'].place}: a Unix socket's path has at most {UNIX_PATH_BYTES} bytes")
+    if settings.load_model and settings.model_control_mode != "explicit":
+        yield Problem(("load_model", "model_control_mode"), (
+            f"{origins['load_model'].place}: names what to load at the start, which only --model-control-mode explicit "
+            f"leaves open; it is {settings.model_control_mode or 'not given'}"))
     yield from _tls_conflicts(settings, origins)
     for limit in ("max_buffered_bytes", "max_buffered_bytes_total"):
         bound = getattr(settings, limit)
         if bound is not None and settings.max_message_bytes > bound:
-            yield ("max_message_bytes", limit), (
+            yield Problem(("max_message_bytes", limit), (
                 f"{_place(origins, 'max_message_bytes')}, {_place(origins, limit)}: a message of "
-                f"{settings.max_message_bytes} bytes does not fit into {bound} buffered bytes")
+                f"{settings.max_message_bytes} bytes does not fit into {bound} buffered bytes"))
 
 
-def _tls_conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _tls_conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[Problem]:
     given = [name for name in TLS_FIELDS if getattr(settings, name) is not None]
     places = ", ".join(_place(origins, name) for name in given)
     if settings.tls_cert is not None and settings.tls_key is not None:
@@ -398,10 +292,10 @@ def _tls_conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterato
         try:
             server_context(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
         except ConfigError as error:
-            yield TLS_FIELDS, f"{places}: {error}"
+            yield Problem(TLS_FIELDS, f"{places}: {error}")
     elif given:
         missing = " and ".join(flag_of(name) for name in TLS_FIELDS[:2] if name not in given)
-        yield TLS_FIELDS, f"{places}: TLS needs a certificate and its key; give {missing} too"
+        yield Problem(TLS_FIELDS, f"{places}: TLS needs a certificate and its key; give {missing} too")
 
 
 def _place(origins: Mapping[str, Origin], field: str) -> str:

@@ -28,7 +28,8 @@ from infer._core.model_version import VersionEntry
 from infer._core.ort_runtime import Runtime
 from infer._core.pipeline import Pipeline
 from infer._core.router import RouteTable
-from infer.config import Origin, Settings
+from infer.config import Settings
+from infer.config_file import Origin
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
 from infer.errors import InferError, ModelLoadError
 from infer.models.loader import LoadOptions, load_version

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from infer.config import (
-    MODEL_NAME,
-    MODEL_VERSION,
-    Settings,
-    flag_of,
-    load_settings,
-    parse_count,
-    parse_providers,
-    parse_seconds,
-    parse_size,
-)
+from infer.config import MODEL_NAME, MODEL_VERSION, Settings, flag_of, load_settings
 from infer.errors import ConfigError
 
 PATHS: dict[str, object] = {"paths": ("model.onnx",)}
@@ -34,6 +23,8 @@ def test_defaults_are_those_of_the_flag_table() -> None:
     assert settings.model_dump() == {
         "paths": (Path("model.onnx"),), "name": None, "host": "0.0.0.0", "port": 8001, "http_port": 8002, "uds": None,
         "transport": None, "tls_cert": None, "tls_key": None, "tls_client_ca": None,
+        "model_control_mode": None, "load_model": (), "max_control_calls": 64, "max_override_bytes": 1 << 30,
+        "state_dir": None, "max_state_writes": 1024,
         "reply_compression": "none", "max_coding_jobs": 256,
         "provider": (), "executors": None, "intra_op": None, "onnxruntime_library": None, "max_batch_size": 1024,
         "gather_rows": 64, "max_queue_delay_us": 0, "max_queue_rows": 4096, "max_message_bytes": 64 << 20,
@@ -90,6 +81,12 @@ def test_a_library_beside_us_is_not_looked_for_in_the_system() -> None:
     ({"paths": ("a", "")}, "PATH: got ('a', ''): a path is empty; a variable in the command line may be unset"),
     ({"paths": ("a", "b"), "name": "m"}, "--name: names one model, but 2 paths are to be served"),
     ({"port": "8002"}, "--port, --http-port (default): both are 8002; gRPC and HTTP need a port each"),
+    ({"load_model": ("m",)},
+     "--load-model: names what to load at the start, which only --model-control-mode explicit leaves open; it is not "
+     "given"),
+    ({"load_model": ("m",), "model_control_mode": "Watch"},
+     "--load-model: names what to load at the start, which only --model-control-mode explicit leaves open; it is "
+     "watch"),
     ({"uds": "/" + "x" * 107}, "--uds: a Unix socket's path has at most 107 bytes"),
     ({"max_message_bytes": "256MiB"},
      "--max-message-bytes, --max-buffered-bytes (default): a message of 268435456 bytes does not fit into "
@@ -138,63 +135,11 @@ def test_paths_from_a_variable() -> None:
     assert settings.paths == (Path("a"), Path("b/c"))
 
 
-@pytest.mark.parametrize("value", [True, 1.5, None, "x", "1.5", "-", "1e3", "1kb", ""])
-def test_count_refuses(value: Any) -> None:
-    with pytest.raises(ValueError, match="whole number"):
-        parse_count(value)
-
-
-@pytest.mark.parametrize(("value", "count"), [(7, 7), ("7", 7), ("1k", 1000), ("1.5K", 1500), ("2Ki", 2048),
-                                              ("-3", -3)])
-def test_count(value: Any, count: int) -> None:
-    assert parse_count(value) == count
-
-
-@pytest.mark.parametrize(("value", "size"), [
-    (65536, 65536), ("65536", 65536), ("64MiB", 64 << 20), ("1k", 1000), ("1KB", 1000), ("1KiB", 1024),
-    ("0.5 GiB", 1 << 29), ("100b", 100), ("9007199254740993k", 9007199254740993000)])
-def test_size(value: Any, size: int) -> None:
-    assert parse_size(value) == size
-
-
-@pytest.mark.parametrize(("value", "seconds"), [(3, 3.0), (0.5, 0.5), ("30", 30.0), ("1.5s", 1.5), ("500ms", 0.5),
-                                                ("2m", 120.0), ("250us", 0.00025), ("1h", 3600.0)])
-def test_seconds(value: Any, seconds: float) -> None:
-    assert parse_seconds(value) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("value", [True, "nan", "inf", "-1", "1d", None])
-def test_seconds_refuses(value: Any) -> None:
-    with pytest.raises(ValueError, match="expected a time"):
-        parse_seconds(value)
-
-
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
 def test_seconds_of_a_file_are_finite(seconds: float, tmp_path: Path) -> None:
     file = tmp_path / "infer.toml"
     file.write_text(f"drain_timeout = {seconds}\n")
     assert problems(PATHS, {}, file)
-
-
-@pytest.mark.parametrize(("text", "providers"), [
-    ("auto", ()), ("cpu", (("cpu", {}),)),
-    ("cuda:device_id=0,arena_extend_strategy=kSameAsRequested", (
-        ("cuda", {"device_id": "0", "arena_extend_strategy": "kSameAsRequested"}),)),
-    ("cuda:device_id=1;cpu", (("cuda", {"device_id": "1"}), ("cpu", {}))),
-    (["tensorrt:a=b=c", "cpu"], (("tensorrt", {"a": "b=c"}), ("cpu", {}))),
-])
-def test_providers(text: Any, providers: Any) -> None:
-    assert parse_providers(text) == providers
-
-
-@pytest.mark.parametrize(("text", "message"), [
-    ("cudo", "did you mean 'cuda'"), ("cpu;auto", "auto only by itself"), ("cuda:device", "is not key=value"),
-    ("cuda:a=1,a=2", "given twice"), ("cpu;cpu", "named twice"), ("", "unknown execution provider"),
-    (3, "expected auto"),
-])
-def test_providers_refuse(text: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        parse_providers(text)
 
 
 def test_names_and_versions() -> None:

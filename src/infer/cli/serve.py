@@ -12,6 +12,7 @@ from infer.errors import ConfigError, InferError
 
 USAGE_ERROR = 2
 START_ERROR = 1
+REPEATED = frozenset({"load_model"})
 
 
 def _options() -> list[click.Parameter]:
@@ -24,17 +25,18 @@ def _options() -> list[click.Parameter]:
         text = field.description or ""
         if extra["shown"]:
             text = f"{text.removesuffix('.')} [{extra['shown']}]."
-        options.append(click.Option([flag_of(name), name], metavar=extra["metavar"], help=text))
+        options.append(click.Option([flag_of(name), name], metavar=extra["metavar"], help=text,
+                                    multiple=name in REPEATED))
     options.append(click.Option(
         ["--config"], metavar="FILE", envvar=ENVIRONMENT_PREFIX + "CONFIG", type=click.Path(),
         help=f"Settings as TOML [./{DEFAULT_FILE} where it exists]."))
     return options
 
 
-def _serve(paths: tuple[str, ...], config: str | None, **flags: str | None) -> None:
+def _serve(paths: tuple[str, ...], config: str | None, **flags: str | tuple[str, ...] | None) -> None:
     import os
 
-    given: dict[str, object] = {name: value for name, value in flags.items() if value is not None}
+    given: dict[str, object] = {name: value for name, value in flags.items() if value not in (None, ())}
     if paths:
         given["paths"] = paths
     file = Path(config) if config else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
