@@ -119,3 +119,9 @@ class ModelLoadError(InferError):
     """A model could not be loaded; says which, why and what to do (FAILED_PRECONDITION)."""
 
     code = 9
+
+
+class StateError(InferError):
+    """The state directory cannot be used; says what is wrong with it and what to do (FAILED_PRECONDITION)."""
+
+    code = 9

@@ -136,12 +136,13 @@ PACKAGES = {
     "services": SHARED,
     "observe": SHARED,
     "models": SHARED,
-    "security": {"errors"},
+    "security": {"errors", "state"},
+    "state": {"errors"},
     "transport": SHARED | {"services"},
     "proto": set[str](),
     "client": {"errors", "proto"},
-    "cli": SHARED | {"server", "observe", "services", "models", "client"},
-    "server": SHARED | {"services", "observe", "models", "transport", "security"},
+    "cli": SHARED | {"server", "observe", "services", "models", "client", "security", "state"},
+    "server": SHARED | {"services", "observe", "models", "transport", "security", "state"},
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from infer.config import Provider
+from infer.config_values import Provider
 
 PolicyKind = Literal["latest", "all", "specific"]
 DeviceKind = Literal["auto", "cpu", "gpu"]
