@@ -72,6 +72,7 @@ cdef class VersionEntry:
     cdef readonly list outputs
     cdef readonly dict properties          # platform, producer, batching in words: for metadata and the start-up table
     cdef public object session             # keeps what c.session points to alive
+    cdef public object settings            # what its operator asked for, completed (models.settings); None: nothing
     cdef public object on_drained          # called once when closing and the last handle is gone
     cdef list _strings                     # owners of the names that the signature points to
     cdef SizeStats *sizes                  # at size_slot of a run's rows

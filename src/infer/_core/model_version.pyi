@@ -29,6 +29,7 @@ class VersionEntry:
     outputs: list[TensorInfo]
     properties: dict[str, Any]
     session: Any
+    settings: Any
     on_drained: Callable[[], object] | None
     def __init__(
         self,
