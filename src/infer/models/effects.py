@@ -25,7 +25,7 @@ Drained = Callable[[ServedModel, Incarnation], None]
 class Effects:
     """`ended` and `drained` are called with what a load and a close came to, in a later round of the step."""
 
-    def __init__(self, loader: Loader, publish: Publish, keep: Keep, ended: Ended, drained: Drained,
+    def __init__(self, loader: Loader, publish: Publish, keep: Keep, *, ended: Ended, drained: Drained,
                  wake: Callable[[], None]) -> None:
         self._loader, self._publish, self._keep = loader, publish, keep
         self._ended, self._drained, self._wake = ended, drained, wake

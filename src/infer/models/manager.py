@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from infer.errors import InferError, InvalidArgument, ResourceExhausted
+from infer.errors import InferError, InvalidArgument, ResourceExhausted, Unavailable
 from infer.models.effects import Answer, Effects, Keep, Publish
 from infer.models.harness import Incarnation, State
 from infer.models.intents import Intents, Mode, Overlay, Record, Standing, no_overlay
@@ -54,7 +54,7 @@ class Manager:
                  bounds: Bounds | None = None) -> None:
         self.bounds = bounds or Bounds()
         self._loader, self._tell, self._wake, self._backoff = loader, tell, wake, backoff or Backoff()
-        self._effects = Effects(loader, publish, keep, self._ended, self._drained, self._woken)
+        self._effects = Effects(loader, publish, keep, ended=self._ended, drained=self._drained, wake=self._woken)
         self._intents = Intents(mode, start, Record.from_record(record or {}), overlay)
         self._record_changed = False
         self._models: dict[str, ServedModel] = {}
@@ -87,7 +87,7 @@ class Manager:
         Raises InferError where it cannot even be tried.
         """
         self._intents.require_control()
-        self._intents.require_known(name)
+        self._require(name)
         under_way = self._asks.get(name)
         if under_way is not None and under_way.override != override:
             raise InferError(f"another load of model {name!r} is under way, with another configuration; try again "
@@ -110,7 +110,7 @@ class Manager:
     def ask_unload(self, name: str, done: Answer, who: str) -> None:
         """Takes the model out of the routes, ending a load of it that is under way; `done` once they are published."""
         self._intents.require_control()
-        self._intents.require_known(name)
+        self._require(name)
         ask = self._asks.pop(name, None)
         if ask is not None:
             self._answer(ask, InferError(f"model {name!r} was unloaded by another call before it was loaded", ABORTED))
@@ -122,7 +122,7 @@ class Manager:
 
     def ask_label(self, name: str, label: str, version: int | None, done: Answer, who: str) -> None:
         """Points the label at the version once that is ready; None: as the settings say. `done` once it is kept."""
-        self._intents.require_known(name)
+        self._require(name)
         if version is not None and version < 1:
             raise InvalidArgument(f"label {label!r} of model {name!r}: a version is a number from 1, got {version}")
         if LABEL.fullmatch(label) is None:
@@ -142,6 +142,11 @@ class Manager:
         self._changed(name, who)
         self._effects.answer(done, None)
         self._woken()
+
+    def _require(self, name: str) -> None:
+        if self._stopping:
+            raise Unavailable("the server is stopping; ask another")
+        self._intents.require_known(name)
 
     def stop(self) -> None:
         """Loads nothing more and unloads everything; `idle` once that is done."""
