@@ -1,8 +1,8 @@
 """Weights that lie outside a model's file, checked before the runtime opens them.
 
 A model file names such files itself, so one from a stranger could name any. They must lie in the model's own
-directory, by a relative path, through no link that leads out, and under that name only (a hard link would bring in a
-file from anywhere). Any thread; the walk over the file runs without the GIL.
+directory, by a relative path, through no link that leads out of it or of the repository around it, and under that name
+only (a hard link would bring in a file from anywhere). Any thread; the walk over the file runs without the GIL.
 """
 
 from __future__ import annotations
@@ -12,18 +12,25 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from infer._core.external_data import external_entries
 from infer.errors import ModelLoadError
+from infer.models.inside import LeadsOut, has_other_names, resolve_inside
 
 # The runtime's mark of a tensor in its own memory; from a file it would be an address to read.
 _MEMORY_MARK = "_ORT_MEM_ADDR_"
 _SHOWN_CHARACTERS = 80
 
 
-def check_external_data(model: Path) -> int:
+def check_external_data(model: Path, root: Path | None = None) -> int:
     """Bytes of the files that hold the model's external data, each counted once; 0 for a model without.
 
-    Raises ModelLoadError for a malformed model file and for data that is missing, cut short or not the directory's own.
+    Links may lead as far as `root`, an ancestor of the model; None: the model's own directory. Raises ModelLoadError
+    for a malformed model file and for data that is missing, cut short or from elsewhere.
     """
-    tensors = external_entries(model.read_bytes())
+    return sum(external_files(model, model.read_bytes(), root).values())
+
+
+def external_files(model: Path, content: bytes, root: Path | None = None) -> dict[str, int]:
+    """Sizes of those files by location, as `check_external_data`, of a model whose content has been read."""
+    tensors = external_entries(content)
     if tensors is None:
         raise ModelLoadError(f"{model.name} is not an ONNX model, or only a part of one; look at what it is, copy or "
                              "export the model again")
@@ -32,19 +39,19 @@ def check_external_data(model: Path) -> int:
         locations = [value for key, value in entries if key == "location"]
         for location in locations:
             if location not in sizes:
-                sizes[location] = _check_location(model.parent, location)
+                sizes[location] = _check_location(model.parent, location, root or model.parent)
         if locations:
             _check_range(dict(entries), sizes[locations[-1]])
         else:
             raise ModelLoadError("a tensor with external data does not say in which file; export the model again")
-    return sum(sizes.values())
+    return sizes
 
 
 def _shown(location: str) -> str:
     return repr(location if len(location) <= _SHOWN_CHARACTERS else location[:_SHOWN_CHARACTERS] + "...")
 
 
-def _check_location(directory: Path, location: str) -> int:
+def _check_location(directory: Path, location: str, root: Path) -> int:
     """Size of the file; raises where it is not the directory's own."""
     refused = f"external data {_shown(location)} is refused: "
     advice = "; put the file beside the model, and export the model with a plain file name as location"
@@ -54,19 +61,18 @@ def _check_location(directory: Path, location: str) -> int:
         raise ModelLoadError(f"{refused}the path is not relative{advice}")
     if ".." in PurePosixPath(location).parts:
         raise ModelLoadError(f"{refused}the path leads out of the model's directory{advice}")
-    home = directory.resolve()
     try:
-        path = (directory / location).resolve(strict=True)
-        status = path.stat()
+        status = resolve_inside(root, directory / location).lstat()
+    except LeadsOut:
+        home = "model's directory" if root == directory else "repository"
+        raise ModelLoadError(f"{refused}a symbolic link leads out of the {home}; copy the file there") from None
     except FileNotFoundError:
         raise ModelLoadError(f"external data {_shown(location)} is missing; copy it beside the model") from None
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise ModelLoadError(f"external data {_shown(location)} cannot be read: {error}") from None
-    if not path.is_relative_to(home):
-        raise ModelLoadError(f"{refused}a symbolic link leads out of the model's directory; copy the file there")
     if not stat.S_ISREG(status.st_mode):
         raise ModelLoadError(f"{refused}it is not a regular file")
-    if status.st_nlink > 1:
+    if has_other_names(status):
         raise ModelLoadError(f"{refused}the file has {status.st_nlink} names (hard links), so it may belong elsewhere; "
                              "copy it: cp FILE FILE.copy && mv FILE.copy FILE")
     return status.st_size

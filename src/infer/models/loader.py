@@ -62,7 +62,7 @@ def load_version(source: ModelSource, runtime: Runtime, options: LoadOptions) ->
 def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry:
     steps: dict[str, float] = {}
     with _timed(steps, "read"):
-        external_bytes = check_external_data(source.path)
+        external_bytes = check_external_data(source.path, source.root)
     with _timed(steps, "session"):
         session = OrtSession(runtime, source.path, providers=options.providers, intra_op=options.intra_op)
     for message in session.messages:

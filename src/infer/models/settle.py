@@ -71,8 +71,11 @@ def whole_at_start(changed_ns: Mapping[int, int], now_ns: int, settle_ns: int = 
     """Versions of a model that count as whole at the very first look, by when each last changed.
 
     Those that have not changed for the settle time; if none of them is that old then all, since the operator who
-    starts a server on files just written means them. Wall-clock times: here alone there is no earlier look to go by.
+    starts a server on files just written means them. A settle time of 0 says that nobody will look again. Wall-clock
+    times: here alone there is no earlier look to go by.
     """
+    if settle_ns == 0:
+        return frozenset(changed_ns)
     old = frozenset(version for version, changed in changed_ns.items() if now_ns - changed >= settle_ns)
     return old or frozenset(changed_ns)
 

@@ -15,13 +15,18 @@ from infer.models.settings import ModelSettings
 
 @dataclass(frozen=True)
 class VersionFiles:
-    """One version directory, or the bare file that stands for version 1."""
+    """One version directory, or the bare file that stands for version 1.
+
+    While one that was whole is written anew, or cannot be read, its fingerprint stays that of its last whole state.
+    """
 
     version: int
     path: Path                  # of the model file
     directory: Path
     fingerprint: str            # changes whenever a file of the version does
     whole: bool = True          # False: still being written; what was loaded from it before stays
+    root: Path | None = None    # what no link of it may lead out of; None: a file that the operator named
+    fault: str = ""             # why it cannot be loaded as it is, where that can be told without loading it
 
 
 @dataclass(frozen=True)
