@@ -219,12 +219,12 @@ def unsupported(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(("write", "told"), [
-    (nothing, r"nothing: does not exist; expected a model\.onnx, its directory or a repository"),
-    (garbage, r"data: no \.onnx file found, it holds notes\.txt; expected model\.onnx, <version>/model\.onnx or"),
-    (other_file, r"model\.pt: is not an \.onnx file; expected .*: export the model to ONNX"),
+    (nothing, r"nothing: does not exist, expected a model\.onnx, its directory or a repository"),
+    (garbage, r"data: no \.onnx file found, expected model\.onnx, <version>/model\.onnx or .*, got notes\.txt; put"),
+    (other_file, r"model\.pt: is not an \.onnx file, expected .*; export the model to ONNX"),
     (broken_link, r"model\.onnx: (does not exist|is) .*a symbolic link to nothing"),
-    (cut_short, r"model 'cut' version 1 is not served: cut\.onnx is not an ONNX model, or only a part of one; look at"),
-    (not_a_model, r"model 'image' version 1 is not served: image\.onnx is not an ONNX model, or only a part of one"),
+    (cut_short, r"cut\.onnx: is not an ONNX model, or only a part of one; wait for its copy to end; if that was cut"),
+    (not_a_model, r"image\.onnx: is not an ONNX model, or only a part of one"),
     (only_a_sequence, r"model 'seq' version 1 is not served: none of the model's outputs is a tensor: y .*; export it"),
     (missing_weights, r"'model\.onnx\.data' is missing; copy it beside the model"),
     (unsupported, r"model 'new' version 1 is not served: .*NoSuchOperator.*; upgrade onnxruntime, or export"),
