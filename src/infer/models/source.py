@@ -6,8 +6,8 @@ be well-formed to its end with all its data there, so that a copy that stopped f
 for one. The first of several roots that hold a model of one name has it.
 
 Of a version that was whole and is being written anew the last whole state stays in sight, not to be loaded again,
-until the new one is whole; it goes when its directory goes. A look that could not read a root, or a model's directory,
-says that it is not complete: a model that it misses is not gone.
+until the new one is whole; it goes when its directory goes. Models of a root that cannot be read, or is not there for
+now, stay in sight in the same way: that is a fault of the mount, not a wish to be rid of them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Pass:
         self.now_ns = now_ns
         self.models: dict[str, ModelSeen] = {}
         self.problems: list[Problem] = []
-        self.complete = True
+        self.root_of: dict[str, Path] = {}
         self.versions: dict[Key, _Version] = {}
         self.staged: dict[tuple[int, int], Watch] = {}
 
@@ -86,6 +86,7 @@ class Source:
         self._versions: dict[Key, _Version] = {}
         self._staged: dict[tuple[int, int], Watch] = {}
         self._configs: dict[Path, _Config] = {}
+        self._root_of: dict[str, Path] = {}
         self._bare: dict[Path, tuple[Stamp, Contents]] = {}
         self._last: Snapshot | None = None
 
@@ -100,16 +101,27 @@ class Source:
                 settings, refusal = self._settings(model, listing, look)
                 versions = self._observe_model(model, settings, listing, look)
                 look.models[model.name] = ModelSeen(settings, versions, refusal)
+                look.root_of[model.name] = root
                 self._observe_staged(model, listing, look)
-            look.complete = look.complete and not scan.unreadable
-        if not look.complete:
-            look.versions = self._versions | look.versions
-        self._versions, self._staged = look.versions, look.staged
+            self._keep(root, scan, look)
+        self._versions, self._staged, self._root_of = look.versions, look.staged, look.root_of
         self._configs = {path: known for path, known in self._configs.items() if path.exists()}
-        snapshot = Snapshot(look.models, tuple(look.problems), look.complete)
+        snapshot = Snapshot(look.models, tuple(look.problems))
         if self._last is None or snapshot != self._last:
             self._last = snapshot
         return self._last
+
+    def _keep(self, root: Path, scan: Scan, look: _Pass) -> None:
+        """Models of a root, or in a directory, that cannot be read just now stay as they were seen last."""
+        if self._last is None or not scan.unreadable:
+            return
+        for name, seen in self._last.models.items():
+            lost = root in scan.unreadable or seen.settings.base in scan.unreadable
+            if lost and self._root_of.get(name) == root and name not in look.models:
+                kept = {number: replace(files, whole=False) for number, files in seen.versions.items()}
+                look.models[name] = replace(seen, versions=kept)
+                look.root_of[name] = root
+                look.versions |= {key: known for key, known in self._versions.items() if key[0] == name}
 
     def _unique(self, scan: Scan, root: Path, look: _Pass) -> list[Candidate]:
         if self._name is not None and len(scan.models) > 1:

@@ -198,10 +198,20 @@ def test_a_repository_that_cannot_be_reached_loses_nothing(tmp_path: Path) -> No
     (tmp_path / "mount").unlink()
     for _ in range(2):
         snapshot = watcher.look()
-        assert not snapshot.complete
+        assert replace(version(snapshot, "m", 1), whole=True) == before
+        assert not version(snapshot, "m", 1).whole
         assert [problem.code for problem in snapshot.problems] == ["E200"]
     (tmp_path / "mount").symlink_to("r")
     assert version(watcher.look(), "m", 1) == before
+
+
+def test_a_root_that_is_never_there_hides_no_change_of_another(tmp_path: Path) -> None:
+    write_version(tmp_path / "r", "m", 1, models.scale())
+    write_version(tmp_path / "r", "n", 1, models.scale())
+    watcher = Watcher(tmp_path / "gone", tmp_path / "r")
+    assert sorted(watcher.look().models) == ["m", "n"]
+    shutil.rmtree(tmp_path / "r/n")
+    assert sorted(watcher.look().models) == ["m"]
 
 
 def test_a_mount_that_appears_late(tmp_path: Path) -> None:
