@@ -31,6 +31,11 @@ class Bar:
         return {**asdict(self), "verdict": self.verdict}
 
 
+def tail_limit(alone_ms: float) -> float:
+    """What the p99 of a well-behaved client may be beside those that are not."""
+    return max(1.2 * alone_ms, alone_ms + 0.5)
+
+
 def number(value: float, unit: str) -> str:
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
     return f"{value:,.{digits}f}{unit and ' ' + unit}"

@@ -12,21 +12,19 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from bench import models as bench_models
-from bench.bars import Bar, print_bars
+from bench.bars import Bar, print_bars, tail_limit
 from bench.compare import BUILD, Case, commit, disagreement, write_result
 from bench.growth import MIB, Result, compared, loaded, pairs_of, print_compared
 from bench.load import h2load, loopback
 from bench.load.held import held
+from bench.load.limits import families
 from bench.targets import OURS, SERVICE, Server, ours
 from infer._core import load_client
 from infer.cores import memory_limit_bytes
@@ -180,9 +178,8 @@ def large(start: Callable[[], Server], server_core: int, pairs: int, seconds: fl
 
 def gauges(server: Server) -> tuple[float, float]:
     """Bytes of unfinished requests, and of replies not yet handed to a socket."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/metrics", timeout=10) as reply:
-        families = {family.name: family for family in text_string_to_metric_families(reply.read().decode())}
-    buffered, outbound = (families[name].samples[0].value for name in ("infer_buffered_bytes", "infer_outbound_bytes"))
+    found = families(server)
+    buffered, outbound = (found[name].samples[0].value for name in ("infer_buffered_bytes", "infer_outbound_bytes"))
     return buffered, outbound
 
 
@@ -222,14 +219,13 @@ def slow(start: Callable[[str], Server], case: Case, kind: str, body: Path, *, p
                 beside.append(well_behaved(case, server, seconds))
             # What they leave behind is not counted as the next client's.
             settle(server)
-    p99, allowed = (statistics.median(each.p99_us for each in samples) / 1e3 for samples in (beside, alone))
-    allowed = max(1.2 * allowed, allowed + 0.5)
+    p99, alone_ms = (statistics.median(each.p99_us for each in samples) / 1e3 for samples in (beside, alone))
     growth = max(each.rss_bytes for each in beside) - rss_bytes
     held_bytes = max(each.buffered_bytes + each.outbound_bytes for each in beside)
     bound = HELD_BYTES + SLOW_PEERS * OUTBOUND_BYTES + memory_limit_bytes() // CACHE_SHARE + SLACK_BYTES
     name = f"{SLOW_PEERS} slow {kind}"
     return [
-        Bar(f"{name}: p99 of another client", p99, allowed, True, "ms"),
+        Bar(f"{name}: p99 of another client", p99, tail_limit(alone_ms), True, "ms"),
         Bar(f"{name}: its failed calls", sum(each.failed for each in (*alone, *beside)), 0, True),
         Bar(f"{name}: bytes held, by the gauges", held_bytes / MIB, HELD_BYTES / MIB, True, "MiB"),
         Bar(f"{name}: growth of RSS", growth / MIB, bound / MIB, True, "MiB"),

@@ -64,7 +64,7 @@ CONDUCT_SETTINGS = (
     "preface_timeout", "settings_timeout", "write_stall_timeout", "keepalive_time", "keepalive_timeout",
     "max_connection_idle", "max_connection_age", "max_connection_age_grace", "max_early_resets", "max_stream_errors",
     "max_settings_frames", "max_ping_strikes", "max_empty_frames", "max_oversize_headers", "max_window_updates",
-    "max_idle_frames", "max_queued_frames")
+    "max_idle_frames", "max_queued_frames", "max_turn_events")
 # A server without calls for so long gives the pages of large requests back.
 IDLE_SECONDS = 10.0
 IDLE_CACHED_BYTES = 16 << 20
@@ -72,6 +72,7 @@ IDLE_CACHED_BYTES = 16 << 20
 TRANSPORT_GAUGES = {name: name for name in ("connections", "streams", "refused", "calls_without_te", "buffered_bytes",
                                             "outbound_bytes", "coding_jobs")} | {
     "connections_accepted": "connections_total", "streams_held": "streams_held_total",
+    "turns_ended": "turns_ended_total",
     "inflated_bytes": "inflated_bytes_total"}
 
 

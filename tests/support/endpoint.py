@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from infer._core import clock
@@ -15,10 +16,13 @@ SECOND = 1_000_000_000
 class Socket:
     """An asyncio transport for a Connection, and a socket for a Peer: what one writes the other reads."""
 
-    def __init__(self, endpoint: Endpoint, room: int = 1 << 40, tls: bool = False) -> None:
+    def __init__(self, bench: Bench, room: int = 1 << 40, tls: bool = False) -> None:
+        self.bench = bench
         self.room = room                    # bytes that the peer's side takes before writing is paused
-        self.connection: Any = endpoint.tls_connection() if tls else endpoint.connection()
+        self.connection: Any = bench.endpoint.tls_connection() if tls else bench.endpoint.connection()
         self.sent = bytearray()
+        self.unread = b""                   # by the Connection, which does not want to
+        self.paused = False
         self.writes = 0
         self.closing = False
         self.aborted = False
@@ -51,6 +55,14 @@ class Socket:
     def is_closing(self) -> bool:
         return self.closing
 
+    def pause_reading(self) -> None:
+        assert not self.paused
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        assert self.paused
+        self.paused = False
+
     def close(self) -> None:
         self.closing = True
 
@@ -60,15 +72,21 @@ class Socket:
     # For the Peer.
 
     def sendall(self, data: bytes) -> None:
-        while data:
+        self.unread += data
+        self.deliver()
+        while self.bench.turns and not self.bench.steps:
+            self.bench.turn()
+
+    def deliver(self) -> None:
+        while self.unread and not self.paused:
             room = memoryview(self.connection.get_buffer(-1))
-            size = min(len(room), len(data))
-            room[:size] = data[:size]
+            size = min(len(room), len(self.unread))
+            room[:size] = self.unread[:size]
+            self.unread = self.unread[size:]
             if room.obj is not self.shared_room:
                 self.read_in_place += size
             room.release()
             self.connection.buffer_updated(size)
-            data = data[size:]
 
     def recv(self, size: int) -> bytes:
         data = bytes(self.sent)
@@ -89,19 +107,29 @@ class Bench:
 
     def __init__(self, **limits: Any) -> None:
         self.sink = PuppetSink()
-        self.endpoint = Endpoint(self.sink, {}, self.never, self.never, **limits)
+        self.turns: list[Callable[[], None]] = []
+        self.steps = False                  # turns of the loop are taken by `turn`, and not as soon as one is asked for
+        self.endpoint = Endpoint(self.sink, {}, self.never, self.never, self.turns.append, **limits)
         self.sockets: list[Socket] = []
 
     def never(self, *_: Any) -> Any:
         raise AssertionError("no cold call is made here")
 
     def connect(self, room: int = 1 << 40, greet: bool = True, **options: Any) -> tuple[Socket, Peer]:
-        socket = Socket(self.endpoint, room)
+        socket = Socket(self, room)
         self.sockets.append(socket)
         peer = Peer(socket, greet=greet, **options)
         if greet and options.get("acknowledge", True):
             peer.until_closed()
         return socket, peer
+
+    def turn(self) -> None:
+        asked = self.turns[:]
+        self.turns.clear()
+        for each in asked:
+            each()
+        for socket in self.sockets:
+            socket.deliver()
 
     def wait(self, seconds: float) -> None:
         """Time passes, looked at every second."""

@@ -36,7 +36,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "max_connection_idle": 3600.0, "max_connection_age": 0.0, "max_connection_age_grace": 0.0,
         "max_early_resets": 500, "max_stream_errors": 100, "max_settings_frames": 10, "max_ping_strikes": 100,
         "max_empty_frames": 16, "max_oversize_headers": 20, "max_window_updates": 10, "max_idle_frames": 100,
-        "max_queued_frames": 10_000, "drain_timeout": 30.0, "drain_delay": 5.0,
+        "max_queued_frames": 10_000, "max_turn_events": 1000, "drain_timeout": 30.0, "drain_delay": 5.0,
         "log_level": "info", "log_format": None,
     }
     assert [name for name, origin in origins.items() if not origin.is_default] == ["paths"]

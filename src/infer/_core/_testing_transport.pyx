@@ -315,6 +315,7 @@ cdef class SessionDriver:
         self.limits.process_buffered_bytes = process_buffered_bytes
         self.limits.reply_encodings = reply_encodings
         self.limits.coding_jobs = coding_jobs
+        self.limits.turn_events = 1000
         self.limits.abuse = AbuseLimits(
             early_resets=early_resets, stream_errors=stream_errors, settings_frames=settings_frames,
             ping_strikes=ping_strikes, empty_frames=empty_frames, oversize_headers=oversize_headers,
@@ -365,6 +366,7 @@ cdef class SessionDriver:
 
     def feed(self, data: bytes) -> bool:
         """False: the session wants to be closed."""
+        self.session.begin_read(True)
         return self.session.feed(<const uint8_t *> <const char *> data, <uint64_t> len(data)) == 0
 
     def feed_in_place(self, data: bytes) -> bool:
@@ -374,6 +376,7 @@ cdef class SessionDriver:
         cdef uint64_t size_bytes
         cdef BlockView room
         while left > 0:
+            self.session.begin_read(True)
             room = self.session.peek_room()
             if room is None:
                 size_bytes = min(left, <uint64_t> READ_BYTES)

@@ -47,6 +47,10 @@ cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, 
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream
     cdef int gone
+    if self.cut_off:
+        # By a callback that could not say so to nghttp2.
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+    self.events += 1
     if head.type == NGHTTP2_DATA:
         self.frame_stream_id = head.stream_id
         self.frame_left_bytes = head.length
@@ -107,6 +111,7 @@ cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const u
     cdef Http2Session self = <Http2Session> user_data
     cdef Stream *stream = stream_of(session, frame.hd.stream_id)
     cdef int code
+    self.events += 1
     if stream == NULL:
         return 0
     if stream.dead or stream.state != STREAM_HEADERS:

@@ -66,6 +66,7 @@ cdef struct Limits:
     int64_t stream_outbound_bytes  # of one stream's replies, at which it has to wait
     int32_t reply_encodings      # a set of Encoding: which replies may have; two: that of the request
     int32_t coding_jobs          # messages that workers inflate or compress
+    int64_t turn_events          # of one connection, in one turn of the loop
     int64_t max_message_bytes
     int64_t connection_buffered_bytes
     int64_t process_buffered_bytes
@@ -79,6 +80,7 @@ cdef struct TransportStats:
     int64_t streams_total
     int64_t cold_calls_total
     int64_t streams_held_total   # times that a stream of messages brought more than may wait
+    int64_t turns_ended_total    # times that a connection brought more than is read in a turn of the loop
     int64_t calls_without_te     # `te: trailers`: by clients or proxies that may lose trailers
     int64_t received_bytes
     int64_t sent_bytes
@@ -110,6 +112,8 @@ cdef class Http2Session(ResponseSink):
     cdef int32_t n_streams
     cdef int32_t early_replies             # replies whose request has not ended
     cdef Conduct conduct
+    cdef int64_t events                    # frames and header fields that have come
+    cdef int64_t turn_from                 # `events` when the turn began
     cdef int32_t frame_stream_id           # of the DATA frame that is coming
     cdef uint64_t frame_left_bytes         # of its content; 0 where it is padded
     cdef StreamIds ids
@@ -119,7 +123,7 @@ cdef class Http2Session(ResponseSink):
     cdef int64_t outbound_bytes            # of replies, not yet taken
     cdef uint64_t handed_bytes             # of replies, taken: stands still while the peer opens no window
     cdef int64_t now                       # at the start of the current feed
-    cdef int64_t inline_bytes              # that may still be inflated at once, of this feed
+    cdef int64_t inline_bytes              # that may still be inflated at once, of this read
     cdef bint listed                       # in `flushes`; cleared by whoever takes it out
     cdef bint feeding
     cdef bint greeted                      # the preface and the peer's SETTINGS have come
@@ -132,6 +136,10 @@ cdef class Http2Session(ResponseSink):
     cdef bint closed
 
     cdef int start(self) except -1
+    # What is fed from now on is of another read, and where `turn` of another turn of the loop.
+    cdef void begin_read(self, bint turn) noexcept
+    # Other connections are to be served before more is fed.
+    cdef bint turn_is_over(self) noexcept
     # Consumes what came. 0, or -1: the connection is to be closed after what is still to be sent.
     cdef int feed(self, const uint8_t *data, uint64_t size_bytes) noexcept
     # Where the next bytes of a large message belong, to be read there and fed from there; None: nowhere in particular.
@@ -140,6 +148,8 @@ cdef class Http2Session(ResponseSink):
     # Raises MemoryError where the connection can only be cut.
     cdef list take_output(self, uint64_t limit_bytes, bint *more)
     cdef bint wants_output(self) noexcept
+    # Frames of ours, but for DATA, that are not taken.
+    cdef size_t waiting_frames(self) noexcept
     cdef bint is_done(self) noexcept
     cdef void want_flush(self) noexcept
     # What a call of the library returned that is not 0.

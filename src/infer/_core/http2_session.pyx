@@ -72,6 +72,7 @@ cdef class Http2Session(ResponseSink):
         self.streams = NULL
         self.reason = NULL
         self.closed = True
+        self.events = 0
         memset(&self.conduct, 0, sizeof(self.conduct))
         memset(&self.ids, 0, sizeof(self.ids))
         memset(&self.heads, 0, sizeof(self.heads))
@@ -107,6 +108,14 @@ cdef class Http2Session(ResponseSink):
 
     # Input.
 
+    cdef void begin_read(self, bint turn) noexcept:
+        if turn:
+            self.turn_from = self.events
+        self.inline_bytes = INLINE_INFLATED_BYTES
+
+    cdef bint turn_is_over(self) noexcept:
+        return self.events - self.turn_from > self.limits.turn_events
+
     cdef int feed(self, const uint8_t *data, uint64_t size_bytes) noexcept:
         cdef int gone
         cdef uint64_t sound_bytes = self.sound_bytes(data, size_bytes, &gone)
@@ -115,7 +124,6 @@ cdef class Http2Session(ResponseSink):
         self.stats.received_bytes += size_bytes
         # What this read brings about is flushed by the caller.
         self.feeding = True
-        self.inline_bytes = INLINE_INFLATED_BYTES
         consumed = nghttp2_session_mem_recv(self.session, data, sound_bytes)
         self.feeding = False
         if consumed < 0:
@@ -619,6 +627,9 @@ cdef class Http2Session(ResponseSink):
     cdef bint wants_output(self) noexcept:
         return not self.closed and (
             self.starved or self.due != NULL or nghttp2_session_want_write(self.session) != 0)
+
+    cdef size_t waiting_frames(self) noexcept:
+        return 0 if self.closed else nghttp2_session_get_outbound_queue_size(self.session)
 
     cdef list take_output(self, uint64_t limit_bytes, bint *more):
         cdef const uint8_t *frame

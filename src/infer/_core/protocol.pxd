@@ -31,6 +31,7 @@ cdef class Endpoint:
     cdef uint8_t *plain_bytes
     cdef int64_t max_connections
     cdef int64_t outbound_bytes
+    cdef object soon                       # soon(function): has it called in the next turn of the loop
     cdef int64_t preface_timeout_ns        # until the preface and the peer's SETTINGS are here
     cdef int64_t settings_timeout_ns       # until it has acknowledged ours
     cdef int64_t write_stall_timeout_ns
@@ -63,6 +64,9 @@ cdef class Connection:
     cdef int64_t streams                   # opened, when last looked at
     cdef uint64_t handed_bytes             # of replies, when last looked at
     cdef uint8_t *reading_into             # a message's place, where the read under way goes there; else NULL
+    cdef bytes rest                        # of a read, for turns to come: reading is paused meanwhile; else None
+    cdef Py_ssize_t rest_at
+    cdef bint filled                       # the last read left no room: the loop may read on in the same turn
     cdef bint failed
     # What speaks HTTP/2 here; not yet started.
     cdef StreamingSession new_session(self)
@@ -70,6 +74,9 @@ cdef class Connection:
     cdef void end_calls(self, bytes message) except *
     cdef void flush(self) except *
     cdef void send(self) except *
-    cdef void decrypt(self, Py_ssize_t size_bytes) except *
+    # What is read in this turn: how much of it has been consumed.
+    cdef Py_ssize_t consume(self, const uint8_t *data, object view, Py_ssize_t size_bytes) except -1
+    cdef void after_input(self) except *
+    cdef void decrypt(self, object piece) except *
     cdef bint send_tls(self) except *
     cdef void finish(self) except *

@@ -6,6 +6,7 @@ consumed before the next begins. What a turn of the loop has to send is noted in
 
 import random
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from infer._core.block cimport BlockView, block_data
 from infer._core.clock cimport now_ns
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
@@ -20,8 +21,13 @@ from libc.string cimport memset
 
 import ssl
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef enum:
     READ_BYTES = 131072
+    PIECE_BYTES = 4096               # fed at once of what holds many frames: a turn ends between two
+    WAITING_FRAMES = 100             # of ours: sent before more is fed, since what they say may end the connection
     GOAWAY_WAIT_NS = 10000000000     # for the answer to the PING after the first GOAWAY
     LATE_CHECK_NS = 5000000000       # between two checks: the loop stood still, and what peers sent is not read yet
 
@@ -48,13 +54,14 @@ cdef class Endpoint:
     """What the connections of one server share: limits, statistics, the sink, cold handlers, the read buffer.
 
     handlers: path -> async handler. spawn(session, call, handler) runs a cold call and ends in `session.finish_cold`;
-    arm(session, call) returns a timer that does so at the call's deadline and that can be cancelled. streaming: path of
+    arm(session, call) returns a timer that does so at the call's deadline and that can be cancelled; soon(function) has
+    it called in the next turn of the loop. streaming: path of
     each handler that reads and writes messages -> whether the client may send more than one.
     Sizes in bytes, times in seconds; keepalive_time, max_connection_idle, max_connection_age and its grace are without
     end where they are 0. Raises ValueError for a bound that is not positive.
     """
 
-    def __init__(self, RequestSink sink not None, dict handlers not None, spawn, arm, *, dict streaming=None,
+    def __init__(self, RequestSink sink not None, dict handlers not None, spawn, arm, soon, *, dict streaming=None,
                  int header_bytes=16384, int stream_messages=64, int64_t stream_outbound_bytes=256 << 10,
                  int max_streams=1024, int64_t max_message_bytes=64 << 20, int64_t connection_buffered_bytes=128 << 20,
                  int64_t process_buffered_bytes=1 << 32, int64_t outbound_bytes=4 << 20, int64_t max_connections=0,
@@ -65,12 +72,13 @@ cdef class Endpoint:
                  int max_idle_frames=100, int max_queued_frames=10000, double keepalive_time=7200.0,
                  double keepalive_timeout=20.0, double max_connection_idle=3600.0, double max_connection_age=0.0,
                  double max_connection_age_grace=0.0,
-                 offload=None, str reply_compression="none", int coding_jobs=256):
+                 int max_turn_events=1000, offload=None, str reply_compression="none", int coding_jobs=256):
         for name, bound in (("header_bytes", header_bytes), ("max_streams", max_streams),
                             ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes),
                             ("stream_messages", stream_messages), ("stream_outbound_bytes", stream_outbound_bytes),
                             ("max_stream_errors", max_stream_errors), ("max_settings_frames", max_settings_frames),
-                            ("max_oversize_headers", max_oversize_headers), ("max_queued_frames", max_queued_frames)):
+                            ("max_oversize_headers", max_oversize_headers), ("max_queued_frames", max_queued_frames),
+                            ("max_turn_events", max_turn_events)):
             if bound <= 0:
                 raise ValueError(f"{name} must be positive, got {bound}")
         memset(&self.stats, 0, sizeof(self.stats))
@@ -80,6 +88,8 @@ cdef class Endpoint:
         self.spawn = spawn
         self.arm = arm
         self.offload = offload
+        self.limits.turn_events = max_turn_events
+        self.soon = soon
         self.limits.reply_encodings = REPLY_COMPRESSIONS[reply_compression]
         self.limits.coding_jobs = coding_jobs
         self.flushes = []
@@ -262,6 +272,7 @@ cdef class Endpoint:
             "streams_total": self.stats.streams_total,
             "cold_calls_total": self.stats.cold_calls_total,
             "streams_held_total": self.stats.streams_held_total,
+            "turns_ended_total": self.stats.turns_ended_total,
             "calls_without_te": self.stats.calls_without_te,
             "received_bytes_total": self.stats.received_bytes,
             "sent_bytes_total": self.stats.sent_bytes,
@@ -342,38 +353,92 @@ cdef class Connection:
         return self.endpoint.read_view
 
     def buffer_updated(self, Py_ssize_t size_bytes):
+        cdef Endpoint endpoint = self.endpoint
         cdef Http2Session session = self.session
+        cdef Py_ssize_t consumed
         if self.failed or session.closed:
             return
-        if self.tls is not None:
-            self.decrypt(size_bytes)
-        elif session.feed(self.endpoint.read_bytes if self.reading_into == NULL else self.reading_into,
-                          <uint64_t> size_bytes) != 0:
-            self.failed = True
+        if self.reading_into != NULL:
+            session.begin_read(True)
+            if session.feed(self.reading_into, <uint64_t> size_bytes) != 0:
+                self.failed = True
+            self.after_input()
+            return
+        session.begin_read(not self.filled)
+        self.filled = size_bytes == READ_BYTES
+        consumed = self.consume(endpoint.read_bytes, endpoint.read_view, size_bytes)
+        if consumed < size_bytes and not self.failed:
+            self.rest = PyBytes_FromStringAndSize(<const char *> endpoint.read_bytes + consumed, size_bytes - consumed)
+            self.rest_at = 0
+            endpoint.stats.turns_ended_total += 1
+            self.transport.pause_reading()
+            endpoint.soon(self.read_on)
+        self.after_input()
+
+    def read_on(self):
+        """Goes on with the rest of a read, in a turn of its own; reading is resumed once there is none."""
+        cdef bytes rest = self.rest
+        if self.failed or self.session.closed or self.transport.is_closing():
+            self.rest = None
+            return
+        # The loop does not sleep while there is a rest: executors that share its core would wait for their time slice.
+        sched_yield()
+        self.session.begin_read(True)
+        self.rest_at += self.consume(
+            <const uint8_t *> <const char *> rest + self.rest_at, memoryview(rest)[self.rest_at:],
+            len(rest) - self.rest_at)
+        if self.rest_at < len(rest) and not self.failed:
+            self.endpoint.stats.turns_ended_total += 1
+            self.endpoint.soon(self.read_on)
+        else:
+            self.rest = None
+            self.filled = False
+            if not self.failed:
+                self.transport.resume_reading()
+        self.after_input()
+
+    cdef Py_ssize_t consume(self, const uint8_t *data, object view, Py_ssize_t size_bytes) except -1:
+        cdef Http2Session session = self.session
+        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t piece_bytes
+        while at < size_bytes and not self.failed and not session.turn_is_over():
+            if self.tls is None:
+                piece_bytes = min(size_bytes - at, <Py_ssize_t> PIECE_BYTES)
+                if session.feed(data + at, <uint64_t> piece_bytes) != 0:
+                    self.failed = True
+            else:
+                piece_bytes = min(size_bytes - at, <Py_ssize_t> SLICE_BYTES)
+                self.decrypt(view[at:at + piece_bytes])
+            at += piece_bytes
+            if at < size_bytes and session.waiting_frames() > WAITING_FRAMES and not self.failed:
+                self.flush()
+        return at
+
+    cdef void after_input(self) except *:
+        cdef Http2Session session = self.session
+        if self.transport is None:
+            return
         self.endpoint.sink.kick()
         if session.wants_output() or (self.tls is not None and self.tls.pending_bytes() > 0):
             self.flush()
         elif self.failed or session.is_done():
             self.finish()
 
-    cdef void decrypt(self, Py_ssize_t size_bytes) except *:
-        """Feeds the session with what the records that came hold."""
+    cdef void decrypt(self, object piece) except *:
+        """Feeds the session with what the records hold that `piece`, SLICE_BYTES at most, ends."""
         cdef Endpoint endpoint = self.endpoint
         cdef TlsLayer tls = self.tls
         cdef bint established = tls.established
-        cdef Py_ssize_t at = 0
-        cdef Py_ssize_t plain = TLS_MORE
-        while at < size_bytes and not self.failed:
-            tls.put(endpoint.read_view[at:min(at + SLICE_BYTES, size_bytes)])
-            at += SLICE_BYTES
-            plain = tls.read(endpoint.plain_view)
-            while plain > 0:
-                if self.session.feed(endpoint.plain_bytes, <uint64_t> plain) != 0:
-                    self.failed = True
-                    break
-                plain = tls.read(endpoint.plain_view)
-            if plain < TLS_MORE:
+        cdef Py_ssize_t plain
+        tls.put(piece)
+        plain = tls.read(endpoint.plain_view)
+        while plain > 0:
+            if self.session.feed(endpoint.plain_bytes, <uint64_t> plain) != 0:
                 self.failed = True
+                break
+            plain = tls.read(endpoint.plain_view)
+        if plain < TLS_MORE:
+            self.failed = True
         if tls.established and not established:
             endpoint.stats.tls_handshakes += 1
         if plain == TLS_NO_H2:
@@ -399,6 +464,7 @@ cdef class Connection:
         self.flush()
 
     def connection_lost(self, error):
+        self.rest = None
         self.session.close()
         self.endpoint.closed(self)
         self.transport = None

@@ -69,6 +69,8 @@ SERVER_METRICS = {
     "streams": _ServerMetric(GaugeMetricFamily, "infer_streams", "Open HTTP/2 streams."),
     "streams_held": _ServerMetric(CounterMetricFamily, "infer_streams_held",
                                   "Times that a stream brought more messages than may wait, and was read no further."),
+    "turns_ended": _ServerMetric(CounterMetricFamily, "infer_turns_ended",
+                                 "Times that a connection sent so much at once that others were served in between."),
     "calls_without_te": _ServerMetric(CounterMetricFamily, "infer_calls_without_te",
                                       "Calls without `te: trailers`: their client or proxy may lose trailers."),
     "refused": _ServerMetric(CounterMetricFamily, "infer_refused", "Calls or connections ended by a limit.",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 UNSUPPORTED = ("max_buffered_bytes", "outbound_bytes", "stream_outbound_bytes", "max_connections", "settings_timeout",
                "write_stall_timeout", "reply_compression", "max_coding_jobs", "max_early_resets", "max_stream_errors",
                "max_settings_frames", "max_ping_strikes", "max_empty_frames", "max_oversize_headers",
-               "max_window_updates", "max_idle_frames", "max_queued_frames")
+               "max_window_updates", "max_idle_frames", "max_queued_frames", "max_turn_events")
 # Milliseconds as grpcio takes them; the largest stands for never.
 MILLISECONDS_MAX = (1 << 31) - 1
 

@@ -102,7 +102,7 @@ class NativeTransport:
                      if isinstance(handler, Streaming)}
         self._coders = ThreadPoolExecutor(CODERS, "infer-coder")
         self._codings: set[asyncio.Future[None]] = set()
-        self.endpoint = Endpoint(sink, dict(handlers), self._spawn, self._arm, streaming=streaming,
+        self.endpoint = Endpoint(sink, dict(handlers), self._spawn, self._arm, loop.call_soon, streaming=streaming,
                                  offload=self._offload, **limits)
 
     def _offload(self, job: CodingJob) -> None:

@@ -169,7 +169,7 @@ def test_a_closing_connection_whose_peer_does_not_read(bench: Bench):
 def test_F12_max_connections():
     bench = Bench(max_connections=2)
     first, second = bench.connect()[0], bench.connect()[0]
-    third = Socket(bench.endpoint)
+    third = Socket(bench)
     assert (first.aborted, second.aborted, third.aborted) == (False, False, True)
     assert third.sent == b""
     assert bench.refused("max_connections") == 1

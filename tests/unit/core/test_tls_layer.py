@@ -13,7 +13,7 @@ import pytest
 from infer.security.tls import TlsFiles, server_context
 from tests.support.certificates import Authority
 from tests.support.endpoint import Bench, Socket
-from tests.support.h2_peer import DATA, END_STREAM, Peer, frame, prefixed, request_fields
+from tests.support.h2_peer import DATA, END_STREAM, PRIORITY, Peer, frame, prefixed, request_fields
 
 pytestmark = pytest.mark.usefixtures("stepped_clock")
 
@@ -67,7 +67,7 @@ class TlsBench(Bench):
         self.endpoint.use_tls(self.server, lambda peer, reason: self.failures.append(reason))
 
     def accept(self, room: int = 1 << 40) -> Socket:
-        self.sockets.append(Socket(self.endpoint, room, tls=True))
+        self.sockets.append(Socket(self, room, tls=True))
         return self.sockets[-1]
 
     def client(self, socket: Socket, alpn: tuple[str, ...] = ("h2",)) -> TlsClient:
@@ -282,3 +282,21 @@ def test_F35_a_handshake_that_ends_while_draining(bench: TlsBench) -> None:
     peer = Peer(client, acknowledge=False)
     peer.until_closed()
     assert peer.goaways()
+
+
+def test_much_at_once_is_read_in_turns(tmp_path: Path) -> None:
+    bench = TlsBench(tmp_path, max_turn_events=100, max_idle_frames=1 << 20)
+    socket, client, peer = connected(bench)
+    bench.steps = True
+    client.sendall(frame(PRIORITY, 0, 1, bytes(5)) * 20_000)
+    turns = 0
+    while socket.paused:
+        bench.turn()
+        turns += 1
+    assert turns > 1
+    bench.steps = False
+    stream = called(peer)
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    assert peer.answer(stream).code == OK
+    socket.lose()

@@ -41,7 +41,7 @@ class Source:
 GAUGES: dict[str, Any] = {
     "ready": True, "in_flight": 5, "queue_rows": {("m", "3"): 7}, "executors": 2, "executors_busy": 1,
     "connections": 3,
-    "connections_accepted": 9, "streams": 8, "streams_held": 1, "calls_without_te": 3,
+    "connections_accepted": 9, "streams": 8, "streams_held": 1, "turns_ended": 1, "calls_without_te": 3,
     "refused": {"max_streams": 2, "max_queue_rows": 1}, "buffered_bytes": 4096,
     "outbound_bytes": 10, "coding_jobs": 1, "inflated_bytes": 5, "arena_bytes": {"used": 1, "mapped": 2},
     "log_lines_dropped": 6,

@@ -1,0 +1,156 @@
+"""A connection that sends much at once is read in turns of the loop, and others are served between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from infer._core import clock
+from infer.config import Settings
+from tests.support.endpoint import SECOND, Bench, called
+from tests.support.floods import FLOODS
+from tests.support.h2_peer import DATA, END_STREAM, GOAWAY, PRIORITY, Peer, frame, prefixed, request_fields
+
+EVENTS = 40
+FRAME = frame(PRIORITY, 0, 1, bytes(5))
+# Pieces of what is read hold more events than EVENTS, so that every piece is a turn.
+PIECE_BYTES = 4096
+OK = 0
+
+
+@pytest.fixture(autouse=True)
+def stopped_clock() -> Iterator[None]:
+    clock.set_fake(1000 * SECOND)
+    yield
+    clock.restore()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench(max_turn_events=EVENTS, max_idle_frames=1 << 20)
+    yield made
+    for socket in made.sockets:
+        socket.lose()
+    assert made.endpoint.snapshot()["streams"] == 0
+    assert made.sink.live == []
+
+
+def turns_ended(bench: Bench) -> int:
+    return int(bench.endpoint.snapshot()["turns_ended_total"])
+
+
+def calls(peer: Peer, count: int) -> bytes:
+    """As bytes that are still to be sent."""
+    parts = []
+    for _ in range(count):
+        stream = peer.next_stream
+        peer.next_stream += 2
+        peer.expect(stream)
+        parts += [peer.headers_frame(stream, request_fields()), frame(DATA, END_STREAM, stream, prefixed(b"q"))]
+    return b"".join(parts)
+
+
+def test_what_fits_a_turn_is_read_at_once(bench: Bench):
+    socket, _ = bench.connect()
+    bench.steps = True
+    socket.sendall(FRAME * EVENTS)
+    assert (bench.turns, socket.paused, turns_ended(bench)) == ([], False, 0)
+
+
+def test_others_are_served_between_turns(bench: Bench):
+    rude, _ = bench.connect()
+    _, good = bench.connect()
+    bench.steps = True
+    rude.sendall(FRAME * 3000)
+    assert rude.paused
+    assert turns_ended(bench) == 1
+    stream = called(good)
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    assert good.answer(stream).code == OK
+    turns = 1
+    while rude.paused:
+        assert len(bench.turns) == 1
+        bench.turn()
+        turns += 1
+    assert turns == -(-3000 * len(FRAME) // PIECE_BYTES)
+    assert turns_ended(bench) == turns - 1
+    assert (bench.turns, rude.unread) == ([], b"")
+
+
+def test_what_is_read_in_turns_is_whole_and_in_order(bench: Bench):
+    socket, peer = bench.connect()
+    bench.steps = True
+    socket.sendall(calls(peer, 300))
+    turns = 0
+    while socket.paused:
+        bench.turn()
+        turns += 1
+    assert turns > 1
+    for number in range(300):
+        bench.sink.answer(number, segments=(prefixed(b"%d" % number),))
+    bench.endpoint.flush_all()
+    assert [peer.answer(2 * number + 1).message for number in range(300)] == [b"%d" % number for number in range(300)]
+
+
+def test_reads_that_fill_the_buffer_are_one_turn():
+    """The loop reads on at once after such a read: two of them are too much, though each is not."""
+    bench = Bench(max_turn_events=15_000, max_idle_frames=1 << 20)
+    socket, _ = bench.connect()
+    bench.steps = True
+    one = len(memoryview(socket.connection.get_buffer(-1))) // len(FRAME)
+    assert one < 15_000 < 2 * one
+    socket.sendall(FRAME * one)
+    assert not socket.paused
+    socket.sendall(FRAME * (3 * one))
+    assert socket.paused
+    assert turns_ended(bench) == 1
+    socket.lose()
+
+
+def test_a_connection_that_is_lost_between_turns(bench: Bench):
+    socket, _ = bench.connect()
+    bench.steps = True
+    socket.sendall(FRAME * 3000)
+    socket.lose()
+    bench.turn()
+    assert bench.turns == []
+
+
+def test_a_connection_that_is_closed_between_turns(bench: Bench):
+    socket, _ = bench.connect()
+    bench.steps = True
+    socket.sendall(FRAME * 3000)
+    socket.abort()
+    bench.turn()
+    assert bench.turns == []
+    assert socket.paused
+
+
+def test_a_flood_is_cut_within_a_turn(bench: Bench):
+    """What the server says is counted while it is said: not only once all that came has been read."""
+    flood = next(each for each in FLOODS if each.row == "malformed header per stream")
+    socket, peer = bench.connect(wide=False)
+    steps = flood.steps()
+    socket.sendall(b"".join(next(steps) for _ in range(4 * flood.over)))
+    peer.until_closed()
+    assert socket.closing
+    assert [each.error for each in peer.others if each.kind == GOAWAY] == [flood.error]
+    assert bench.refused(flood.limit) == 1
+    assert bench.endpoint.snapshot()["streams_total"] < 4 * flood.over
+
+
+def test_nothing_is_read_after_the_cut(bench: Bench):
+    flood = next(each for each in FLOODS if each.row == "rapid reset")
+    socket, _ = bench.connect(wide=False)
+    steps = flood.steps()
+    socket.sendall(b"".join(next(steps) for _ in range(4 * flood.over)))
+    assert bench.refused(flood.limit) == 1
+    assert bench.endpoint.snapshot()["streams_total"] == flood.over
+
+
+def test_the_bound_is_a_setting():
+    assert Settings(max_turn_events=7).max_turn_events == 7
+    with pytest.raises(ValueError, match="max_turn_events must be positive, got 0"):
+        Bench(max_turn_events=0)
