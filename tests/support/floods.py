@@ -46,6 +46,8 @@ class Flood(NamedTuple):
     steps: Callable[[], Iterator[bytes]]
     """Without end. Streams are numbered from 1, the header compression starts afresh."""
     error: int = ENHANCE_YOUR_CALM
+    answered: int = 0
+    """How many more it may take, for calls that are answered before the reset is read that follows them."""
 
 
 class Blocks:
@@ -137,7 +139,8 @@ def header_bomb() -> Iterator[bytes]:
 
 FLOODS = [
     Flood("rapid reset", "max_early_resets", 501, lambda: rapid_reset(END_HEADERS)),
-    Flood("rapid reset, END_STREAM", "max_early_resets", 501, lambda: rapid_reset(END_HEADERS | END_STREAM)),
+    Flood("rapid reset, END_STREAM", "max_early_resets", 501, lambda: rapid_reset(END_HEADERS | END_STREAM),
+          answered=50),
     Flood("MadeYouReset, window overflow", "max_stream_errors", 101, window_overflow),
     Flood("MadeYouReset, WINDOW_UPDATE 0", "protocol", 2, lambda: after_headers(window_update(FIRST, 0)),
           PROTOCOL_ERROR),

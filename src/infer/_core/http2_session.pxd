@@ -148,8 +148,6 @@ cdef class Http2Session(ResponseSink):
     # Raises MemoryError where the connection can only be cut.
     cdef list take_output(self, uint64_t limit_bytes, bint *more)
     cdef bint wants_output(self) noexcept
-    # Frames of ours, but for DATA, that are not taken.
-    cdef size_t waiting_frames(self) noexcept
     cdef bint is_done(self) noexcept
     cdef void want_flush(self) noexcept
     # What a call of the library returned that is not 0.

@@ -628,9 +628,6 @@ cdef class Http2Session(ResponseSink):
         return not self.closed and (
             self.starved or self.due != NULL or nghttp2_session_want_write(self.session) != 0)
 
-    cdef size_t waiting_frames(self) noexcept:
-        return 0 if self.closed else nghttp2_session_get_outbound_queue_size(self.session)
-
     cdef list take_output(self, uint64_t limit_bytes, bint *more):
         cdef const uint8_t *frame
         cdef ssize_t size_bytes

@@ -27,7 +27,6 @@ cdef extern from "<sched.h>" nogil:
 cdef enum:
     READ_BYTES = 131072
     PIECE_BYTES = 4096               # fed at once of what holds many frames: a turn ends between two
-    WAITING_FRAMES = 100             # of ours: sent before more is fed, since what they say may end the connection
     GOAWAY_WAIT_NS = 10000000000     # for the answer to the PING after the first GOAWAY
     LATE_CHECK_NS = 5000000000       # between two checks: the loop stood still, and what peers sent is not read yet
 
@@ -410,8 +409,6 @@ cdef class Connection:
                 piece_bytes = min(size_bytes - at, <Py_ssize_t> SLICE_BYTES)
                 self.decrypt(view[at:at + piece_bytes])
             at += piece_bytes
-            if at < size_bytes and session.waiting_frames() > WAITING_FRAMES and not self.failed:
-                self.flush()
         return at
 
     cdef void after_input(self) except *:

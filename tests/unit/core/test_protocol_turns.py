@@ -128,8 +128,8 @@ def test_a_connection_that_is_closed_between_turns(bench: Bench):
     assert socket.paused
 
 
-def test_a_flood_is_cut_within_a_turn(bench: Bench):
-    """What the server says is counted while it is said: not only once all that came has been read."""
+def test_a_flood_is_cut_after_a_turn(bench: Bench):
+    """The resets that the server says are counted between turns, and not only once all that came has been read."""
     flood = next(each for each in FLOODS if each.row == "malformed header per stream")
     socket, peer = bench.connect(wide=False)
     steps = flood.steps()
