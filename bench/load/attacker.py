@@ -1,4 +1,4 @@
-"""A process that runs one attack: `python -m bench.load.attacker HOST PORT NAME BODY`, BODY a file with a framed message.
+"""A process that runs one attack: `python -m bench.load.attacker HOST PORT NAME BODY`; BODY is a framed message's file.
 
 The bytes are made before the first connection. As many connections as the attack has are kept open; one that the server
 ends is replaced at once. Prints `ready` when all are open, goes on until there is a line on its input, then prints what
@@ -35,7 +35,7 @@ class Attacker:
     def __init__(self, host: str, port: int, attack: Attack) -> None:
         self.address = (host, port)
         self.attack = attack
-        self.content = memoryview(attack.content)
+        self.content = memoryview(attack.content())
         self.selector = selectors.DefaultSelector()
         self.counts: Counter[str] = Counter()
         self.stopped = False
@@ -96,10 +96,11 @@ def main() -> None:
         attacker.open()
     attacker.selector.register(sys.stdin, selectors.EVENT_READ)
     print("ready", flush=True)
-    started_s = time.monotonic()
+    started_s, used_s = time.monotonic(), time.process_time()
     while not attacker.stopped:
         attacker.turn()
-    print(json.dumps({**attacker.counts, "seconds": time.monotonic() - started_s, "cpu_s": time.process_time()}))
+    seconds, cpu_s = time.monotonic() - started_s, time.process_time() - used_s
+    print(json.dumps({**attacker.counts, "seconds": seconds, "cpu_share": cpu_s / seconds}))
 
 
 if __name__ == "__main__":

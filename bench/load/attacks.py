@@ -13,17 +13,10 @@ from itertools import islice
 
 from bench.load.idle import ACK, PREFACE, SETTINGS, frame
 from tests.support.floods import FLOODS, Blocks, Flood
-from tests.support.h2_peer import (
-    CANCEL,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    PRIORITY,
-    RST_STREAM,
-    window_update,
-)
+from tests.support.h2_peer import CANCEL, DATA, PRIORITY, RST_STREAM, window_update
+from tests.support.scripted_peer import END_HEADERS, END_STREAM
 
-# A flood that is cut sends so many times what one is cut for: more would be work for the kernel, and not for the server.
+# A flood that is cut sends so many times what one is cut for: more is work for the kernel, not for the server.
 SURPLUS = 2
 # What a connection sends that is not cut.
 LIVE_BYTES = 4 << 20
@@ -34,12 +27,12 @@ INITIAL_WINDOW_SIZE = 4
 
 @dataclass(frozen=True)
 class Attack:
-    """One row. `cut`: every connection has to be ended by a bound, of which FAULTS names the first that is reached; None
-    where that depends on how fast the attacker reads."""
+    """One row. `cut`: every connection has to be ended by a bound; None where that depends on how fast the attacker
+    reads."""
 
     name: str
-    content: bytes
-    """All that a connection sends; then it waits for the server to close, and the next one is opened."""
+    content: Callable[[], bytes]
+    """Makes all that a connection sends; then it waits for the server to close, and the next one is opened."""
     cut: bool | None = False
     connections: int = 1
     """Open at any time."""
@@ -56,7 +49,7 @@ def greeting(settings: bytes = b"", *, acknowledges: bool = True) -> bytes:
 def of_flood(flood: Flood) -> Attack:
     # Only before our SETTINGS are acknowledged is a stream too many refused; later it ends the connection.
     start = greeting(acknowledges="beyond" not in flood.row)
-    return Attack(flood.row, start + b"".join(islice(flood.steps(), SURPLUS * flood.over)), cut=True)
+    return Attack(flood.row, lambda: start + b"".join(islice(flood.steps(), SURPLUS * flood.over)), cut=True)
 
 
 def quarter_of_calls_reset() -> Iterator[bytes]:
@@ -86,35 +79,38 @@ def empty_frames_within_bounds() -> Iterator[bytes]:
 
 
 def live(name: str, steps: Callable[[], Iterator[bytes]], cut: bool | None = False) -> Attack:
-    parts: list[bytes] = []
-    size_bytes = 0
-    for step in steps():
-        parts.append(step)
-        size_bytes += len(step)
-        if size_bytes >= LIVE_BYTES:
-            break
-    return Attack(name, greeting() + b"".join(parts), cut)
+    def content() -> bytes:
+        parts = [greeting()]
+        size_bytes = 0
+        for step in steps():
+            parts.append(step)
+            size_bytes += len(step)
+            if size_bytes >= LIVE_BYTES:
+                break
+        return b"".join(parts)
+
+    return Attack(name, content, cut)
 
 
-def unread_replies(message: bytes) -> Attack:
+def unread_replies(message: bytes) -> bytes:
     """Calls whose replies no window lets through. `message` is a whole body of DATA."""
     blocks = Blocks()
     calls = []
     for _ in range(ASKED_CALLS):
         stream, head = blocks.open()
         calls.append(head + frame(DATA, END_STREAM, message, stream))
-    content = greeting(struct.pack(">HI", INITIAL_WINDOW_SIZE, 0)) + b"".join(calls)
-    return Attack("replies unread, windows of 0", content, connections=MANY_CONNECTIONS, holds=True)
+    return greeting(struct.pack(">HI", INITIAL_WINDOW_SIZE, 0)) + b"".join(calls)
 
 
 def attacks(message: bytes) -> dict[str, Attack]:
     """By name; `message` is the body of a good call."""
     rows = [of_flood(flood) for flood in FLOODS]
     rows += [
-        Attack("preface byte by byte", PREFACE[:-1], piece_bytes=1),
-        Attack("half of a preface", PREFACE[: len(PREFACE) // 2], connections=MANY_CONNECTIONS, holds=True),
-        Attack("new connections", b""),
-        unread_replies(message),
+        Attack("preface byte by byte", lambda: PREFACE[:-1], piece_bytes=1),
+        Attack("half of a preface", lambda: PREFACE[:10], connections=MANY_CONNECTIONS, holds=True),
+        Attack("new connections", bytes),
+        Attack("replies unread, windows of 0", lambda: unread_replies(message), connections=MANY_CONNECTIONS,
+               holds=True),
         live("a quarter of the calls reset", quarter_of_calls_reset, None),
         live("PRIORITY and WINDOW_UPDATE as allowed", frames_within_bounds),
         live("empty DATA as allowed", empty_frames_within_bounds),

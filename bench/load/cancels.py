@@ -1,6 +1,6 @@
-"""A good client that gives up on many calls: `python -m bench.load.cancels HOST PORT KIND SECONDS MODEL_CALL GOOD_CALL`.
+"""A good client that gives up on many calls: `python -m bench.load.cancels HOST PORT KIND SECONDS SLOW GOOD`.
 
-The calls are files that hold a message each: one that takes longer than a client waits, and one that is answered at
+SLOW and GOOD are files that hold a message each: one that takes longer than a client waits, and one that is answered at
 once. KIND is `cancels` or `timeouts`, by grpcio or, with `-raw` behind, by a client that speaks HTTP/2 itself and does
 what grpcio does: whole requests, then RST_STREAM(CANCEL). Cancels are CALLS at once, as often as fits; timeouts RATE in
 a second, TIMEOUT_S after each call's start. All on one connection, with a good call at the end. Prints JSON.

@@ -50,6 +50,14 @@ def judged(name: str, done: dict[str, Any], connections: float, limits: dict[str
     ]
 
 
+def give_up(host: str, port: int, kind: str, seconds: float, files: list[Path]) -> dict[str, Any]:
+    """What a client of that kind did; the files are those of the slow call and of the good one."""
+    command = [sys.executable, "-m", "bench.load.cancels", host, str(port), kind, str(seconds), *map(str, files)]
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    done: dict[str, Any] = json.loads(output)
+    return done
+
+
 def scenario(start: Callable[[], Server], case: Case, kind: str, seconds: float) -> Result:
     folder = BUILD / "bodies"
     files = [folder / "slow.message", folder / "good.message"]
@@ -58,9 +66,7 @@ def scenario(start: Callable[[], Server], case: Case, kind: str, seconds: float)
     with start() as server:
         server.wait_ready()
         before, accepted = refused(server), connections_accepted(server)
-        command = [sys.executable, "-m", "bench.load.cancels", "127.0.0.1", str(server.port), kind, str(seconds)]
-        output = subprocess.run([*command, *map(str, files)], cwd=ROOT, check=True, capture_output=True, text=True)
-        done = json.loads(output.stdout)
+        done = give_up("127.0.0.1", server.port, kind, seconds, files)
         limits, connections = difference(before, refused(server)), connections_accepted(server) - accepted
     due = RATE * seconds if kind.startswith("timeouts") else CALLS
     if done["calls"] < SHARE * due:

@@ -12,8 +12,6 @@ from tests.support.h2_peer import (
     CANCEL,
     CONTINUATION,
     DATA,
-    END_HEADERS,
-    END_STREAM,
     ENHANCE_YOUR_CALM,
     FRAME_SIZE_ERROR,
     HEADERS,
@@ -26,10 +24,10 @@ from tests.support.h2_peer import (
     SETTINGS,
     WIDEST,
     Field,
-    frame,
     request_fields,
     window_update,
 )
+from tests.support.scripted_peer import END_HEADERS, END_STREAM, frame
 
 FIRST = 1
 FLOW_CONTROL_ERROR, STREAM_CLOSED = 3, 5
