@@ -18,6 +18,7 @@ from tests.support.h2_peer import (
     ENHANCE_YOUR_CALM,
     INITIAL_WINDOW_SIZE,
     PREFACE,
+    PRIORITY,
     WIDEST,
     ConnectionEnded,
     Peer,
@@ -28,7 +29,7 @@ from tests.support.h2_peer import (
     request_fields,
     window_update,
 )
-from tests.support.server import InProcess, in_process
+from tests.support.server import InProcess, in_process, scrape
 
 OK, RESOURCE_EXHAUSTED = 0, 8
 SHORT = 0.2
@@ -352,3 +353,15 @@ def test_connection_window(repository: Path):
             for stream in streams:
                 assert peer.answer(stream).code == OK
             assert peer.window <= WIDEST
+
+
+def test_max_turn_events(repository: Path):
+    with in_process(repository, max_turn_events=20, max_idle_frames=10_000) as server:
+        with server.connect() as busy, server.connect() as good:
+            assert serves(busy)
+            busy.send(frame(PRIORITY, 0, 1, bytes(5)) * 3000)
+            assert serves(good)
+            assert serves(busy)
+            assert server.snapshot()["turns_ended_total"] > 0
+            assert sum(server.snapshot()["refused"].values()) == 0
+        assert scrape(server.http_address)["infer_turns_ended_total", frozenset()] > 0

@@ -51,6 +51,7 @@ cdef int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *head, 
         # By a callback that could not say so to nghttp2.
         return NGHTTP2_ERR_CALLBACK_FAILURE
     self.events += 1
+    self.frame_left_bytes = 0
     if head.type == NGHTTP2_DATA:
         self.frame_stream_id = head.stream_id
         self.frame_left_bytes = head.length

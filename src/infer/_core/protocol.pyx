@@ -26,7 +26,7 @@ cdef extern from "<sched.h>" nogil:
 
 cdef enum:
     READ_BYTES = 131072
-    PIECE_BYTES = 4096               # fed at once of what holds many frames: a turn ends between two
+    PIECE_BYTES = 4096               # fed at once, or what is left of a frame of DATA: a turn ends between two
     GOAWAY_WAIT_NS = 10000000000     # for the answer to the PING after the first GOAWAY
     LATE_CHECK_NS = 5000000000       # between two checks: the loop stood still, and what peers sent is not read yet
 
@@ -402,7 +402,7 @@ cdef class Connection:
         cdef Py_ssize_t piece_bytes
         while at < size_bytes and not self.failed and not session.turn_is_over():
             if self.tls is None:
-                piece_bytes = min(size_bytes - at, <Py_ssize_t> PIECE_BYTES)
+                piece_bytes = min(size_bytes - at, <Py_ssize_t> max(<uint64_t> PIECE_BYTES, session.frame_left_bytes))
                 if session.feed(data + at, <uint64_t> piece_bytes) != 0:
                     self.failed = True
             else:
