@@ -26,6 +26,8 @@ class Socket:
         self.writes = 0
         self.closing = False
         self.aborted = False
+        self.half_closed = False
+        self.closes = True
         self.lost = False
         self.fails = False
         self.read_in_place = 0
@@ -65,6 +67,16 @@ class Socket:
 
     def close(self) -> None:
         self.closing = True
+
+    def write_eof(self) -> None:
+        """The peer closes when it has read all, unless it is one that does not."""
+        assert not self.half_closed
+        self.half_closed = True
+        if self.closes and not self.connection.eof_received():
+            self.closing = True
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.sent)
 
     def abort(self) -> None:
         self.closing = self.aborted = True

@@ -228,6 +228,7 @@ cdef int on_connection_frame(Http2Session self, const nghttp2_frame *frame) noex
         elif self.draining and memcmp(frame.ping.opaque_data, DRAIN_PING, 8) == 0:
             self.say_last_goaway()
     elif frame.hd.type == NGHTTP2_GOAWAY:
+        self.peer_leaves = True
         if idle_frame_came(&self.conduct, &self.limits.abuse):
             return self.cut(REFUSED_IDLE_FRAMES)
     return 0

@@ -130,6 +130,7 @@ cdef class Http2Session(ResponseSink):
     cdef bint settled                      # the peer has acknowledged our SETTINGS
     cdef bint draining
     cdef bint last_goaway
+    cdef bint peer_leaves                  # it said GOAWAY
     cdef bint starved                      # libnghttp2 had no memory: what would follow is not understood by the peer
     cdef bint cut_off                      # ended by us for what the peer did
     cdef const char *reason                # of the drain, said in the last GOAWAY: a literal, or NULL

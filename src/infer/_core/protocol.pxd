@@ -68,6 +68,7 @@ cdef class Connection:
     cdef Py_ssize_t rest_at
     cdef bint filled                       # the last read left no room: the loop may read on in the same turn
     cdef bint failed
+    cdef bint lingering                    # all is said, and what still comes is dropped until the peer closes
     # What speaks HTTP/2 here; not yet started.
     cdef StreamingSession new_session(self)
     cdef void drain(self, int64_t now, const char *reason) except *

@@ -28,6 +28,7 @@ cdef enum:
     READ_BYTES = 131072
     PIECE_BYTES = 4096               # fed at once, or what is left of a frame of DATA: a turn ends between two
     GOAWAY_WAIT_NS = 10000000000     # for the answer to the PING after the first GOAWAY
+    LINGER_NS = 2000000000           # for the peer to close once all is said and sent
     LATE_CHECK_NS = 5000000000       # between two checks: the loop stood still, and what peers sent is not read yet
 
 # The settings' names, in the order of RefusedKind; what has no setting is a bound of libnghttp2 or of HTTP/2.
@@ -183,6 +184,9 @@ cdef class Endpoint:
                 not session.settled and age_ns > self.settings_timeout_ns):
             self.stats.refused[<int> REFUSED_PREFACE] += 1
             connection.transport.abort()
+        elif (connection.lingering and now - connection.closing_ns > <int64_t> LINGER_NS
+              and connection.transport.get_write_buffer_size() == 0):
+            connection.transport.abort()
         elif (0 < connection.stalled_ns < now - self.write_stall_timeout_ns
               or 0 < connection.closing_ns < now - self.write_stall_timeout_ns):
             self.stats.refused[<int> REFUSED_STALLED] += 1
@@ -191,7 +195,7 @@ cdef class Endpoint:
             session.cut(REFUSED_STALLED)
             connection.failed = True
             connection.flush()
-        elif not connection.failed and self.check_peer(connection, now):
+        elif not connection.failed and not connection.lingering and self.check_peer(connection, now):
             self.check_life(connection, now)
 
     cdef bint check_peer(self, Connection connection, int64_t now) except *:
@@ -355,7 +359,7 @@ cdef class Connection:
         cdef Endpoint endpoint = self.endpoint
         cdef Http2Session session = self.session
         cdef Py_ssize_t consumed
-        if self.failed or session.closed:
+        if self.failed or self.lingering or session.closed:
             return
         if self.reading_into != NULL:
             session.begin_read(True)
@@ -379,6 +383,10 @@ cdef class Connection:
         cdef bytes rest = self.rest
         if self.failed or self.session.closed or self.transport.is_closing():
             self.rest = None
+            return
+        if self.lingering:
+            self.rest = None
+            self.transport.resume_reading()
             return
         # The loop does not sleep while there is a rest: executors that share its core would wait for their time slice.
         sched_yield()
@@ -479,7 +487,7 @@ cdef class Connection:
 
     cdef void flush(self) except *:
         """Hands over what the session has to send, while the socket takes it, and closes once all is said."""
-        if self.transport is None:
+        if self.transport is None or self.lingering:
             return
         try:
             self.send()
@@ -524,9 +532,20 @@ cdef class Connection:
         return tls.established and not tls.ended
 
     cdef void finish(self) except *:
-        """Nothing more will be said: closes once what is buffered is sent, or `check_timeouts` has seen it stall."""
-        if self.tls is not None and not self.tls.ended and not self.transport.is_closing():
+        """Nothing more will be said: closes once what is buffered is sent, or `check_timeouts` has seen it stall.
+
+        A peer that leaves, or is asked to, closes first: a socket that is closed with something unread resets the
+        connection, and the peer may lose what it was sent (RFC 9112, 9.6).
+        """
+        if self.lingering or self.transport.is_closing():
+            return
+        if self.tls is not None and not self.tls.ended:
             self.tls.end()
             for records in self.tls.encrypt([]):
                 self.transport.write(records)
-        self.transport.close()
+        if self.failed or not (self.session.draining or self.session.peer_leaves):
+            self.transport.close()
+        else:
+            self.lingering = True
+            self.closing_ns = now_ns()
+            self.transport.write_eof()

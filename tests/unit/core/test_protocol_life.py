@@ -11,7 +11,7 @@ import pytest
 from infer._core import clock
 from infer._core.protocol import AGE_JITTER
 from tests.support.endpoint import SECOND, Bench, Socket, called
-from tests.support.h2_peer import ACK, NO_ERROR, PING, WIDEST, Frame, Peer, frame, prefixed, request_fields
+from tests.support.h2_peer import ACK, GOAWAY, NO_ERROR, PING, WIDEST, Frame, Peer, frame, prefixed, request_fields
 
 pytestmark = pytest.mark.usefixtures("stepped_clock")
 OK, CANCELLED, UNAVAILABLE = 0, 1, 14
@@ -242,6 +242,45 @@ def test_a_drained_connection_that_says_nothing(made: list[Bench]):
     read(peer)
     assert_drained(peer, 0, b"max_age")
     assert socket.closing
+
+
+@pytest.mark.parametrize("drained", [True, False])
+def test_a_peer_that_leaves_closes_first(made: list[Bench], drained: bool):
+    """What it still sends is dropped: it is not reset, and loses nothing of what it was sent."""
+    bench = start(made)
+    socket, peer = bench.connect()
+    socket.closes = False
+    answered(bench, peer)
+    if drained:
+        bench.endpoint.drain(lambda: None)
+        read(peer)
+    else:
+        peer.send(frame(GOAWAY, 0, 0, bytes(8)))
+        read(peer)
+    assert socket.half_closed
+    peer.send(frame(PING, 0, 0, bytes(8)))
+    assert not socket.sent
+    bench.wait(1)
+    assert not socket.closing
+    # It has time to, but not for ever.
+    bench.wait(2)
+    assert socket.aborted
+
+
+def test_what_is_not_read_yet_is_not_cut_off(made: list[Bench]):
+    bench = start(made)
+    socket, peer = bench.connect()
+    socket.closes = False
+    stream = called(peer)
+    peer.send(frame(GOAWAY, 0, 0, bytes(8)))
+    bench.sink.answer(0, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    assert socket.half_closed
+    bench.wait(10)
+    assert not socket.aborted
+    assert peer.answer(stream).code == OK
+    bench.wait(1)
+    assert socket.aborted
 
 
 def test_a_drain_of_the_server_while_a_connection_ends(made: list[Bench]):
