@@ -26,6 +26,7 @@ class VersionFiles:
     fingerprint: str            # changes whenever a file of the version does
     whole: bool = True          # False: still being written; what was loaded from it before stays
     root: Path | None = None    # what no link of it may lead out of; None: a file that the operator named
+    alone: bool = True          # all that is in the directory is the version's; False: only what the model names
     fault: str = ""             # why it cannot be loaded as it is, where that can be told without loading it
 
 

@@ -190,10 +190,11 @@ class Source:
         sound = any(version.watch.whole and version.contents is not None and version.contents.problem is None
                     for version in seen.values())
         root = None if model.file is not None and listing.root == model.file.path else listing.root
+        alone = model.file is None or model.file.is_dir
         shown = lost
         for number, version in seen.items():
             directory = model.versions[number]
-            files = VersionFiles(number, directory / MODEL_FILE, directory, version.name, False, root)
+            files = VersionFiles(number, directory / MODEL_FILE, directory, version.name, False, root, alone)
             shown[number] = self._shown(files, version, sound, look.now_ns)
             look.versions[model.name, number] = version
         return shown
