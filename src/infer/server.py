@@ -39,11 +39,15 @@ from infer.observe.logs import QueuedHandler, configure
 from infer.observe.metrics import renderer
 from infer.observe.startup import MTLS, PLAINTEXT, TLS, Security, Start, Step, address_text, announce
 from infer.proto import DESCRIPTORS
+from infer.reload import SettingsReload
+from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
 from infer.services.call import Changes, Service
+from infer.services.control import FixedModels, Repository
 from infer.services.health import health_service, health_streams
 from infer.services.inference import inference_service
 from infer.services.reflection import reflection_service
+from infer.state.store import Store
 from infer.transport import GRPCIO, Transport, chosen_transport
 from infer.versions import nghttp2_version, onnxruntime_version
 
@@ -101,11 +105,22 @@ class Server:
         self.certificates = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self.certificates = Certificates(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        self.store = Store(settings.state_dir, max_writes=settings.max_state_writes)
+        if settings.state_dir is None:
+            log.info("no --state-dir: labels, loads and unloads of run time, and the audit log, end with this process")
+        self.audit = AuditLog(self.store)
+        self.repository = Repository(FixedModels(lambda: self.routes), max_calls=settings.max_control_calls,
+                                     max_override_bytes=settings.max_override_bytes)
+        self.settings_problem: Callable[[], str] = str
         memory = memory_limit_bytes()
         if not arena.stats()["reserved_bytes"]:
             arena.open(ARENA_ADDRESS_BYTES, memory // ARENA_SHARE)
         self.transport_name = chosen_transport(settings.transport)
-        self.sockets = self._bind()
+        try:
+            self.sockets = self._bind()
+        except OSError:
+            self.store.close()
+            raise
         self.addresses = [address_of(each) for each in self.sockets]
         try:
             with named(f"{settings.host}:{settings.http_port} (--host, --http-port) for metrics and health"):
@@ -114,6 +129,7 @@ class Server:
                            "transport": self.transport_name})))
         except OSError:
             self._unbind()
+            self.store.close()
             raise
         self.pool = ExecutorPool(self.threads.executors)
         self.pipeline = Pipeline(loop, self.pool, self.routes)
@@ -172,6 +188,13 @@ class Server:
                            for entry in self._entries},
             "executors": self.threads.executors,
             "executors_busy": self.pool.busy,
+            "control_calls": self.repository.under_way,
+            "control_refused": self.repository.refused,
+            "override_bytes": self.repository.files.held_bytes,
+            "state_waiting": self.store.waiting,
+            "state_failures": self.store.failures,
+            "audit_lost": self.store.dropped,
+            "settings_problem": int(self.settings_problem() != ""),
             "log_lines_dropped": self._dropped_lines(),
             **{gauge: snapshot[name] for gauge, name in TRANSPORT_GAUGES.items() if name in snapshot},
             "arena_bytes": {"live": stats["live_bytes"], "high_water": stats["high_water_bytes"],
@@ -303,6 +326,7 @@ class Server:
         """Ends everything, calls under way included, and frees what the process shares."""
         self._draining = True
         await self.transport.close()
+        await self.repository.close()
         self.pool.stop()
         self.loop.remove_reader(self.pool.eventfd)
         self.pipeline.on_wake()
@@ -314,6 +338,7 @@ class Server:
         self._entries = []
         self.http.close()
         self._unbind()
+        await self.loop.run_in_executor(None, self.store.close)
 
 
 class RunFailures:
@@ -389,11 +414,23 @@ def either(*waited: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
     return set(waited)
 
 
-async def serve(settings: Settings, dropped_lines: Callable[[], int]) -> int:
-    """Serves until a signal; the process's exit code: 0 drained, 1 ended before its calls did."""
+async def serve(settings: Settings, dropped_lines: Callable[[], int], read: Callable[[], Settings]) -> int:
+    """Serves until a signal; the process's exit code: 0 drained, 1 ended before its calls did. SIGHUP has `read` give
+    the settings as they are now."""
     loop = asyncio.get_running_loop()
     signals = Signals(loop)
     server = Server(settings, loop, dropped_lines)
+    reload = SettingsReload(settings, read, server.audit, {
+        "log_level": lambda level: logging.getLogger().setLevel(level.upper())})
+    server.settings_problem = lambda: reload.problem
+    reloads: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        task = loop.create_task(reload.run("SIGHUP"))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
         start = loop.create_task(server.start())
         await asyncio.wait(either(start, signals.first), return_when=asyncio.FIRST_COMPLETED)
@@ -407,8 +444,8 @@ async def serve(settings: Settings, dropped_lines: Callable[[], int]) -> int:
         gc.collect()
         gc.freeze()
         number = await signals.first
-        delay = 0.0 if number == signal.SIGINT else settings.drain_delay
-        drain = loop.create_task(server.drain(delay, settings.drain_timeout))
+        delay = 0.0 if number == signal.SIGINT else reload.settings.drain_delay
+        drain = loop.create_task(server.drain(delay, reload.settings.drain_timeout))
         await asyncio.wait(either(drain, signals.second), return_when=asyncio.FIRST_COMPLETED)
         if not drain.done():
             log.warning("second signal: stopping at once", extra={"in_flight": server.pipeline.in_flight})
@@ -418,11 +455,12 @@ async def serve(settings: Settings, dropped_lines: Callable[[], int]) -> int:
             return 1
         return 0 if drain.result() else 1
     finally:
+        await asyncio.gather(*reloads)
         await server.stop()
 
 
-def run(settings: Settings, origins: Mapping[str, Origin]) -> int:
-    """The whole life of a server process: `infer serve`."""
+def run(settings: Settings, origins: Mapping[str, Origin], read: Callable[[], Settings]) -> int:
+    """The whole life of a server process: `infer serve`. `read` gives the settings as they are written later on."""
     import uvloop
 
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -433,7 +471,7 @@ def run(settings: Settings, origins: Mapping[str, Origin]) -> int:
     try:
         loop = uvloop.new_event_loop()
         try:
-            return loop.run_until_complete(serve(settings, lambda: handler.dropped))
+            return loop.run_until_complete(serve(settings, lambda: handler.dropped, read))
         finally:
             loop.close()
     finally:

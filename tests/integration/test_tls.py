@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shutil
 import socket
 import ssl
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 
 from infer.cli import main
 from infer.client import AsyncInferClient, InferClient, InferError, RetryPolicy, Unavailable, tls_credentials
+from infer.proto import message
 from tests.support.calls import identity_request
 from tests.support.certificates import Authority, Pair
 from tests.support.h2_peer import Peer
@@ -129,6 +131,23 @@ def test_mtls(mtls_server: InProcess, authority: Authority) -> None:
         certificates = mtls_server.look(lambda: [
             each.peer_certificate() for each in mtls_server.server.transport.endpoint.open_connections()])
     assert certificates == [ssl.PEM_cert_to_DER_cert(mine.cert.read_text())]
+    mtls_server.settle()
+
+
+def test_mtls_names_who_asks(mtls_server: InProcess, authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    mine = authority.issue("client", "client.example")
+    root = logging.getLogger()
+    before = root.level
+    request = message("inference.LogSettingsRequest")()
+    request.settings["log_warning"].bool_param = True
+    request.settings["log_info"].bool_param = before != logging.INFO
+    try:
+        with client(mtls_server, authority, mine) as connected:
+            connected.call("/inference.GRPCInferenceService/LogSettings", request.SerializeToString())
+    finally:
+        root.setLevel(before)
+    (line,) = (record for record in caplog.records if record.name == "infer.audit")
+    assert re.fullmatch(r"ipv[46]:\S+ client\.example", line.__dict__["who"])
     mtls_server.settle()
 
 

@@ -17,6 +17,7 @@ import grpc
 from infer.errors import InferError, NotFound
 from infer.proto import message
 from infer.services.call import Changes, Service
+from infer.services.control import FixedModels, ModelControl, Repository
 
 INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -79,6 +80,14 @@ class FakeRoutes:
 
 
 @dataclass
+class FakeAudit:
+    rows: list[dict[str, str]] = field(default_factory=list)
+
+    def record(self, event: str, **fields: str) -> None:
+        self.rows.append({"event": event, **fields})
+
+
+@dataclass
 class FakeServer:
     """A ServerView."""
 
@@ -87,6 +96,12 @@ class FakeServer:
     ready: bool = True
     stopping: bool = False
     changes: Changes = field(default_factory=Changes)
+    control: ModelControl | None = None
+    audit: FakeAudit = field(default_factory=FakeAudit)
+
+    def __post_init__(self) -> None:
+        self.repository = Repository(self.control or FixedModels(lambda: self.routes), max_calls=4,
+                                     max_override_bytes=1000)
 
 
 @dataclass
@@ -97,6 +112,7 @@ class FakeCall:
     message: bytes = b""
     metadata: tuple[tuple[str, str | bytes], ...] = ()
     peer: str = "test"
+    identity: str = ""
 
     def time_remaining(self) -> float | None:
         return None

@@ -131,7 +131,8 @@ def test_the_core_imports_no_python_of_ours_but_errors() -> None:
 
 
 # Python packages: what of `infer` each may import besides itself.
-SHARED = {"config", "config_file", "config_values", "errors", "versions", "proto", "cores", "_core", "__init__"}
+SHARED = {"config", "config_changes", "config_file", "config_values", "errors", "versions", "proto", "cores", "_core",
+          "__init__"}
 PACKAGES = {
     "services": SHARED,
     "observe": SHARED,
@@ -142,7 +143,8 @@ PACKAGES = {
     "proto": set[str](),
     "client": {"errors", "proto"},
     "cli": SHARED | {"server", "observe", "services", "models", "client", "security", "state"},
-    "server": SHARED | {"services", "observe", "models", "transport", "security", "state"},
+    "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "reload"},
+    "reload": SHARED | {"security"},
 }
 
 

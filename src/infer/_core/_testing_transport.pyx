@@ -364,6 +364,9 @@ cdef class SessionDriver:
     def peer_name(self) -> str:
         return "test"
 
+    def peer_identity(self) -> str:
+        return ""
+
     def feed(self, data: bytes) -> bool:
         """False: the session wants to be closed."""
         self.session.begin_read(True)

@@ -12,6 +12,7 @@ cdef class ColdCall:
     cdef readonly str path
     cdef readonly bytes message            # of a unary call
     cdef readonly str peer
+    cdef readonly str identity             # whom the client's certificate names, "" without one
     cdef list fields                       # of (bytes name, bytes value), as they came
     cdef list head                         # initial metadata as it goes on the wire, or None
     cdef list trailing                     # trailing metadata as it goes on the wire, or None

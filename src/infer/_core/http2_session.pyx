@@ -195,6 +195,7 @@ cdef class Http2Session(ResponseSink):
         call.stream = stream
         call.path = name
         call.peer = self.connection.peer_name()
+        call.identity = self.connection.peer_identity()
         call.fields = []
         # Paired with the DECREF in `drop`.
         Py_INCREF(call)

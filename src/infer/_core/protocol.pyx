@@ -454,6 +454,10 @@ cdef class Connection:
             endpoint.stats.tls_failures += 1
             endpoint.on_tls_failure(self.peer_name(), tls.reason)
 
+    def peer_identity(self):
+        """Whom the client's certificate names; "" where clients are not asked for one."""
+        return "" if self.tls is None else self.tls.peer_identity()
+
     def peer_certificate(self):
         """The client's certificate as DER; None over plaintext, and where clients are not asked for one."""
         return None if self.tls is None else self.tls.peer_certificate()

@@ -17,6 +17,7 @@ cdef class TlsLayer:
     cdef readonly bint established         # the handshake is done: plaintext may be sent
     cdef readonly bint ended               # nothing more can be said
     cdef readonly str reason
+    cdef str identity                      # of the client, once it was asked for
     # What came from the socket; `read` until TLS_MORE before the next. At most SLICE_BYTES, so that buffers stay small.
     cdef int put(self, object data) except -1
     # Bytes of plaintext put into `room` (RECORD_BYTES at least), or a TlsOutcome.

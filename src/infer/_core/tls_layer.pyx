@@ -80,6 +80,16 @@ cdef class TlsLayer:
                 return 0
         return 0
 
+    def peer_identity(self):
+        """Whom the client's certificate names: its URIs, else its DNS names, else its subject; "" without one."""
+        if self.identity is None and self.established:
+            found = self.ssl.getpeercert() or {}
+            names = found.get("subjectAltName", ())
+            subject = [f"{key}={value}" for part in found.get("subject", ()) for key, value in part]
+            self.identity = (",".join(value for kind, value in names if kind == "URI")
+                             or ",".join(value for kind, value in names if kind == "DNS") or ",".join(subject))
+        return self.identity or ""
+
     def peer_certificate(self):
         """The client's certificate as DER, or None where it was not asked for one."""
         return self.ssl.getpeercert(True) if self.established else None

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from infer.config import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings, flag_of, load_settings
+from infer.config_file import Origin
 from infer.errors import ConfigError, InferError
 
 USAGE_ERROR = 2
@@ -39,16 +40,20 @@ def _serve(paths: tuple[str, ...], config: str | None, **flags: str | tuple[str,
     given: dict[str, object] = {name: value for name, value in flags.items() if value not in (None, ())}
     if paths:
         given["paths"] = paths
-    file = Path(config) if config else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+    def read() -> tuple[Settings, dict[str, Origin]]:
+        file = Path(config) if config else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+        return load_settings(given, os.environ, file)
+
     try:
-        settings, origins = load_settings(given, os.environ, file)
+        settings, origins = read()
     except ConfigError as error:
         _fail(error.message, USAGE_ERROR)
 
     from infer.server import run
 
     try:
-        code = run(settings, origins)
+        code = run(settings, origins, lambda: read()[0])
     except InferError as error:
         _fail(error.message, START_ERROR)
     except OSError as error:

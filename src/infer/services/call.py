@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from infer.errors import Internal
 from infer.proto import message
+
+if TYPE_CHECKING:
+    from infer.services.control import Repository
 
 # Metadata of a reply, keys in lower case: str values of printable ASCII, bytes for keys that end in -bin.
 Pairs = Iterable[tuple[str, str | bytes]]
@@ -35,6 +38,10 @@ class Call(Protocol):
 
     @property
     def peer(self) -> str: ...
+
+    @property
+    def identity(self) -> str:
+        """Whom the client's certificate names; "" where clients are not asked for one."""
 
     def time_remaining(self) -> float | None:
         """Seconds to the deadline, None without one."""
@@ -210,6 +217,13 @@ class RoutesView(Protocol):
     def models(self) -> Sequence[tuple[str, Sequence[VersionView]]]: ...
 
 
+class AuditView(Protocol):
+    """Where changes are put down."""
+
+    def record(self, event: str, *, outcome: str, who: str, model: str = "", version: str = "",
+               detail: str = "") -> object: ...
+
+
 class ServerView(Protocol):
     """The server's state, read on the loop thread."""
 
@@ -225,6 +239,13 @@ class ServerView(Protocol):
 
     @property
     def routes(self) -> RoutesView: ...
+
+    @property
+    def repository(self) -> Repository:
+        """What changes the models, and says which there are."""
+
+    @property
+    def audit(self) -> AuditView: ...
 
     @property
     def changes(self) -> Changes:

@@ -9,13 +9,15 @@ from infer import __version__
 from infer.errors import InferError, InvalidArgument
 from infer.proto import message
 from infer.services.call import Handler, ServerView, TensorView, VersionView, unary
+from infer.services.control import EXPLICIT
 
 SERVER_NAME = "infer"
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
-# Triton's names of the extensions that are served in full: not parameters, which no model gets to see, nor
-# model_repository, whose models cannot be loaded and unloaded.
+# Triton's names of the extensions that are served in full: not parameters, which no model gets to see.
 EXTENSIONS = ("model_configuration", "statistics", "logging")
+# Where models can be loaded and unloaded.
+CONTROL_EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
 # Execution providers of one device each, which their option names.
 _GPU_PROVIDERS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
 
@@ -42,7 +44,8 @@ def metadata_rpcs(server: ServerView) -> Mapping[str, Handler]:
 
     def server_metadata(_: Any) -> Any:
         reply = message("inference.ServerMetadataResponse")
-        return reply(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS)
+        more = CONTROL_EXTENSIONS if server.repository.control.mode == EXPLICIT else ()
+        return reply(name=SERVER_NAME, version=__version__, extensions=(*EXTENSIONS, *more))
 
     def model_metadata(request: Any) -> Any:
         entry = server.routes.lookup(request.name, request.version)
@@ -54,6 +57,10 @@ def metadata_rpcs(server: ServerView) -> Mapping[str, Handler]:
         left_out = [tensor.name for tensor in entry.outputs if not tensor.served]
         if left_out:
             properties["outputs_not_served"] = ", ".join(left_out)
+        labels = [label for row in server.repository.control.index()
+                  if (row.model, row.version) == (name, entry.version) for label in row.labels]
+        if labels:
+            properties["labels"] = ", ".join(sorted(labels))
         return message("inference.ModelMetadataResponse")(
             name=name,
             versions=sorted(versions, key=int),

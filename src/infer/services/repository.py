@@ -1,16 +1,18 @@
-"""The model repository: what it holds. Its models are those that the server was started with."""
+"""The model repository: what it holds, and, in explicit mode, loads, unloads and label moves (WIRE 4.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from infer.errors import FailedPrecondition, InferError
+from infer.errors import FailedPrecondition
 from infer.proto import message
-from infer.services.call import Handler, ServerView, unary
+from infer.services.call import Call, Handler, ServerView, parsed, unary
+from infer.services.control import EXPLICIT, READY, IndexRow, caller
+from infer.services.overrides import LabelMove, ensure_name, ensure_one_repository, load_request, unload_request
 
-UNAVAILABLE = 14
-NO_CONTROL = "model control is not enabled: the server serves the models that it was started with; start it with others"
+NO_CONTROL = ("model control is not enabled: the server is in mode {mode!r}; start it with --model-control-mode "
+              "explicit to load, unload and label models by RPC")
 
 
 def repository_rpcs(server: ServerView) -> Mapping[str, Handler]:
@@ -21,28 +23,42 @@ def repository_rpcs(server: ServerView) -> Mapping[str, Handler]:
         # There is one repository, and it has no name: another's is empty.
         if request.repository_name:
             return reply
-        for name, versions in sorted(server.routes.models(), key=lambda model: model[0]):
-            for entry in sorted(versions, key=lambda entry: int(entry.version)):
-                reply.models.add(name=name, version=entry.version, state="READY")
-            if not versions and not request.ready:
-                state, reason = _unready(server, name)
-                reply.models.add(name=name, state=state, reason=reason)
+        for row in sorted(server.repository.control.index(), key=in_order):
+            if row.state == READY or not request.ready:
+                reply.models.add(name=row.model, version=row.version, state=row.state, reason=row.reason)
         return reply
 
-    def refuse(_: Any) -> NoReturn:
-        raise FailedPrecondition(NO_CONTROL)
+    async def load(call: Call) -> bytes:
+        request = _request(call, "Load")
+        asked = load_request(request.model_name, request.parameters)
+        if isinstance(asked, LabelMove):
+            await server.repository.label(request.model_name, asked.label, asked.version, caller(call))
+        else:
+            await server.repository.load(request.model_name, asked.config, asked.files, caller(call))
+        return b""
+
+    async def unload(call: Call) -> bytes:
+        request = _request(call, "Unload")
+        dependents = unload_request(request.model_name, request.parameters)
+        await server.repository.unload(request.model_name, dependents, caller(call))
+        return b""
+
+    def _request(call: Call, verb: str) -> Any:
+        request = parsed(call.path, call.message, message(f"inference.RepositoryModel{verb}Request"))
+        mode = server.repository.control.mode
+        if mode != EXPLICIT:
+            raise FailedPrecondition(NO_CONTROL.format(mode=mode))
+        ensure_one_repository(request.repository_name)
+        ensure_name(request.model_name)
+        return request
 
     return {
         "RepositoryIndex": unary("inference.RepositoryIndexRequest", index),
-        "RepositoryModelLoad": unary("inference.RepositoryModelLoadRequest", refuse),
-        "RepositoryModelUnload": unary("inference.RepositoryModelUnloadRequest", refuse),
+        "RepositoryModelLoad": load,
+        "RepositoryModelUnload": unload,
     }
 
 
-def _unready(server: ServerView, name: str) -> tuple[str, str]:
-    """State and reason of a model that has no servable version."""
-    try:
-        server.routes.lookup(name, "")
-    except InferError as error:
-        return "LOADING" if error.code == UNAVAILABLE else "UNAVAILABLE", error.message
-    return "UNKNOWN", ""
+def in_order(row: IndexRow) -> tuple[str, int]:
+    """By name, then by number."""
+    return row.model, int(row.version or 0)

@@ -12,6 +12,7 @@ from typing import Any
 from infer.errors import InvalidArgument
 from infer.proto import message
 from infer.services.call import Call, Handler, ServerView, parsed, unary
+from infer.services.control import caller
 
 log = logging.getLogger("infer.server")
 
@@ -32,10 +33,13 @@ def settings_rpcs(server: ServerView) -> Mapping[str, Handler]:
     async def log_settings(call: Call) -> bytes:
         request = parsed(call.path, call.message, message("inference.LogSettingsRequest"))
         root = logging.getLogger()
-        level = chosen_level(request.settings, root.level)
-        if level != root.level:
+        before = root.level
+        level = chosen_level(request.settings, before)
+        if level != before:
             root.setLevel(level)
-            log.warning("log level is now %s", logging.getLevelName(level).lower(), extra={"peer": call.peer})
+            log.warning("log level is now %s", level_name(level), extra={"peer": call.peer})
+            server.audit.record("settings", outcome="done", who=caller(call),
+                                detail=f"--log-level: {level_name(before)} -> {level_name(level)}")
         reply = message("inference.LogSettingsResponse")()
         reply.settings["log_file"].string_param = ""
         for name, least in LEVELS.items():
@@ -59,6 +63,10 @@ def settings_rpcs(server: ServerView) -> Mapping[str, Handler]:
         return reply
 
     return {"LogSettings": log_settings, "TraceSetting": unary("inference.TraceSettingRequest", trace_setting)}
+
+
+def level_name(level: int) -> str:
+    return logging.getLevelName(level).lower()
 
 
 def chosen_level(settings: Mapping[str, Any], level: int) -> int:

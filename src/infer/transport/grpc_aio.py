@@ -57,6 +57,10 @@ def checked(pairs: Pairs) -> tuple[tuple[str, str | bytes], ...]:
     return kept
 
 
+# Whom a client's certificate names, as grpcio calls it, in the order in which one is taken.
+IDENTITIES = ("peer_uri", "peer_dns", "x509_subject")
+
+
 class GrpcioCall:
     """The `Call` or the `StreamCall` of a handler; `message` is all that the client sends, None: it streams."""
 
@@ -75,6 +79,12 @@ class GrpcioCall:
     @property
     def peer(self) -> str:
         return unquote(self._context.peer())
+
+    @property
+    def identity(self) -> str:
+        shown = self._context.auth_context()
+        return next((",".join(value.decode("utf-8", "replace") for value in shown[key])
+                     for key in IDENTITIES if shown.get(key)), "")
 
     def send_initial_metadata(self, pairs: Pairs) -> None:
         if self.head is not None:

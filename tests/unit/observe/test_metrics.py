@@ -44,7 +44,8 @@ GAUGES: dict[str, Any] = {
     "connections_accepted": 9, "streams": 8, "streams_held": 1, "turns_ended": 1, "calls_without_te": 3,
     "refused": {"max_streams": 2, "max_queue_rows": 1}, "buffered_bytes": 4096,
     "outbound_bytes": 10, "coding_jobs": 1, "inflated_bytes": 5, "arena_bytes": {"used": 1, "mapped": 2},
-    "log_lines_dropped": 6,
+    "log_lines_dropped": 6, "control_calls": 1, "control_refused": 2, "override_bytes": 3, "state_waiting": 4,
+    "state_failures": 5, "audit_lost": 6, "settings_problem": 1,
     "tls_handshakes": {"done": 4, "failed": 1}, "tls_certificate_problem": 1, "tls_certificate_expiry": 1.5e9,
     "unrouted": [0, 0, 0, 0, 0, 11, *[0] * 11],
 }

@@ -73,6 +73,9 @@ async def test_a_changed_level_is_logged_with_who_changed_it(caplog: pytest.LogC
     await log_settings(log_info=True)
     (record,) = caplog.records
     assert (record.message, record.__dict__["peer"]) == ("log level is now info", "test")
+    assert SERVER.audit.rows[-2:] == [
+        {"event": "settings", "outcome": "done", "who": "test", "detail": f"--log-level: {change}"}
+        for change in ("info -> error", "error -> info")]
 
 
 async def trace(model: str = "", **settings: list[str]) -> dict[str, list[str]]:

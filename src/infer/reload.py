@@ -1,0 +1,63 @@
+"""SIGHUP: the settings are read again, and those that apply to a server that runs are applied.
+
+Settings that cannot be used change nothing (F45): the old ones stay, and log, audit log and a metric say why. Loop
+thread only; files are read on another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from infer.config import Settings
+from infer.config_changes import Change, changes, merged
+from infer.errors import ConfigError
+from infer.security.audit import AuditLog
+
+log = logging.getLogger("infer.server")
+
+EVENT = "settings"
+DONE, REFUSED, LATER = "done", "refused", "at the next start"
+
+
+class SettingsReload:
+    """One per server. `read` gives the settings as they are written now, or raises ConfigError."""
+
+    def __init__(self, settings: Settings, read: Callable[[], Settings], audit: AuditLog,
+                 apply: Mapping[str, Callable[[Any], None]]) -> None:
+        self.settings = settings        # what holds
+        self.problem = ""               # of those that are written; "" where they can be used
+        self._read = read
+        self._audit = audit
+        self._apply = apply
+        self._turn = asyncio.Lock()
+
+    async def run(self, who: str) -> None:
+        """Never raises for what is written."""
+        async with self._turn:
+            try:
+                new = await asyncio.get_running_loop().run_in_executor(None, self._read)
+            except ConfigError as error:
+                self.problem = error.message
+                log.error("the settings were read again and cannot be used; nothing has changed: %s", error.message)
+                self._audit.record(EVENT, outcome=REFUSED, who=who, detail=error.message)
+                return
+            self.problem = ""
+            found = changes(self.settings, new)
+            self.settings = merged(self.settings, new)
+            for change in found.live:
+                self._applied(change, who)
+            for change in found.restart:
+                log.warning("%s applies from the next start on", change)
+                self._audit.record(EVENT, outcome=LATER, who=who, detail=str(change))
+            if not any(found):
+                log.info("the settings were read again: nothing has changed")
+
+    def _applied(self, change: Change, who: str) -> None:
+        apply = self._apply.get(change.name)
+        if apply is not None:
+            apply(change.new)
+        log.info("%s", change)
+        self._audit.record(EVENT, outcome=DONE, who=who, detail=str(change))
