@@ -106,8 +106,6 @@ class Server:
         if settings.tls_cert is not None and settings.tls_key is not None:
             self.certificates = Certificates(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
         self.store = Store(settings.state_dir, max_writes=settings.max_state_writes)
-        if settings.state_dir is None:
-            log.info("no --state-dir: labels, loads and unloads of run time, and the audit log, end with this process")
         self.audit = AuditLog(self.store)
         self.repository = Repository(FixedModels(lambda: self.routes), max_calls=settings.max_control_calls,
                                      max_override_bytes=settings.max_override_bytes)
@@ -440,6 +438,8 @@ async def serve(settings: Settings, dropped_lines: Callable[[], int], read: Call
             await asyncio.gather(start, return_exceptions=True)
             return 0
         await start
+        if settings.state_dir is None:
+            log.info("no --state-dir: labels, loads and unloads of run time, and the audit log, end with this process")
         announce(server.description(), sys.stdout)
         gc.collect()
         gc.freeze()

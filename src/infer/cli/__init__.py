@@ -12,6 +12,12 @@ VERBS = {
     "call": "Call a model once and print its outputs.",
     "demo": "Serve the bundled models, call them with real data, show the results.",
     "bench": "Load a served model and report rate and latency.",
+    "models": "List a server's models: versions, states, labels, reasons.",
+    "load": "Load a model on a server in explicit mode.",
+    "unload": "Unload a model on a server in explicit mode.",
+    "label": "Move a label of a model to a version.",
+    "config": "Show the settings that a server would have, and where each comes from.",
+    "audit": "Print the audit log; find out whether it was tampered with.",
     "health": "Exit 0 when a server is ready, for health checks.",
 }
 

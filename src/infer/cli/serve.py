@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ START_ERROR = 1
 REPEATED = frozenset({"load_model"})
 
 
-def _options() -> list[click.Parameter]:
+def settings_options() -> list[click.Parameter]:
     """An option for each setting, as text: config.py parses all of them and reports all problems at once."""
     options: list[click.Parameter] = [click.Argument(["paths"], nargs=-1, type=click.Path())]
     for name, field in Settings.model_fields.items():
@@ -37,13 +38,8 @@ def _options() -> list[click.Parameter]:
 def _serve(paths: tuple[str, ...], config: str | None, **flags: str | tuple[str, ...] | None) -> None:
     import os
 
-    given: dict[str, object] = {name: value for name, value in flags.items() if value not in (None, ())}
-    if paths:
-        given["paths"] = paths
-
     def read() -> tuple[Settings, dict[str, Origin]]:
-        file = Path(config) if config else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
-        return load_settings(given, os.environ, file)
+        return load_settings(given(paths, flags), os.environ, settings_file(config))
 
     try:
         settings, origins = read()
@@ -61,13 +57,23 @@ def _serve(paths: tuple[str, ...], config: str | None, **flags: str | tuple[str,
     raise SystemExit(code)
 
 
+def given(paths: tuple[str, ...], flags: Mapping[str, object]) -> dict[str, object]:
+    """What was given on the command line, by field name."""
+    found = {name: value for name, value in flags.items() if value not in (None, ())}
+    return found | ({"paths": paths} if paths else {})
+
+
+def settings_file(config: str | None) -> Path | None:
+    return Path(config) if config else DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
 def _fail(message: str, code: int) -> None:
     click.echo(f"infer serve: {message}", err=True)
     raise SystemExit(code)
 
 
 command = click.Command(
-    "serve", params=_options(), callback=_serve, short_help="Serve ONNX models over gRPC.",
+    "serve", params=settings_options(), callback=_serve, short_help="Serve ONNX models over gRPC.",
     help="""Serve ONNX models over gRPC.
 
     PATH is a model.onnx, a directory with one, <version>/model.onnx, or a repository <name>/<version>/model.onnx.

@@ -63,6 +63,23 @@ class AsyncInferClient:
         """As InferClient.statistics."""
         return tuple((await self._ask(calls.model_statistics(model, version), timeout)).model_stats)
 
+    async def models(self, *, timeout: float | None = None) -> Sequence[Any]:
+        """As InferClient.models."""
+        return tuple((await self._ask(calls.repository_index(), timeout)).models)
+
+    async def load(self, model: str, *, config: str | None = None,
+                   files: Mapping[tuple[int, str], bytes] | None = None, timeout: float | None = None) -> None:
+        """As InferClient.load."""
+        await self._ask(calls.model_load(model, config, files or {}), timeout)
+
+    async def unload(self, model: str, *, timeout: float | None = None) -> None:
+        """As InferClient.unload."""
+        await self._ask(calls.model_unload(model), timeout)
+
+    async def move_label(self, model: str, label: str, version: int, *, timeout: float | None = None) -> None:
+        """As InferClient.move_label."""
+        await self._ask(calls.label_move(model, label, version), timeout)
+
     async def _ask(self, query: calls.Query, timeout: float | None) -> Any:
         return message(query.reply).FromString(await self.call(query.path, query.request, timeout=timeout))
 

@@ -51,6 +51,35 @@ def model_statistics(model: str, version: str) -> Query:
     return _named("ModelStatistics", model, version)
 
 
+def repository_index() -> Query:
+    return Query(SERVICE + "RepositoryIndex", b"", "inference.RepositoryIndexResponse")
+
+
+def model_load(model: str, config: str | None, files: Mapping[tuple[int, str], bytes]) -> Query:
+    request = message("inference.RepositoryModelLoadRequest")(model_name=model)
+    if config is not None:
+        request.parameters["config"].string_param = config
+    for (version, name), content in files.items():
+        request.parameters[f"file:{version}/{name}"].bytes_param = content
+    return _changing("Load", request)
+
+
+def label_move(model: str, label: str, version: int) -> Query:
+    request = message("inference.RepositoryModelLoadRequest")(model_name=model)
+    request.parameters["label"].string_param = label
+    request.parameters["version"].int64_param = version
+    return _changing("Load", request)
+
+
+def model_unload(model: str) -> Query:
+    return _changing("Unload", message("inference.RepositoryModelUnloadRequest")(model_name=model))
+
+
+def _changing(verb: str, request: Any) -> Query:
+    return Query(f"{SERVICE}RepositoryModel{verb}", request.SerializeToString(),
+                 f"inference.RepositoryModel{verb}Response")
+
+
 def health_check(service: str) -> Query:
     request = message("grpc.health.v1.HealthCheckRequest")(service=service)
     return Query(HEALTH_CHECK, request.SerializeToString(), "grpc.health.v1.HealthCheckResponse")

@@ -70,6 +70,28 @@ class InferClient:
         """inference.ModelStatistics of each version that is asked for; of all without a model."""
         return tuple(self._ask(calls.model_statistics(model, version), timeout).model_stats)
 
+    def models(self, *, timeout: float | None = None) -> Sequence[Any]:
+        """Every version that the server knows: inference.RepositoryIndexResponse.ModelIndex with name, version, state
+        and reason."""
+        return tuple(self._ask(calls.repository_index(), timeout).models)
+
+    def load(self, model: str, *, config: str | None = None, files: Mapping[tuple[int, str], bytes] | None = None,
+             timeout: float | None = None) -> None:
+        """Loads a model, or loads it again; returns once it is served. The server has to be in explicit mode.
+
+        `config` is a ModelConfig as JSON, used instead of the repository's; `files` by version and name, beside it,
+        take the place of the model's directory.
+        """
+        self._ask(calls.model_load(model, config, files or {}), timeout)
+
+    def unload(self, model: str, *, timeout: float | None = None) -> None:
+        """Unloads every version of a model."""
+        self._ask(calls.model_unload(model), timeout)
+
+    def move_label(self, model: str, label: str, version: int, *, timeout: float | None = None) -> None:
+        """Moves a label to a version, at once or when that is ready; 0 takes it away."""
+        self._ask(calls.label_move(model, label, version), timeout)
+
     def _ask(self, query: calls.Query, timeout: float | None) -> Any:
         return message(query.reply).FromString(self.call(query.path, query.request, timeout=timeout))
 
