@@ -106,7 +106,7 @@ cdef class Http2Session(ResponseSink):
     cdef object arm                        # arm(session, call) -> timer: ends a cold call at its deadline
     cdef object offload                    # offload(job): has a worker run it, then calls `finish_coding`
     cdef list flushes                      # sessions with something to send append themselves, once
-    cdef object connection                 # the protocol's: given back through `flushes`, asked for `peer_name()` and `peer_identity()`
+    cdef object connection                 # the protocol's: given back through `flushes`, asked who its peer is
     cdef Stream *streams
     cdef Stream *due                       # those to be settled before anything is sent
     cdef int32_t n_streams
