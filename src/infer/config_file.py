@@ -12,6 +12,8 @@ from infer.config_values import nearest
 
 # Settings that are one path; in a file they are relative to it.
 PATH_FIELDS = frozenset({"uds", "onnxruntime_library", "tls_cert", "tls_key", "tls_client_ca", "state_dir"})
+# The table of the models' own settings, which those who know models read.
+MODELS_KEY = "models"
 
 
 class Origin(NamedTuple):
@@ -43,6 +45,8 @@ def from_file(file: Path, known: Sequence[str], problems: list[str]) -> dict[str
         return {}
     found = {}
     for key, value in table.items():
+        if key == MODELS_KEY and isinstance(value, dict):
+            continue
         place = f"{file}:{_line_of(key, text)}"
         if key not in known:
             advice = nearest(key, known)

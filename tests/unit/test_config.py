@@ -72,6 +72,16 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
     ]
 
 
+def test_tables_of_models_are_left_to_the_models(tmp_path: Path) -> None:
+    file = tmp_path / "infer.toml"
+    file.write_text("port = 1\n[models.m]\nmax_batch_size = 'x'\n")
+    settings, origins = load_settings(PATHS, {}, file)
+    assert settings.port == 1
+    assert "models" not in origins
+    file.write_text("models = 3\n")
+    assert problems(PATHS, {}, file) == [f"{file}:1: unknown setting 'models' (did you mean 'load_model'?)"]
+
+
 def test_a_library_beside_us_is_not_looked_for_in_the_system() -> None:
     settings, _ = load_settings(PATHS | {"onnxruntime_library": "libonnxruntime.so"}, {}, None)
     assert settings.onnxruntime_library == Path.cwd() / "libonnxruntime.so"

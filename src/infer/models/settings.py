@@ -17,7 +17,10 @@ PolicyKind = Literal["latest", "all", "specific"]
 DeviceKind = Literal["auto", "cpu", "gpu"]
 TimeoutAction = Literal["reject", "delay"]
 FillKind = Literal["zero", "random", "file"]
-GraphOptimization = Literal["off", "basic", "all"]
+GraphOptimization = Literal["off", "basic", "extended", "all"]
+
+# Histograms of a version whose buckets can be set.
+HISTOGRAMS = ("infer_request_seconds", "infer_queue_seconds", "infer_compute_seconds", "infer_batch_rows")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Warmup:
     """A request that is run before a version is published."""
 
     name: str
-    batch_size: int = 1                     # 0 where the model does not batch
+    batch_size: int = 1
     count: int = 1
     inputs: tuple[WarmupInput, ...] = ()
 

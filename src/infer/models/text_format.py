@@ -31,7 +31,7 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Field:
-    """`name: value` or `name { ... }`; each element of a list is a Field of its own."""
+    """`name: value` or `name { ... }`; each element of a list is a Field of its own, at its own place."""
 
     name: str
     value: Scalar | Message
@@ -119,14 +119,14 @@ class _Reader:
             self._advance()
         if self._token.text == "[":
             self._advance()
-            self._read_list(fields, name, start, colon, depth)
+            self._read_list(fields, name, colon, depth)
             return
         line, column = self._position(start.offset)
         fields.append(Field(name, self._read_value(colon, name, depth), line, column))
 
-    def _read_list(self, fields: list[Field], name: str, start: _Token, colon: bool, depth: int) -> None:
-        line, column = self._position(start.offset)
+    def _read_list(self, fields: list[Field], name: str, colon: bool, depth: int) -> None:
         while self._token.text != "]":
+            line, column = self._position(self._token.offset)
             fields.append(Field(name, self._read_value(colon, name, depth), line, column))
             if self._token.text == ",":
                 self._advance()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from infer.models.problems import Problem, error, nearest, warning
 from infer.models.text_format import Field, Message, Scalar
@@ -33,6 +33,16 @@ _TRUE, _FALSE = frozenset({"true", "True", "t"}), frozenset({"false", "False", "
 _FLOATS = {"inf": math.inf, "infinity": math.inf, "nan": math.nan}
 
 
+class Step(NamedTuple):
+    """A field on the way to a value: its name, and the path that leads to it."""
+
+    name: str
+    path: str
+
+
+Trail = tuple[Step, ...]
+
+
 @dataclass
 class Typed:
     """`content` is the message; `places` says where, by paths such as `input[0].dims` and `parameters`."""
@@ -41,6 +51,8 @@ class Typed:
     path: str                                   # of the file, for places
     places: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    # Every value that was written and is not what it would be anyway, by the fields that lead to it.
+    leaves: list[Trail] = field(default_factory=list)
 
     def place_of(self, path: str) -> str:
         """Where a field stands; of one that was not written, where the nearest that encloses it does."""
@@ -65,7 +77,7 @@ def typed(tree: Message, content: Any, path: str) -> Typed:
     result = Typed(content, path)
     if tree.line:
         result.places[""] = f"{path}:{tree.line}"
-    _fill(result, tree, content, "")
+    _fill(result, tree, content, ())
     return result
 
 
@@ -89,66 +101,67 @@ def data_type_name(written: str) -> str:
     return f"TYPE_{name}" if name else ""
 
 
-def _fill(result: Typed, tree: Message, content: Any, prefix: str) -> None:
+def _fill(result: Typed, tree: Message, content: Any, trail: Trail) -> None:
     known = content.DESCRIPTOR.fields_by_name
     seen: dict[str, str] = {}
     for each in tree.fields:
         described = known.get(each.name)
-        place = _place(result, each)
         if described is None:
-            _unknown(result, content.DESCRIPTOR, each, prefix)
+            _unknown(result, content.DESCRIPTOR, each, trail)
             continue
-        path = f"{prefix}{each.name}"
         if not is_repeated(described):
             # A field of a oneof excludes the others as it excludes itself.
             group = described.containing_oneof.name if described.containing_oneof else each.name
             if group in seen:
                 beside = "twice" if seen[group] == each.name else f"beside {seen[group]!r}"
-                result.problems.append(error(place, path, "E105", cause=f"is given {beside}", fix="leave one of them"))
+                result.problems.append(error(_place(result, each), _below(trail, each.name), "E105",
+                                             cause=f"is given {beside}", fix="leave one of them"))
                 continue
             seen[group] = each.name
-        _put(result, each, content, described, path)
+        _put(result, each, content, described, trail)
 
 
-def _put(result: Typed, each: Field, content: Any, described: Any, path: str) -> None:
+def _put(result: Typed, each: Field, content: Any, described: Any, trail: Trail) -> None:
     """One field into the message; every one of a repeated field has its index."""
-    place = _place(result, each)
+    place, path = _place(result, each), _below(trail, each.name)
     if is_repeated(described):
         result.places.setdefault(path, place)
-    if described.message_type is not None:
+    if is_map(described) and isinstance(each.value, Message):
+        _put_entry(result, each, content, described, trail)
+    elif described.message_type is not None:
         if isinstance(each.value, Scalar):
-            result.problems.append(error(place, path, "E103", expected="a message in braces", got=each.value.text,
-                                         fix=f"write {each.name} {{ ... }}"))
-        elif is_map(described):
-            _put_entry(result, each, content, described, path)
-        elif is_repeated(described):
-            index = len(getattr(content, each.name))
-            result.places[f"{path}[{index}]"] = place
-            _fill(result, each.value, getattr(content, each.name).add(), f"{path}[{index}].")
+            result.problems.append(error(place, path, "E103", expected="a message: { ... }", got=each.value.text))
+            return
+        if is_repeated(described):
+            path = f"{path}[{len(getattr(content, each.name))}]"
+            inner = getattr(content, each.name).add()
+        else:
+            inner = getattr(content, each.name)
+            inner.SetInParent()
+        result.places[path] = place
+        _fill(result, each.value, inner, (*trail, Step(each.name, path)))
+    else:
+        value = _scalar(result, each, described, path)
+        if value is None:
+            return
+        if is_repeated(described):
+            result.places[f"{path}[{len(getattr(content, each.name))}]"] = place
+            getattr(content, each.name).append(value)
         else:
             result.places[path] = place
-            getattr(content, each.name).SetInParent()
-            _fill(result, each.value, getattr(content, each.name), f"{path}.")
-        return
-    value = _scalar(result, each, described, path)
-    if value is None:
-        return
-    if is_repeated(described):
-        result.places[f"{path}[{len(getattr(content, each.name))}]"] = place
-        getattr(content, each.name).append(value)
-    else:
-        result.places[path] = place
-        setattr(content, each.name, value)
+            setattr(content, each.name, value)
+        if is_repeated(described) or value != described.default_value:
+            result.leaves.append((*trail, Step(each.name, path)))
 
 
-def _put_entry(result: Typed, entry: Field, content: Any, map_field: Any, path: str) -> None:
+def _put_entry(result: Typed, entry: Field, content: Any, map_field: Any, trail: Trail) -> None:
     """`{ key: ... value: ... }` into a map; what is absent of it is empty, as protobuf has it."""
-    entries, place = getattr(content, map_field.name), _place(result, entry)
+    entries, place, path = getattr(content, map_field.name), _place(result, entry), _below(trail, map_field.name)
     described = map_field.message_type.fields_by_name
     parts: dict[str, Field] = {}
     for each in entry.value.fields if isinstance(entry.value, Message) else ():
         if each.name not in described:
-            _unknown(result, map_field.message_type, each, f"{path}.")
+            _unknown(result, map_field.message_type, each, (*trail, Step(map_field.name, path)))
         elif each.name in parts:
             result.problems.append(error(_place(result, each), f"{path}.{each.name}", "E105", cause="is given twice",
                                          fix="leave one of them"))
@@ -163,27 +176,29 @@ def _put_entry(result: Typed, entry: Field, content: Any, map_field: Any, path: 
         result.problems.append(warning(place, inner, "W102", cause="is given twice, the last one counts",
                                        fix="leave one of them"))
         del entries[key]
-        for path_below in [known for known in result.places if known.startswith(f"{inner}.")]:
-            del result.places[path_below]
+        for below in [known for known in result.places if known.startswith(f"{inner}.")]:
+            del result.places[below]
     result.places[inner] = place
+    inner_trail = (*trail, Step(map_field.name, inner))
     if described["value"].message_type is None:
         value = _scalar(result, parts["value"], described["value"], inner) if "value" in parts else (
             described["value"].default_value)
         if value is not None:
             entries[key] = value
+            result.leaves.append(inner_trail)
         return
     inner_content = entries[key]
     if "value" not in parts:
         return
     if isinstance(parts["value"].value, Scalar):
-        result.problems.append(error(place, inner, "E103", expected="a message in braces",
-                                     got=parts["value"].value.text, fix="write value { ... }"))
+        result.problems.append(error(place, inner, "E103", expected="a message: { ... }",
+                                     got=parts["value"].value.text))
     else:
-        _fill(result, parts["value"].value, inner_content, f"{inner}.")
+        _fill(result, parts["value"].value, inner_content, inner_trail)
 
 
-def _unknown(result: Typed, descriptor: Any, each: Field, prefix: str) -> None:
-    place, path = _place(result, each), f"{prefix}{each.name}"
+def _unknown(result: Typed, descriptor: Any, each: Field, trail: Trail) -> None:
+    place, path = _place(result, each), _below(trail, each.name)
     if each.name in FOREIGN_FIELDS.get(descriptor.full_name, ()):
         result.problems.append(warning(place, path, "W101", cause="is not honoured"))
         return
@@ -294,8 +309,5 @@ def _place(result: Typed, each: Field) -> str:
     return f"{result.path}:{each.line}:{each.column}" if each.line else result.path
 
 
-def given_below(places: Mapping[str, str], prefix: str) -> Iterator[str]:
-    """The fields that were written directly below `prefix`, by name."""
-    start = f"{prefix}." if prefix else ""
-    names = {path[len(start):].split(".")[0].split("[")[0] for path in places if path.startswith(start) and path}
-    return iter(sorted(names))
+def _below(trail: Trail, name: str) -> str:
+    return f"{trail[-1].path}.{name}" if trail else name

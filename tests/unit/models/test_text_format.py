@@ -9,14 +9,14 @@ from infer.models.text_format import DEPTH_MAX, Field, Message, Position, Scalar
 
 def test_every_field_knows_its_line_and_column() -> None:
     tree = parse_text('# of Triton\nname: "m" ;\n  input [\n { dims: [ -1, 0x10 ], optional: true },\n < > ]\n')
-    assert [(each.name, each.line, each.column) for each in tree.fields] == [("name", 2, 1), ("input", 3, 3),
-                                                                           ("input", 3, 3)]
+    assert [(each.name, each.line, each.column) for each in tree.fields] == [("name", 2, 1), ("input", 4, 2),
+                                                                           ("input", 5, 2)]
     first, second = tree.fields[1].value, tree.fields[2].value
     assert isinstance(first, Message)
     assert (first.line, first.column) == (4, 2)
     assert first.fields == (
-        Field("dims", Scalar("integer", -1, "-1", 4, 12), 4, 4),
-        Field("dims", Scalar("integer", 16, "0x10", 4, 16), 4, 4),
+        Field("dims", Scalar("integer", -1, "-1", 4, 12), 4, 12),
+        Field("dims", Scalar("integer", 16, "0x10", 4, 16), 4, 16),
         Field("optional", Scalar("name", "true", "true", 4, 34), 4, 24))
     assert second == Message((), 5, 2)
 
