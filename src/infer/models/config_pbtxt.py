@@ -1,25 +1,17 @@
-"""A model's own configuration: Triton's config.pbtxt, and the JSON of it that RepositoryModelLoad carries.
-
-Reading touches the file alone; any thread.
-"""
+"""A model's own configuration: Triton's config.pbtxt. Reading touches the file alone; any thread."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from infer.models.config_fields import settings_of
 from infer.models.problems import Problem, error
 from infer.models.settings import ModelSettings
-from infer.models.tables import tree_of
 from infer.models.text_format import TextError, parse_text
 from infer.models.typed import Typed, typed
 from infer.proto import message
 
-CONFIG_NAME = "config.pbtxt"
 # Configurations are written by hand; one that is larger is some other file.
 CONFIG_BYTES_MAX = 1 << 20
 
@@ -28,7 +20,7 @@ class Configured(NamedTuple):
     """Settings, None where an error keeps the model from being served, and everything that is wrong."""
 
     settings: ModelSettings | None
-    problems: tuple[Problem, ...]
+    problems: list[Problem]
 
 
 def read_text(path: Path) -> str | Problem:
@@ -58,41 +50,16 @@ def parse_typed(text: str, content: Any, path: str) -> Typed | Problem:
     return typed(tree, content, path)
 
 
-def configured(config: Typed, name: str, base: Path | None = None) -> Configured:
-    settings = settings_of(config, name, base)
-    return Configured(None if any(problem.is_error for problem in config.problems) else settings,
-                      tuple(config.problems))
-
-
 def parse_config(text: str, path: str, name: str, base: Path | None = None) -> Configured:
     """The configuration of model `name` from the text of its config.pbtxt at `path`."""
     config = parse_typed(text, message("inference.ModelConfig")(), path)
-    return Configured(None, (config,)) if isinstance(config, Problem) else configured(config, name, base)
+    if isinstance(config, Problem):
+        return Configured(None, [config])
+    settings = settings_of(config, name, base)
+    return Configured(None if any(problem.is_error for problem in config.problems) else settings, config.problems)
 
 
-def read_config(directory: Path, name: str) -> Configured:
-    """The configuration of the model in `directory`; without a config.pbtxt there, settings that say nothing."""
-    path = directory / CONFIG_NAME
-    if not path.exists() and not path.is_symlink():
-        return Configured(ModelSettings(name, directory), ())
+def read_config(path: Path, name: str) -> Configured:
+    """The configuration of model `name` from the file at `path`, in the model's directory."""
     text = read_text(path)
-    if isinstance(text, Problem):
-        return Configured(None, (text,))
-    return parse_config(text, str(path), name, directory)
-
-
-def parse_json(text: str, place: str, name: str) -> Configured:
-    """The configuration of model `name` from JSON, as `config` of RepositoryModelLoad; `place` names it in problems.
-
-    It takes the place of the model's config.pbtxt.
-    """
-    try:
-        table = json.loads(text)
-    except (ValueError, RecursionError) as failure:
-        return Configured(None, (error(place, "", "E101", cause=f"is not JSON: {failure}"),))
-    if not isinstance(table, Mapping):
-        return Configured(None, (error(place, "", "E101", expected="a JSON object", got=type(table).__name__),))
-    content = message("inference.ModelConfig")()
-    found = configured(typed(tree_of(table, content.DESCRIPTOR), content, place), name)
-    settings = found.settings
-    return found if settings is None else Configured(replace(settings, origin=place), found.problems)
+    return Configured(None, [text]) if isinstance(text, Problem) else parse_config(text, str(path), name, path.parent)

@@ -1,4 +1,4 @@
-"""Tables as TOML and JSON have them, turned into the tree that the text format gives. Pure; any thread.
+"""Tables as TOML has them, turned into the tree that the text format gives. Pure; any thread.
 
 What reads naturally in a table is allowed beside protobuf's own form: a map is a table by its keys, a message with one
 field may be written as that field's value (`version_policy = { latest = 2 }`), a list of one element as the element.
@@ -12,16 +12,12 @@ from typing import Any
 from infer.models.text_format import Field, Message, Position, Scalar
 from infer.models.typed import is_map, is_repeated
 
-# Where a key stands, by the keys and list indices that lead to it; (0, 0) where that is not known.
-Positions = Callable[[tuple[str | int, ...]], Position]
+# Where a key stands, by the keys and list indices that lead to it.
+Keys = tuple[str | int, ...]
+Positions = Callable[[Keys], Position]
 
 
-def nowhere(_: tuple[str | int, ...]) -> Position:
-    return 0, 0
-
-
-def tree_of(table: Mapping[str, Any], descriptor: Any, positions: Positions = nowhere,
-            keys: tuple[str | int, ...] = ()) -> Message:
+def tree_of(table: Mapping[str, Any], descriptor: Any, positions: Positions, keys: Keys) -> Message:
     """The tree of a table for the message that `descriptor` describes. What fits no field is left to the reader of the
     tree, who knows how to say it."""
     fields: list[Field] = []
@@ -41,7 +37,7 @@ def tree_of(table: Mapping[str, Any], descriptor: Any, positions: Positions = no
     return Message(tuple(fields), *positions(keys))
 
 
-def _entry(name: str, value: object, entry_type: Any, positions: Positions, keys: tuple[str | int, ...]) -> Message:
+def _entry(name: str, value: object, entry_type: Any, positions: Positions, keys: Keys) -> Message:
     line, column = positions(keys)
     described = entry_type.fields_by_name
     key = _scalar(name, described["key"], line, column)
@@ -53,7 +49,7 @@ def _entry(name: str, value: object, entry_type: Any, positions: Positions, keys
                     Field("value", _value(value, described["value"], positions, keys), line, column)), line, column)
 
 
-def _value(value: object, described: Any, positions: Positions, keys: tuple[str | int, ...]) -> Scalar | Message:
+def _value(value: object, described: Any, positions: Positions, keys: Keys) -> Scalar | Message:
     line, column = positions(keys)
     inner = described.message_type if described is not None else None
     if isinstance(value, Mapping):
@@ -79,10 +75,6 @@ def _scalar(value: object, described: Any, line: int, column: int) -> Scalar:
         if described is not None and described.enum_type is not None:
             # Tables have no names without quotes.
             return Scalar("name", value, value, line, column)
-        if described is not None and described.cpp_type in (
-                described.CPPTYPE_INT64, described.CPPTYPE_UINT64) and value.removeprefix("-").isdecimal():
-            # As JSON of protobuf writes 64 bits.
-            return Scalar("integer", int(value), value, line, column)
         return Scalar("string", value.encode("utf-8", "surrogatepass"), f'"{value}"', line, column)
-    # Dates, nulls and lists in the wrong place: no field takes them.
-    return Scalar("name", repr(value), "null" if value is None else str(value), line, column)
+    # Dates, and lists in the wrong place: no field takes them.
+    return Scalar("name", repr(value), str(value), line, column)

@@ -20,12 +20,11 @@ from infer.models.config_pbtxt import read_text
 from infer.models.model_list import ModelList
 from infer.models.problems import Problem, error, nearest
 from infer.models.settings import ModelSettings
-from infer.models.tables import tree_of
+from infer.models.tables import Keys, Positions, tree_of
 from infer.models.text_format import Position
 from infer.models.typed import typed
 from infer.proto import message
 
-Keys = tuple[str | int, ...]
 DAY_SECONDS = 86400.0
 
 
@@ -62,7 +61,7 @@ def parse_toml_models(text: str, path: Path) -> ModelList:
 @dataclass(frozen=True)
 class _Source:
     path: Path
-    positions: Callable[[Keys], Position]
+    positions: Positions
     problems: list[Problem]
 
     def place(self, keys: Keys) -> str:
@@ -156,7 +155,7 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
 }
 
 
-def key_positions(text: str) -> Callable[[Keys], Position]:
+def key_positions(text: str) -> Positions:
     """Where the keys of a TOML text stand, which has to be valid: line and column of the statement that writes a key,
     or of the nearest one around it."""
     found: dict[Keys, Position] = {(): (1, 1)}

@@ -60,7 +60,7 @@ class Typed:
             if path in self.places:
                 return self.places[path]
             path = path[:path.rindex("[")] if path.endswith("]") else path.rpartition(".")[0]
-        return self.places.get("", self.path)
+        return self.places[""]
 
     def is_given(self, path: str) -> bool:
         return path in self.places
@@ -74,9 +74,7 @@ class Typed:
 
 def typed(tree: Message, content: Any, path: str) -> Typed:
     """Fills `content`, an empty message, from the tree. `path` names the file in places and problems."""
-    result = Typed(content, path)
-    if tree.line:
-        result.places[""] = f"{path}:{tree.line}"
+    result = Typed(content, path, {"": f"{path}:{tree.line}"})
     _fill(result, tree, content, ())
     return result
 
@@ -306,7 +304,7 @@ def _expected(described: Any) -> str:
 
 
 def _place(result: Typed, each: Field) -> str:
-    return f"{result.path}:{each.line}:{each.column}" if each.line else result.path
+    return f"{result.path}:{each.line}:{each.column}"
 
 
 def _below(trail: Trail, name: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from infer.config_values import PROVIDERS
-from infer.models.config_pbtxt import CONFIG_BYTES_MAX, Configured, parse_config, parse_json, read_config
+from infer.models.config_pbtxt import CONFIG_BYTES_MAX, Configured, parse_config, read_config
 from infer.models.settings import (
     HISTOGRAMS,
     ModelSettings,
@@ -71,7 +70,7 @@ def said(text: str, name: str = "m") -> list[str]:
 
 def test_every_honoured_field() -> None:
     settings, problems = parse(FULL)
-    assert problems == ()
+    assert problems == []
     assert settings == ModelSettings(
         "m", filename="net.onnx", max_batch_size=16,
         inputs=(TensorSetting("x", "FP32", (4,)), TensorSetting("words", "BYTES", (1,), (), True)),
@@ -95,7 +94,7 @@ def test_every_honoured_field() -> None:
 
 def test_nothing_written_says_nothing() -> None:
     settings, problems = parse("")
-    assert (settings, problems) == (ModelSettings("m", origin="config.pbtxt:1"), ())
+    assert (settings, problems) == (ModelSettings("m", origin="config.pbtxt:1"), [])
     assert settings is not None
     assert settings.places == {}
 
@@ -268,7 +267,7 @@ def test_buckets_of_triton_and_of_nothing() -> None:
             "histogram_options {{ buckets: 5 }} }} }}")
     settings, problems = parse(text.format("nv_inference_first_response_histogram_ms"))
     assert settings is not None
-    assert (settings.histogram_buckets, problems) == ({"infer_request_seconds": (0.005,)}, ())
+    assert (settings.histogram_buckets, problems) == ({"infer_request_seconds": (0.005,)}, [])
     (only,) = said(text.format("nv_other"))
     assert "there is no histogram 'nv_other'" in only
     assert tuple(name for _, name, *_ in metrics._HISTOGRAMS) == HISTOGRAMS
@@ -314,52 +313,18 @@ def test_all_problems_come_in_one_pass() -> None:
 
 
 def test_reading(tmp_path: Path) -> None:
-    assert read_config(tmp_path, "m") == Configured(ModelSettings("m", tmp_path), ())
     file = tmp_path / "config.pbtxt"
     file.write_text("max_batch_size: 4")
-    settings = read_config(tmp_path, "m").settings
+    settings = read_config(file, "m").settings
     assert settings is not None
     assert (settings.max_batch_size, settings.base, settings.origin) == (4, tmp_path, f"{file}:1")
     file.write_bytes(b"\xff")
-    assert [str(each) for each in read_config(tmp_path, "m").problems] == [
+    assert [str(each) for each in read_config(file, "m").problems] == [
         f"{file}: expected UTF-8 text, got other bytes; write the file in UTF-8 [E101]"]
     file.write_bytes(b"#" * (CONFIG_BYTES_MAX + 1))
-    assert read_config(tmp_path, "m").problems[0].code == "E100"
+    assert read_config(file, "m").problems[0].code == "E100"
     file.write_bytes(b"#" * CONFIG_BYTES_MAX)
-    assert read_config(tmp_path, "m").problems == ()
+    assert read_config(file, "m").problems == []
     file.unlink()
     file.symlink_to("nothing")
-    assert "No such file" in str(read_config(tmp_path, "m").problems[0])
-
-
-def test_json_is_the_same_configuration() -> None:
-    text = json.dumps({
-        "backend": "onnxruntime", "max_batch_size": 8, "version_policy": {"specific": {"versions": ["2", 1]}},
-        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [4], "reshape": {"shape": [2, 2]}}],
-        "parameters": {"intra_op_thread_count": {"string_value": "2"}}, "response_cache": {"enable": False},
-        "dynamic_batching": {"priority_levels": "1", "default_priority_level": 1,
-                             "priority_queue_policy": {"1": {"max_queue_size": 3}}}})
-    settings, problems = parse_json(text, "config of RepositoryModelLoad", "m")
-    assert problems == ()
-    assert settings is not None
-    assert (settings.max_batch_size, settings.policy, settings.response_cache, settings.origin) == (
-        8, VersionPolicy("specific", versions=(2, 1)), False, "config of RepositoryModelLoad")
-    assert settings.inputs == (TensorSetting("x", "FP32", (4,), (2, 2)),)
-    assert settings.priority_queues == {1: QueuePolicy(3)}
-    assert settings.intra_op == 2
-
-
-@pytest.mark.parametrize(("text", "problem"), [
-    ("{", "config: is not JSON: "), ("[]", "config: expected a JSON object, got list"),
-    ('{"max_batch_size": null}', "config: max_batch_size: expected a whole number from"),
-    ('{"max_batch_size": [1]}', "config: max_batch_size: expected a whole number from"),
-    ('{"max_bach_size": 1}', "config: max_bach_size: is no field of ModelConfig; did you mean 'max_batch_size'?"),
-    ('{"unknown": [{"a": 1}]}', "config: unknown: is no field of ModelConfig"),
-    ('{"input": {"name": "x", "data_type": "FP32", "dims": 1}}', "write TYPE_FP32"),
-    ('{"dynamic_batching": {"priority_queue_policy": {"x": {}}}}', "expected a whole number from 0"),
-    ("[" * 100000, "config: is not JSON: "),
-])
-def test_json_with_an_error(text: str, problem: str) -> None:
-    found = parse_json(text, "config", "m")
-    assert found.settings is None
-    assert problem in str(found.problems[0])
+    assert "No such file" in str(read_config(file, "m").problems[0])
