@@ -46,6 +46,7 @@ class FakeVersion:
     outputs: list[FakeTensor] = field(default_factory=lambda: [FakeTensor("y", shape=(-1, 2))])
     properties: dict[str, str] = field(default_factory=dict)
     session: FakeSession = FakeSession()
+    settings: Any = None
     batched: bool = True
     max_rows: int = 1024
     gather_rows: int = 64

@@ -185,6 +185,10 @@ class VersionView(Protocol):
     def session(self) -> SessionView: ...
 
     @property
+    def settings(self) -> Any:
+        """The ModelSettings that it serves under, completed; None where nothing was written."""
+
+    @property
     def batched(self) -> bool: ...
 
     @property

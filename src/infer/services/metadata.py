@@ -8,18 +8,15 @@ from typing import Any
 from infer import __version__
 from infer.errors import InferError, InvalidArgument
 from infer.proto import message
-from infer.services.call import Handler, ServerView, TensorView, VersionView, unary
+from infer.services.call import Handler, ServerView, TensorView, unary
 from infer.services.control import EXPLICIT
+from infer.services.model_config import PLATFORM, config_of, shape_of
 
 SERVER_NAME = "infer"
-PLATFORM = "onnxruntime_onnx"
-BACKEND = "onnxruntime"
 # Triton's names of the extensions that are served in full: not parameters, which no model gets to see.
 EXTENSIONS = ("model_configuration", "statistics", "logging")
 # Where models can be loaded and unloaded.
 CONTROL_EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
-# Execution providers of one device each, which their option names.
-_GPU_PROVIDERS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
 
 
 def metadata_rpcs(server: ServerView) -> Mapping[str, Handler]:
@@ -84,52 +81,6 @@ def metadata_rpcs(server: ServerView) -> Mapping[str, Handler]:
     }
 
 
-def config_of(entry: VersionView) -> Any:
-    """A version's ModelConfig: what Triton would have completed for a model that is served as this one is."""
-    config = message("inference.ModelConfig")(
-        name=entry.name.decode(),
-        platform=PLATFORM,
-        backend=BACKEND,
-        max_batch_size=entry.max_rows if entry.batched else 0,
-        default_model_filename=entry.properties.get("file", ""),
-    )
-    config.version_policy.latest.num_versions = 1
-    for tensor in entry.inputs:
-        config.input.add(name=tensor.name, data_type=_data_type(tensor), dims=_dims(tensor, entry.batched),
-                         optional=tensor.optional)
-    for tensor in entry.outputs:
-        if tensor.served:
-            config.output.add(name=tensor.name, data_type=_data_type(tensor), dims=_dims(tensor, entry.batched))
-    instances = config.instance_group.add(name=config.name, count=entry.max_running)
-    provider, options = entry.session.providers[0]
-    if provider in _GPU_PROVIDERS:
-        instances.kind = instances.KIND_GPU
-        instances.gpus.append(int(options.get("device_id", 0)))
-    else:
-        instances.kind = instances.KIND_CPU
-    if entry.batched:
-        # A batch gathers this much; only a single request may make a larger one.
-        config.dynamic_batching.preferred_batch_size.append(min(entry.gather_rows, entry.max_rows))
-        config.dynamic_batching.max_queue_delay_microseconds = entry.delay_ns // 1000
-    return config
-
-
-def _data_type(tensor: TensorView) -> int:
-    names = message("inference.ModelConfig").DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_name
-    number: int = names["TYPE_STRING" if tensor.datatype == "BYTES" else f"TYPE_{tensor.datatype}"].number
-    return number
-
-
-def _dims(tensor: TensorView, batched: bool) -> tuple[int, ...]:
-    # Empty for one value a row: Triton writes [1] with a reshape there, because its requests carry that dimension.
-    return _shape(tensor)[1:] if batched else _shape(tensor)
-
-
 def _tensor(tensor: TensorView) -> Any:
     kind = message("inference.ModelMetadataResponse.TensorMetadata")
-    return kind(name=tensor.name, datatype=tensor.datatype, shape=_shape(tensor))
-
-
-def _shape(tensor: TensorView) -> tuple[int, ...]:
-    # A shape of unknown rank has no way to be written: an empty list would say 0-d, so one -1 stands for it.
-    return (-1,) if tensor.shape is None else tensor.shape
+    return kind(name=tensor.name, datatype=tensor.datatype, shape=shape_of(tensor))

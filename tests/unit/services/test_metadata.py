@@ -12,7 +12,7 @@ from infer._core.router import RouteTable
 from infer.errors import FailedPrecondition, InferError, InvalidArgument, NotFound, Unavailable
 from infer.proto import message
 from infer.services.inference import inference_service
-from infer.services.metadata import config_of
+from infer.services.model_config import config_of
 from tests.support.cold_server import FakeCall, FakeRoutes, FakeServer, FakeSession, FakeTensor, FakeVersion
 
 PREFIX = "/inference.GRPCInferenceService/"
