@@ -18,7 +18,7 @@ from infer._core.model_version import VersionEntry
 from infer._core.ort_runtime import Runtime
 from infer._core.ort_session import OrtSession, attach
 from infer._core.pipeline import Pipeline
-from infer._core.router import RouteTable
+from infer._core.router import RouteTable, route_to_highest
 
 COLUMNS = 16
 HOUR_NS = 3_600 * 10**9
@@ -53,7 +53,7 @@ def rows() -> Iterator[Row]:
         entry = identity_entry(Path(folder))
     pipeline = Pipeline(loop, pool, RouteTable([]))
     pipeline.attach(entry)
-    pipeline.set_routes(RouteTable([("identity", [entry], None)]))
+    pipeline.set_routes(RouteTable([("identity", route_to_highest([entry]))]))
     loops = partial(core.calls, pipeline=pipeline, pool=pool, message=row_request("identity", (COLUMNS,)))
     for batch in (1, 64):
         yield measure("pipeline", f"submit to reply, batches of {batch}", partial(loops, batch=batch))

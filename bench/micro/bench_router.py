@@ -1,4 +1,4 @@
-"""From a name, and perhaps a version, to the version that serves it."""
+"""From a name, and perhaps a version or label, to the version that serves it."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 from bench.micro.timing import Row, measure
 from infer._core import _testing_bench_pipeline as core
 from infer._core.model_version import VersionEntry
-from infer._core.router import RouteTable
+from infer._core.router import ModelRoute, RouteTable, route_to_highest
 
 
 def version(name: str, number: int) -> VersionEntry:
@@ -14,14 +14,17 @@ def version(name: str, number: int) -> VersionEntry:
                         queue_limit_rows=1, max_running=1, properties={})
 
 
+def route(name: str) -> ModelRoute:
+    highest = route_to_highest([version(name, number) for number in range(1, 4)])
+    return highest._replace(labels={"canary": highest.versions[0]})
+
+
 def rows() -> Iterator[Row]:
     for models in (1, 1_000):
         names = [f"model_{number}" for number in range(models)]
-        table = RouteTable([(name, [version(name, number) for number in range(1, 4)], None) for name in names])
+        table = RouteTable([(name, route(name)) for name in names])
         last = names[-1].encode()
-        yield measure("router", f"{models} models, highest version",
-                      partial(core.lookups, table=table, name=last, version=b""))
-        yield measure("router", f"{models} models, version 1",
-                      partial(core.lookups, table=table, name=last, version=b"1"))
-        yield measure("router", f"{models} models, unknown name",
-                      partial(core.lookups, table=table, name=b"nobody", version=b""))
+        for what, name, asked in (("no version", last, b""), ("version 1", last, b"1"),
+                                  ("label canary", last, b"canary"), ("unknown name", b"nobody", b"")):
+            yield measure("router", f"{models} models, {what}",
+                          partial(core.lookups, table=table, name=name, version=asked))

@@ -27,7 +27,7 @@ from infer._core.executor import ExecutorPool
 from infer._core.model_version import VersionEntry
 from infer._core.ort_runtime import Runtime
 from infer._core.pipeline import Pipeline
-from infer._core.router import RouteTable
+from infer._core.router import ModelRoute, RouteTable, route_to_highest
 from infer.config import Settings
 from infer.config_file import Origin
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
@@ -235,8 +235,8 @@ class Server:
             self.pipeline.attach(entry)
         self._entries = entries
         self.routes = RouteTable(
-            [(entry.name.decode(), [entry], None) for entry in entries]
-            + [(name, [], (FAILED_PRECONDITION, reason)) for name, reason in self.failures.items()])
+            [(entry.name.decode(), route_to_highest([entry])) for entry in entries]
+            + [(name, ModelRoute(reason=(FAILED_PRECONDITION, reason))) for name, reason in self.failures.items()])
         self.pipeline.set_routes(self.routes)
         with self._timed("listen"):
             await self.transport.listen(self.sockets, self.certificates)

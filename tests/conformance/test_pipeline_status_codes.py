@@ -78,9 +78,15 @@ def test_name_that_breaks_the_rules_is_invalid_argument(name: str) -> None:
     assert refused(fp32_request(ROW, name))[0] == INVALID_ARGUMENT
 
 
-@pytest.mark.parametrize("version", ["01", "-1", "abc", "0", "1.0", " 1", "9" * 40])
-def test_version_not_an_integer_is_invalid_argument(version: str) -> None:
+@pytest.mark.parametrize("version", ["01", "-1", "0", " 1", "a/b", "9" * 40])
+def test_version_that_is_neither_integer_nor_label_is_invalid_argument(version: str) -> None:
     assert refused(fp32_request(ROW, "m", version))[0] == INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("label", ["abc", "1.0"])
+def test_label_that_nobody_set_is_not_found(label: str) -> None:
+    code, message = refused(fp32_request(ROW, "m", label))
+    assert (code, message) == (NOT_FOUND, f"model 'm' has no label '{label}'; served: 3, 1")
 
 
 def test_bad_tensors_are_invalid_argument_with_detail() -> None:

@@ -20,7 +20,7 @@ from infer._core.ort_runtime import Runtime
 from infer._core.ort_session import OrtSession
 from infer._core.ort_session import attach as attach_session
 from infer._core.pipeline import Pipeline
-from infer._core.router import RouteTable
+from infer._core.router import ModelRoute, RouteTable, route_to_highest
 from tests.support.protos import message_class
 from tests.support.requests import add_raw, infer_request, pack
 
@@ -120,9 +120,11 @@ class Bench:
 
     def route(self) -> None:
         names = dict.fromkeys(entry.name.decode() for entry in self.entries)
-        models: list[tuple[str, Sequence[VersionEntry], tuple[int, str] | None]] = [
-            (name, [entry for entry in self.entries if entry.name.decode() == name], None) for name in names]
-        self.pipeline.set_routes(RouteTable(models + [(name, [], reason) for name, reason in self.unready]))
+        models = [
+            (name, route_to_highest([entry for entry in self.entries if entry.name.decode() == name]))
+            for name in names]
+        self.pipeline.set_routes(RouteTable(models + [(name, ModelRoute(reason=reason))
+                                                      for name, reason in self.unready]))
 
     def unload(self, entry: VersionEntry) -> None:
         """Routes lead to it no more; it goes when its last request has gone."""

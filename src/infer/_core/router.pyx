@@ -1,13 +1,17 @@
-"""RouteTable: open addressing over model names, built once, read on the loop thread.
+"""RouteTable: open addressing over model names, and over names with a version or label; built once, read on the loop
+thread.
 
-Names are hashed by FNV-1a, which is enough: keys are the operator's model names, and a client's name is compared whole.
+Hashes are FNV-1a, which is enough: keys are the operator's names, and what a client names is compared whole.
 """
 
+from collections import namedtuple
+
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.string cimport memcmp, strncmp
+from libc.string cimport memcmp
 from libc.stdint cimport uint8_t
 
-from infer._core.span cimport span_left
+from infer._core.model_version cimport VersionEntry
+from infer._core.span cimport span_left, span_over
 from infer._core.status cimport STATUS_INVALID_ARGUMENT, STATUS_NOT_FOUND, STATUS_OK
 from infer._core.tensor cimport say, say_name
 
@@ -16,17 +20,36 @@ from infer import errors
 cdef enum:
     MAX_NAME_BYTES = 128
     MAX_VERSION_DIGITS = 18
+    SMALLEST_TABLE = 8
+
+# How one model is routed; whatever has these attributes will do. `unready` says by version or label why a known one is
+# not served, `reason` why there is no default; both as (gRPC code, text).
+ModelRoute = namedtuple("ModelRoute", "versions labels default unready reason", defaults=((), {}, None, {}, None))
 
 
-cdef uint64_t hash_name(const uint8_t *name, uint64_t size_bytes) noexcept nogil:
-    cdef uint64_t value = 14695981039346656037ULL
+def route_to_highest(versions):
+    """The route of a model without labels, whose highest version is the default."""
+    ordered = sorted(versions, key=lambda entry: int(entry.version), reverse=True)
+    return ModelRoute(tuple(ordered), default=ordered[0])
+
+
+cdef inline uint64_t hash_on(uint64_t value, const uint8_t *data, uint64_t size_bytes) noexcept nogil:
     cdef uint64_t i
     for i in range(size_bytes):
-        value = (value ^ name[i]) * 1099511628211ULL
+        value = (value ^ data[i]) * 1099511628211ULL
     return value
 
 
+cdef inline uint64_t hash_name(const Span *name) noexcept nogil:
+    return hash_on(14695981039346656037ULL, name.at, span_left(name))
+
+
+cdef inline uint64_t hash_key(const ModelSlot *model, const Span *key) noexcept nogil:
+    return hash_on(hash_on(model.hash, <const uint8_t *> b"", 1), key.at, span_left(key))
+
+
 cdef bint name_is_valid(const uint8_t *name, uint64_t size_bytes) noexcept nogil:
+    """Of a model or label, as far as its characters go."""
     cdef uint64_t i
     cdef uint8_t c
     if size_bytes > MAX_NAME_BYTES:
@@ -38,116 +61,196 @@ cdef bint name_is_valid(const uint8_t *name, uint64_t size_bytes) noexcept nogil
     return True
 
 
-cdef bint version_is_valid(const uint8_t *version, uint64_t size_bytes) noexcept nogil:
+cdef bint is_number(const uint8_t *version, uint64_t size_bytes) noexcept nogil:
+    """Digits alone, perhaps behind a minus: never a label."""
     cdef uint64_t i
-    if size_bytes == 0 or size_bytes > MAX_VERSION_DIGITS or version[0] == c'0':
-        return False
-    for i in range(size_bytes):
+    cdef uint64_t first = 1 if size_bytes > 1 and version[0] == c'-' else 0
+    for i in range(first, size_bytes):
         if not (c'0' <= version[i] <= c'9'):
             return False
     return True
 
 
-cdef class RouteTable:
-    """Models by name, each with its servable versions, highest first, or the reason why it has none.
+cdef bint version_is_valid(const uint8_t *version, uint64_t size_bytes) noexcept nogil:
+    """A version number as directories have it, or a label."""
+    if not is_number(version, size_bytes):
+        return name_is_valid(version, size_bytes)
+    return size_bytes <= MAX_VERSION_DIGITS and version[0] != c'0' and version[0] != c'-'
 
-    `models` is a list of (name, [VersionEntry, ...], reason): reason is None or (gRPC code, text) and is answered where
-    the list is empty.
-    """
+
+cdef uint64_t table_size(uint64_t keys) noexcept:
+    """At most half full, so that a search ends soon."""
+    cdef uint64_t size = SMALLEST_TABLE
+    while size < 2 * keys:
+        size *= 2
+    return size
+
+
+cdef class RouteTable:
+    """Models by name: `models` gives (name, ModelRoute) pairs."""
 
     def __cinit__(self):
-        self.slots = NULL
-        self.mask = 0
+        self.models_by_name = NULL
+        self.versions_by_key = NULL
+        self.model_mask = self.version_mask = 0
 
-    def __init__(self, list models not None):
-        cdef uint64_t size = 8, at, h
-        cdef bytes encoded
-        cdef RouteSlot *slot
-        while size < 2 * len(models):
-            size *= 2
-        self.slots = <RouteSlot *> PyMem_Calloc(size, sizeof(RouteSlot))
-        if self.slots == NULL:
-            raise MemoryError("no memory for the route table")
-        self.mask = size - 1
-        self.entries = []
-        self.unready = []
+    def __init__(self, models not None):
+        cdef int32_t index
         self.names = []
-        for name, versions, reason in models:
-            encoded = name.encode()
-            self.names.append(encoded)
-            h = hash_name(encoded, len(encoded))
-            at = h & self.mask
-            while self.slots[at].name != NULL:
-                if encoded == self.slots[at].name[:self.slots[at].name_bytes]:
-                    raise ValueError(f"model {name!r} is in the route table twice")
-                at = (at + 1) & self.mask
-            slot = &self.slots[at]
-            slot.hash = h
-            slot.name = encoded
-            slot.name_bytes = <uint64_t> len(encoded)
-            slot.count = <int32_t> len(versions)
-            slot.first = <int32_t> len(self.entries) if versions else -1
-            slot.reason = -1
-            if not versions:
-                slot.reason = <int32_t> len(self.unready)
-                code, text = reason
-                self.unready.append((code, text.encode()))
-            self.entries.extend(sorted(versions, key=lambda entry: int(entry.version), reverse=True))
+        self.routes = []
+        self.refusals = []
+        self.keys = []
+        pairs = list(models)
+        self.model_mask = table_size(len(pairs)) - 1
+        self.version_mask = table_size(
+            sum(len(route.versions) + len(route.labels) + len(route.unready) for _, route in pairs)) - 1
+        self.models_by_name = <ModelSlot *> PyMem_Calloc(self.model_mask + 1, sizeof(ModelSlot))
+        self.versions_by_key = <VersionSlot *> PyMem_Calloc(self.version_mask + 1, sizeof(VersionSlot))
+        if self.models_by_name == NULL or self.versions_by_key == NULL:
+            raise MemoryError("no memory for the route table")
+        for index, (name, route) in enumerate(pairs):
+            self.add_model(index, (<str> name).encode(), route)
 
     def __dealloc__(self):
-        PyMem_Free(self.slots)
+        PyMem_Free(self.models_by_name)
+        PyMem_Free(self.versions_by_key)
 
-    cdef RouteSlot *find(self, const Span *name) noexcept:
+    cdef add_model(self, int32_t index, bytes name, object route):
+        cdef Span span = span_over(<const uint8_t *> <const char *> name, <uint64_t> len(name))
+        cdef ModelSlot *slot
+        cdef uint64_t h = hash_name(&span)
+        cdef uint64_t at = h & self.model_mask
+        if self.find(&span) != NULL:
+            raise ValueError(f"model {name.decode()!r} is in the route table twice")
+        while self.models_by_name[at].name != NULL:
+            at = (at + 1) & self.model_mask
+        slot = &self.models_by_name[at]
+        slot.hash = h
+        slot.name = name
+        slot.name_bytes = span_left(&span)
+        slot.index = index
+        if route.default is None and route.reason is None:
+            raise ValueError(f"model {name.decode()!r} has neither a default version nor a reason for having none")
+        for entry in [*route.labels.values(), route.default]:
+            if entry is not None and entry not in route.versions:
+                raise ValueError(f"model {name.decode()!r} leads to {entry!r}, which is not one of its versions")
+        slot.entry = NULL if route.default is None else <void *> <VersionEntry?> route.default
+        slot.refusal = self.refusal_index(route.reason if route.default is None else None)
+        self.names.append(name)
+        self.routes.append(route)
+        for entry in route.versions:
+            self.add_version(slot, entry.version, entry, None)
+        for label, entry in route.labels.items():
+            self.add_version(slot, label, entry, None)
+        for key, refusal in route.unready.items():
+            self.add_version(slot, key, None, refusal)
+
+    cdef add_version(self, ModelSlot *model, str key, object entry, object refusal):
+        cdef bytes encoded = key.encode()
+        cdef Span span = span_over(<const uint8_t *> <const char *> encoded, <uint64_t> len(encoded))
+        cdef VersionSlot *slot
+        cdef uint64_t h = hash_key(model, &span)
+        cdef uint64_t at = h & self.version_mask
+        if not span_left(&span) or not version_is_valid(span.at, span_left(&span)):
+            raise ValueError(f"model {model.name.decode()!r}: {key!r} is neither a version nor a label")
+        if self.find_version(model, &span) != NULL:
+            raise ValueError(f"model {model.name.decode()!r} has two versions or labels {key!r}")
+        while self.versions_by_key[at].key != NULL:
+            at = (at + 1) & self.version_mask
+        slot = &self.versions_by_key[at]
+        slot.hash = h
+        slot.key = encoded
+        slot.key_bytes = span_left(&span)
+        slot.index = model.index
+        slot.entry = NULL if entry is None else <void *> <VersionEntry?> entry
+        slot.refusal = self.refusal_index(refusal)
+        self.keys.append(encoded)
+
+    cdef int32_t refusal_index(self, object refusal) except -2:
+        """Where the refusal is kept; -1 for None."""
+        if refusal is None:
+            return -1
+        code, text = refusal
+        self.refusals.append((<int> code, (<str> text).encode()))
+        return <int32_t> len(self.refusals) - 1
+
+    cdef ModelSlot *find(self, const Span *name) noexcept:
         cdef uint64_t size = span_left(name)
-        cdef uint64_t h = hash_name(name.at, size)
-        cdef uint64_t at = h & self.mask
-        cdef RouteSlot *slot
+        cdef uint64_t h = hash_name(name)
+        cdef uint64_t at = h & self.model_mask
+        cdef ModelSlot *slot
         while True:
-            slot = &self.slots[at]
+            slot = &self.models_by_name[at]
             if slot.name == NULL:
                 return NULL
             if slot.hash == h and slot.name_bytes == size and memcmp(slot.name, name.at, size) == 0:
                 return slot
-            at = (at + 1) & self.mask
+            at = (at + 1) & self.model_mask
+
+    cdef VersionSlot *find_version(self, const ModelSlot *model, const Span *version) noexcept:
+        cdef uint64_t size = span_left(version)
+        cdef uint64_t h = hash_key(model, version)
+        cdef uint64_t at = h & self.version_mask
+        cdef VersionSlot *slot
+        while True:
+            slot = &self.versions_by_key[at]
+            if slot.key == NULL:
+                return NULL
+            if (slot.hash == h and slot.index == model.index and slot.key_bytes == size
+                    and memcmp(slot.key, version.at, size) == 0):
+                return slot
+            at = (at + 1) & self.version_mask
 
     cdef void *route(self, const Span *name, const Span *version, int *code, ErrorText *error) noexcept:
-        cdef RouteSlot *slot = self.find(name)
-        cdef VersionEntry entry
-        cdef uint64_t digits = span_left(version)
-        cdef int32_t i
-        if slot == NULL:
+        cdef ModelSlot *model = self.find(name)
+        cdef VersionSlot *found
+        cdef void *entry
+        cdef int32_t refusal
+        if model == NULL:
             return self.refuse_name(name, code, error)
-        if digits != 0 and not version_is_valid(version.at, digits):
+        if span_left(version) == 0:
+            entry = model.entry
+            refusal = model.refusal
+        else:
+            found = self.find_version(model, version)
+            if found == NULL:
+                return self.refuse_version(model, version, code, error)
+            entry = found.entry
+            refusal = found.refusal
+        if entry == NULL:
+            return self.refuse(refusal, code, error)
+        code[0] = STATUS_OK
+        return entry
+
+    cdef void *refuse(self, int32_t refusal, int *code, ErrorText *error) noexcept:
+        reason = self.refusals[refusal]
+        say(error, <bytes> reason[1])
+        code[0] = reason[0]
+        return NULL
+
+    cdef void *refuse_version(self, const ModelSlot *model, const Span *version, int *code, ErrorText *error) noexcept:
+        """A version or label that is not known, or cannot be one."""
+        cdef uint64_t size = span_left(version)
+        cdef bint number = is_number(version.at, size)
+        if not version_is_valid(version.at, size):
             say(error, "version ")
-            say_name(error, version.at, digits)
+            say_name(error, version.at, size)
             say(error, " of model '")
-            say(error, slot.name)
-            say(error, "' is not a version number: expected 1 to 18 digits without a leading zero, "
-                       "or nothing for the highest")
+            say(error, model.name)
+            say(error, "' is not a version number or label: expected 1 to 18 digits without a leading zero, a label of "
+                       "1 to 128 of A-Z a-z 0-9 _ . -, or nothing for the default")
             code[0] = STATUS_INVALID_ARGUMENT
             return NULL
-        if slot.first < 0:
-            reason = self.unready[slot.reason]
-            say(error, <bytes> reason[1])
-            code[0] = reason[0]
-            return NULL
-        code[0] = STATUS_OK
-        if digits == 0:
-            return <void *> <VersionEntry> self.entries[slot.first]
-        for i in range(slot.first, slot.first + slot.count):
-            entry = <VersionEntry> self.entries[i]
-            if strncmp(entry.c.number, <const char *> version.at, digits) == 0 and entry.c.number[digits] == 0:
-                return <void *> entry
+        route = self.routes[model.index]
+        if not route.versions and not route.unready:
+            return self.refuse(model.refusal, code, error)
         say(error, "model '")
-        say(error, slot.name)
-        say(error, "' has no version ")
-        say_name(error, version.at, digits)
-        say(error, "; served: ")
-        for i in range(slot.first, slot.first + slot.count):
-            entry = <VersionEntry> self.entries[i]
-            if i > slot.first:
-                say(error, ", ")
-            say(error, entry.c.number)
+        say(error, model.name)
+        say(error, "' has no version " if number else "' has no label ")
+        say_name(error, version.at, size)
+        say_keys(error, "; served: ", [entry.version for entry in route.versions])
+        say_keys(error, "; labels: ", list(route.labels))
+        say_keys(error, "; not ready: ", list(route.unready))
         code[0] = STATUS_NOT_FOUND
         return NULL
 
@@ -169,17 +272,15 @@ cdef class RouteTable:
         return NULL
 
     def lookup(self, str name not None, str version not None=""):
-        """The VersionEntry that a request for `name` and `version` ("": the highest) goes to; raises InferError."""
+        """The VersionEntry that a request for `name` and `version` ("": the default) goes to; raises InferError."""
         cdef bytes name_bytes = name.encode()
         cdef bytes version_bytes = version.encode()
-        cdef Span name_span, version_span
+        cdef Span name_span = span_over(<const uint8_t *> <const char *> name_bytes, <uint64_t> len(name_bytes))
+        cdef Span version_span = span_over(<const uint8_t *> <const char *> version_bytes,
+                                           <uint64_t> len(version_bytes))
         cdef ErrorText error
         cdef int code = STATUS_OK
         cdef void *entry
-        name_span.at = <const uint8_t *> <const char *> name_bytes
-        name_span.end = name_span.at + len(name_bytes)
-        version_span.at = <const uint8_t *> <const char *> version_bytes
-        version_span.end = version_span.at + len(version_bytes)
         error.size_bytes = 0
         error.text[0] = 0
         entry = self.route(&name_span, &version_span, &code, &error)
@@ -188,14 +289,20 @@ cdef class RouteTable:
         return <VersionEntry> entry
 
     def models(self):
-        """[(name, [VersionEntry, ...] highest first), ...] in the order given."""
-        cdef Span span
-        cdef RouteSlot *slot
-        cdef bytes name
-        listed = []
-        for name in self.names:
-            span.at = <const uint8_t *> <const char *> name
-            span.end = span.at + len(name)
-            slot = self.find(&span)
-            listed.append((name.decode(), [self.entries[slot.first + i] for i in range(slot.count)]))
-        return listed
+        """[(name, [VersionEntry, ...] as the route has them), ...] in the order given."""
+        return [(name.decode(), list(route.versions)) for name, route in zip(self.names, self.routes, strict=True)]
+
+    def route_of(self, str name not None):
+        """The model's route as it was given, or None."""
+        cdef bytes encoded = name.encode()
+        cdef Span span = span_over(<const uint8_t *> <const char *> encoded, <uint64_t> len(encoded))
+        cdef ModelSlot *slot = self.find(&span)
+        return None if slot == NULL else self.routes[slot.index]
+
+
+cdef void say_keys(ErrorText *error, const char *intro, list keys) noexcept:
+    """Versions or labels after what they are; nothing where there are none."""
+    cdef bytes text = ", ".join(keys).encode()
+    if keys:
+        say(error, intro)
+        say(error, text)

@@ -34,7 +34,11 @@ def health_service(server: ServerView) -> Mapping[str, Handler]:
                                     "or Watch the services that matter")
         reply = message("grpc.health.v1.HealthListResponse")()
         for name in names:
-            reply.statuses[name].status = _status(server, name)
+            try:
+                reply.statuses[name].status = _status(server, name)
+            except NotFound:
+                # A model that is known and not loaded.
+                reply.statuses[name].status = NOT_SERVING
         return reply
 
     return {

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from infer._core.router import RouteTable
+from infer._core.model_version import VersionEntry
+from infer._core.router import ModelRoute, RouteTable, route_to_highest
 from infer.errors import (
     FailedPrecondition,
     InferError,
@@ -73,9 +74,9 @@ async def test_malformed_message_is_internal(server: FakeServer) -> None:
 
 
 async def test_unknown_service_is_not_found_over_the_real_routes() -> None:
-    server = FakeServer(RouteTable([("late", [], (14, "loading"))]))  # type: ignore[arg-type]
-    assert await check(server, "late") == NOT_SERVING
-    for service in ("n", "../x", "late/x"):
+    server = FakeServer(RouteTable([("late", ModelRoute(reason=(14, "loading")))]))  # type: ignore[arg-type]
+    assert await check(server, "late") == await check(server, "late/1") == NOT_SERVING
+    for service in ("n", "../x", "late/01"):
         with pytest.raises(NotFound, match="unknown service"):
             await check(server, service)
 
@@ -87,10 +88,24 @@ async def listed(server: FakeServer) -> dict[str, int]:
 
 
 async def test_list() -> None:
-    routes = FakeRoutes({"m": [FakeVersion(b"m", "2")], "broken": []}, {"broken": FailedPrecondition("failed")})
+    routes = FakeRoutes({"m": [FakeVersion(b"m", "2")], "broken": [], "unloaded": []},
+                        {"broken": FailedPrecondition("failed"), "unloaded": NotFound("not loaded")})
     assert await listed(FakeServer(routes, ready=False)) == {
         "": NOT_SERVING, "readiness": NOT_SERVING, "inference.GRPCInferenceService": NOT_SERVING, "liveness": SERVING,
-        "m": SERVING, "m/2": SERVING, "broken": NOT_SERVING}
+        "m": SERVING, "m/2": SERVING, "broken": NOT_SERVING, "unloaded": NOT_SERVING}
+
+
+async def test_a_label_is_checked_as_a_version_is() -> None:
+    entry = VersionEntry("m", "2", None, [], [], batched=True, max_rows=1, gather_rows=1, delay_ns=0,
+                         queue_limit_rows=1, max_running=1, properties={})
+    late = (14, "version 3 is loading")
+    route = route_to_highest([entry])._replace(labels={"stable": entry}, unready={"3": late, "canary": late})
+    server = FakeServer(RouteTable([("m", route)]))  # type: ignore[arg-type]
+    for service, status in (("m", SERVING), ("m/2", SERVING), ("m/stable", SERVING), ("m/3", NOT_SERVING),
+                            ("m/canary", NOT_SERVING)):
+        assert await check(server, service) == status
+    with pytest.raises(NotFound, match="unknown service 'm/beta'"):
+        await check(server, "m/beta")
 
 
 async def test_list_is_bounded() -> None:
