@@ -13,7 +13,7 @@ from dataclasses import dataclass
 # The label whose version answers calls that name none.
 STABLE = "stable"
 # No label may be taken for a version, nor go beyond what a call carries.
-LABEL = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9_.-]{1,128}")
+LABEL = re.compile(r"(?!-?[0-9]+\Z)[A-Za-z0-9_.-]{1,128}")
 
 
 @dataclass(frozen=True)

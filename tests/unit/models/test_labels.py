@@ -60,7 +60,7 @@ def test_the_default_is_stable_once_it_was_set_else_the_highest() -> None:
 
 @pytest.mark.parametrize(("label", "allowed"), [
     ("stable", True), ("v2", True), ("a.b-c_D", True), ("x" * 128, True), ("x" * 129, False), ("", False), ("3", False),
-    ("03", False), ("a b", False), ("a/b", False), ("a\n", False),
+    ("03", False), ("a b", False), ("a/b", False), ("a\n", False), ("-3", False),
 ])
 def test_labels_that_could_be_versions_are_none(label: str, allowed: bool) -> None:
     assert bool(LABEL.fullmatch(label)) == allowed
