@@ -29,6 +29,7 @@ CODES = {
     "E111": "a model that is configured twice",
     "W101": "a field that is not honoured",
     "W102": "a value that is honoured in part",
+    "W103": "settings of a model that is not there",
     "E200": "a path that does not exist or cannot be read",
     "E201": "a directory in which there is no model",
     "E202": "a file that is not a model",

@@ -3,7 +3,8 @@
 `observe` runs on one thread of its own, never on the loop's; what it returns is immutable and is the very same object
 as long as nothing has changed. When a version is whole is in `settle`; beyond that a whole version's model file has to
 be well-formed to its end with all its data there, so that a copy that stopped for a while, or for good, is not taken
-for one. The first of several roots that hold a model of one name has it.
+for one. The first of several roots that hold a model of one name has it. What the operator wrote for models outside of
+their directories stands over what is written in them; a directory that it names is a root of that one model.
 
 Of a version that was whole and is being written anew the last whole state stays in sight, not to be loaded again,
 until the new one is whole; it goes when its directory goes. Models of a root that cannot be read, or is not there for
@@ -16,12 +17,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from infer.models.contents import MODEL_FILE, Contents, data_beside, read_contents, read_file
 from infer.models.listing import Entry, Listing, TooMany, stamp_of, unreadable
-from infer.models.problems import Problem, error
+from infer.models.problems import Problem, error, warning
 from infer.models.scan import CONFIG_FILE, Candidate, Scan, scan_root
-from infer.models.settings import ModelSettings
+from infer.models.settings import ModelSettings, overlaid
 from infer.models.settle import SETTLE_NS, Look, Stamp, Watch, fingerprint, follow, whole_at_start
 from infer.models.snapshot import ModelSeen, Snapshot, VersionFiles
 
@@ -55,6 +57,13 @@ class _Config:
 Key = tuple[str, int]
 
 
+class _Root(NamedTuple):
+    path: Path
+    name: str | None            # of its only model; None: they have their own
+    place: str                  # where that name was written, and as what
+    field: str
+
+
 class _Pass:
     """What one look gathers."""
 
@@ -63,6 +72,7 @@ class _Pass:
         self.models: dict[str, ModelSeen] = {}
         self.problems: list[Problem] = []
         self.root_of: dict[str, Path] = {}
+        self.base_of: dict[str, Path] = {}          # resolved
         self.versions: dict[Key, _Version] = {}
         self.staged: dict[tuple[int, int], Watch] = {}
 
@@ -75,14 +85,16 @@ def no_settings(_file: Path, name: str) -> tuple[ModelSettings | None, list[Prob
 class Source:
     """The roots, and what earlier looks have seen of them."""
 
-    def __init__(self, roots: Sequence[Path], name: str | None = None, parse: Parse = no_settings,
-                 settle_ns: int = SETTLE_NS, wall_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, roots: Sequence[Path], name: str | None = None, parse: Parse = no_settings, *,
+                 written: Mapping[str, ModelSettings] | None = None, settle_ns: int = SETTLE_NS,
+                 wall_ns: Callable[[], int] = time.time_ns) -> None:
         self.roots = tuple(roots)
         self._name = name
+        self._written = dict(written or {})
         self._parse = parse
         self._settle_ns = settle_ns
         self._wall_ns = wall_ns
-        self._listings = {root: Listing(root) for root in self.roots}
+        self._listings: dict[Path, Listing] = {}
         self._versions: dict[Key, _Version] = {}
         self._staged: dict[tuple[int, int], Watch] = {}
         self._configs: dict[Path, _Config] = {}
@@ -90,20 +102,36 @@ class Source:
         self._bare: dict[Path, tuple[Stamp, Contents]] = {}
         self._last: Snapshot | None = None
 
+    def set_written(self, written: Mapping[str, ModelSettings]) -> None:
+        """What the operator wrote by now, by model; counts from the next look on. Any thread."""
+        self._written = dict(written)
+
     def observe(self, now_ns: int) -> Snapshot:
         """One look at everything; `now_ns` is monotonic. Never raises for what is there."""
         look = _Pass(now_ns)
-        for root, listing in self._listings.items():
+        written = self._written
+        roots = [_Root(settings.base, name, settings.place_of("base"), "base_path")
+                 for name, settings in written.items() if settings.base is not None]
+        roots += [_Root(root, self._name, str(root), "--name") for root in self.roots]
+        self._listings = {root.path: self._listings.get(root.path) or Listing(root.path) for root in roots}
+        for listing in self._listings.values():
             listing.fresh()
-            scan = scan_root(listing, self._name)
+        for place in roots:
+            root, listing = place.path, self._listings[place.path]
+            scan = scan_root(listing, place.name)
             look.problems += scan.problems
-            for model in self._unique(scan, root, look):
+            for model in self._unique(scan, place, look):
                 settings, refusal = self._settings(model, listing, look)
+                if model.name in written:
+                    settings = replace(overlaid(settings, written[model.name]), base=model.base)
                 versions = self._observe_model(model, settings, listing, look)
                 look.models[model.name] = ModelSeen(settings, versions, refusal)
                 look.root_of[model.name] = root
                 self._observe_staged(model, listing, look)
             self._keep(root, scan, look)
+        look.problems += [warning(settings.origin, "", "W103", cause=f"there is no model {name!r}",
+                                  fix="copy it into the repository, or remove what is written for it")
+                          for name, settings in written.items() if settings.base is None and name not in look.models]
         self._versions, self._staged, self._root_of = look.versions, look.staged, look.root_of
         self._configs = {path: known for path, known in self._configs.items() if path.exists()}
         snapshot = Snapshot(look.models, tuple(look.problems))
@@ -123,14 +151,16 @@ class Source:
                 look.root_of[name] = root
                 look.versions |= {key: known for key, known in self._versions.items() if key[0] == name}
 
-    def _unique(self, scan: Scan, root: Path, look: _Pass) -> list[Candidate]:
-        if self._name is not None and len(scan.models) > 1:
-            named = ", ".join(sorted(model.name for model in scan.models))
-            look.problems.append(error(str(root), "--name", "E206", expected="exactly one model",
-                                       got=f"{len(scan.models)}: {named}", fix="serve one, or leave --name out"))
+    def _unique(self, scan: Scan, root: _Root, look: _Pass) -> list[Candidate]:
+        if root.name is not None and len(scan.models) > 1:
+            named = ", ".join(sorted(place_of(model).name for model in scan.models))
+            look.problems.append(error(root.place, root.field, "E206", expected="exactly one model",
+                                       got=f"{len(scan.models)}: {named}", fix=f"serve one, or leave {root.field} out"))
             return []
         alone: dict[str, Candidate] = {}
         for model in scan.models:
+            if model.base is not None and model.base.resolve() == look.base_of.get(model.name):
+                continue            # named by the operator, and in one of the roots too
             if model.name in look.models or model.name in alone:
                 look.problems.append(error(
                     str(place_of(model)), "name", "E207", cause=f"model {model.name!r} is found elsewhere already",
@@ -138,6 +168,8 @@ class Source:
                     fix="rename one, or serve them from one repository as versions"))
             else:
                 alone[model.name] = model
+                if model.base is not None:
+                    look.base_of[model.name] = model.base.resolve()
         return list(alone.values())
 
     def _settings(self, model: Candidate, listing: Listing, look: _Pass) -> tuple[ModelSettings, str]:
