@@ -113,6 +113,8 @@ class Settings(BaseModel):
     max_queue_rows: Count = _setting(
         4096, "Rows that may wait, per model; more are refused.", "ROWS", "4096 rows", ge=1, le=1 << 30)
 
+    max_cold_message_bytes: Size = _setting(
+        256 * KIB, "Largest request of a call other than inference.", "SIZE", "256 KiB", ge=1, le=MESSAGE_BYTES_MAX)
     max_message_bytes: Size = _setting(
         64 * MIB, "Largest request message.", "SIZE", "64 MiB", ge=1 * KIB, le=MESSAGE_BYTES_MAX)
     reply_compression: Annotated[Literal["none", "gzip", "deflate", "auto"], BeforeValidator(lower)] = _setting(

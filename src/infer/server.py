@@ -42,6 +42,7 @@ from infer.proto import DESCRIPTORS
 from infer.reload import SettingsReload
 from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
+from infer.services.bound import ColdBound, with_refusals
 from infer.services.call import Changes, Service
 from infer.services.control import FixedModels, Repository
 from infer.services.health import health_service, health_streams
@@ -54,6 +55,8 @@ from infer.versions import nghttp2_version, onnxruntime_version
 log = logging.getLogger("infer.server")
 
 FAILED_PRECONDITION = 9
+# It carries models, up to --max-message-bytes.
+CARRIES_FILES = frozenset({"/inference.GRPCInferenceService/RepositoryModelLoad"})
 HEARTBEAT_SECONDS = 0.5
 LIVE_SECONDS = 10.0
 # A waiting thread asks for the GIL after this long instead of 5 ms: a scrape must not stall the loop, nor the loop it.
@@ -131,8 +134,9 @@ class Server:
             raise
         self.pool = ExecutorPool(self.threads.executors)
         self.pipeline = Pipeline(loop, self.pool, self.routes)
-        handlers: Service = {**inference_service(self), **health_service(self), **health_streams(self),
-                             **reflection_service()}
+        self.cold = ColdBound(settings.max_cold_message_bytes)
+        handlers = self.cold.over({**inference_service(self), **health_service(self), **health_streams(self),
+                                   **reflection_service(self)}, exempt=CARRIES_FILES)
         self.transport = self._transport(handlers, settings.max_buffered_bytes_total or memory // BUFFERED_SHARE)
         self.pipeline.after_turn = self.transport.flush
         self.pipeline.on_run_failure = RunFailures()
@@ -195,6 +199,7 @@ class Server:
             "settings_problem": int(self.settings_problem() != ""),
             "log_lines_dropped": self._dropped_lines(),
             **{gauge: snapshot[name] for gauge, name in TRANSPORT_GAUGES.items() if name in snapshot},
+            "refused": with_refusals(snapshot.get("refused", {}), self.cold),
             "arena_bytes": {"live": stats["live_bytes"], "high_water": stats["high_water_bytes"],
                             "limit": stats["limit_bytes"]},
             "unrouted": self.pipeline.unrouted_calls(),

@@ -54,6 +54,17 @@ async def test_infer_with_asyncio(server: InProcess) -> None:
         assert await client.ready("identity")
 
 
+def test_a_cold_message_over_its_bound(client: InferClient, server: InProcess) -> None:
+    """Those are parsed on the loop, so they are bounded far below what a tensor may have."""
+    before = server.server.gauges()["refused"]["max_cold_message_bytes"]
+    with pytest.raises(errors.ResourceExhausted, match="--max-cold-message-bytes"):
+        ask(client, "ModelMetadata", name="x" * (1 << 20))
+    assert server.server.gauges()["refused"]["max_cold_message_bytes"] == before + 1
+    with pytest.raises(errors.InferError) as raised:
+        ask(client, "ModelMetadata", name="x" * 100_000)
+    assert len(raised.value.message) < 300
+
+
 def test_a_large_tensor(client: InferClient) -> None:
     x = np.arange(4 * 1024, dtype=np.float32).reshape(4, 1024).repeat(256, 1)
     np.testing.assert_array_equal(client.infer("wide", {"x": x})["y"], x)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from infer.proto import message
 from tests.support.calls import identity_request, raw_output, slow_request
 from tests.support.command import Serving, run
 from tests.support.h2_peer import (
     ACK,
+    DATA,
     GOAWAY,
     NO_ERROR,
     PING,
@@ -22,6 +24,7 @@ from tests.support.h2_peer import (
     Peer,
     connect,
     dial,
+    frame,
     prefixed,
     request_fields,
 )
@@ -141,6 +144,20 @@ def test_F35_a_silent_client_without_calls_is_no_failure(repository: Path, trans
         peer.ping()
         peer.acknowledge = False
         assert serving.stop() == DRAINED
+
+
+def test_F35_a_stream_that_waits_for_its_client(repository: Path, transport: str):
+    """Reflection of a client that asks no more does not hold the drain up."""
+    with served(repository, transport) as serving, connect(serving.address) as peer:
+        stream = peer.open(request_fields("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"))
+        peer.send(frame(DATA, 0, stream, prefixed(message("grpc.reflection.v1.ServerReflectionRequest")(
+            list_services="").SerializeToString())))
+        while not peer.replies[stream].body:
+            peer.read()
+        serving.process.send_signal(signal.SIGTERM)
+        assert peer.answer(stream).code == UNAVAILABLE
+        peer.until_closed()
+        assert serving.wait() == DRAINED
 
 
 def test_F35_a_client_that_has_only_connected(repository: Path, transport: str):

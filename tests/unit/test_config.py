@@ -28,6 +28,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "reply_compression": "none", "max_coding_jobs": 256,
         "provider": (), "executors": None, "intra_op": None, "onnxruntime_library": None, "max_batch_size": 1024,
         "gather_rows": 64, "max_queue_delay_us": 0, "max_queue_rows": 4096, "max_message_bytes": 64 << 20,
+            "max_cold_message_bytes": 256 << 10,
         "max_buffered_bytes": 128 << 20, "max_buffered_bytes_total": None, "outbound_bytes": 4 << 20,
         "header_bytes": 16384, "max_connections": None, "max_streams": 1024, "max_stream_messages": 64,
         "stream_outbound_bytes": 256 << 10,

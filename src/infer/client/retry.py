@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from infer.errors import ResourceExhausted, Unavailable
 
 PUSHBACK = "grpc-retry-pushback-ms"
+# Longer ones are taken for a no: more than a day is not a time to wait.
+PUSHBACK_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Attempts:
         if self._failed >= self._policy.attempts or code not in (Unavailable.code, ResourceExhausted.code):
             return None
         if pushback is not None:
-            if not (pushback.isascii() and pushback.isdigit()):
+            if not (pushback.isascii() and pushback.isdigit() and len(pushback) <= PUSHBACK_DIGITS):
                 return None
             wait = int(pushback) / 1000
             self._backoff = self._policy.first_backoff

@@ -18,6 +18,8 @@ from infer.proto import message
 if TYPE_CHECKING:
     from infer.services.control import Repository
 
+SHOWN_CHARACTERS = 64
+
 # Metadata of a reply, keys in lower case: str values of printable ASCII, bytes for keys that end in -bin.
 Pairs = Iterable[tuple[str, str | bytes]]
 
@@ -254,6 +256,11 @@ class ServerView(Protocol):
     @property
     def changes(self) -> Changes:
         """Notified when any of the above, or a model, changes."""
+
+
+def shown(text: str) -> str:
+    """What a caller sent, for a message to it: quoted, and cut where it is long."""
+    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}...")
 
 
 def parsed(path: str, content: bytes, kind: Any) -> Any:

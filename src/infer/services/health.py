@@ -7,7 +7,7 @@ from typing import Any
 
 from infer.errors import InferError, InvalidArgument, NotFound, ResourceExhausted
 from infer.proto import message
-from infer.services.call import Handler, ServerView, StreamCall, Streaming, parsed, unary
+from infer.services.call import Handler, ServerView, StreamCall, Streaming, parsed, shown, unary
 
 SERVICE = "grpc.health.v1.Health"
 # Probes name "readiness", balancers the service that they route.
@@ -88,7 +88,7 @@ def _status(server: ServerView, service: str) -> int:
     except InferError as error:
         if error.code in (NotFound.code, InvalidArgument.code):
             raise NotFound(
-                f"unknown service {service!r}: expected readiness, liveness, inference.GRPCInferenceService, "
+                f"unknown service {shown(service)}: expected readiness, liveness, inference.GRPCInferenceService, "
                 "a model's name or name/version"
             ) from None
         return NOT_SERVING

@@ -5,29 +5,55 @@ Answers come from the descriptor set that protos/ was compiled to; they are the 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from infer.errors import InferError, InvalidArgument, NotFound
 from infer.proto import files, message, pool
-from infer.services.call import StreamCall, Streaming, parsed
+from infer.services.call import ServerView, StreamCall, Streaming, parsed, shown
 
 VERSIONS = ("v1", "v1alpha")
+UNAVAILABLE = 14
 
 
-def reflection_service() -> Mapping[str, Streaming]:
+def reflection_service(server: ServerView) -> Mapping[str, Streaming]:
     """ServerReflectionInfo of both versions by path."""
-    return {f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo": _stream(version)
+    return {f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo": _stream(server, version)
             for version in VERSIONS}
 
 
-def _stream(version: str) -> Streaming:
+def _stream(server: ServerView, version: str) -> Streaming:
     async def info(call: StreamCall) -> None:
-        while (request := await call.read()) is not None:
-            await call.write(answer(request, version))
+        stopping = asyncio.ensure_future(_until_stopping(server))
+        try:
+            while (request := await _read_unless(call, stopping)) is not None:
+                await call.write(answer(request, version))
+        finally:
+            stopping.cancel()
 
     return Streaming(info)
+
+
+async def _until_stopping(server: ServerView) -> None:
+    while not server.stopping:
+        await server.changes.wait(server.changes.count)
+
+
+async def _read_unless(call: StreamCall, stopping: asyncio.Future[None]) -> bytes | None:
+    """The next request; ends the call where none has come when the server stops."""
+    reading = asyncio.ensure_future(call.read())
+    try:
+        await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if reading.done():
+            return reading.result()
+        call.abort(UNAVAILABLE, "the server is stopping; ask another replica")
+    finally:
+        if not reading.done():
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
 
 
 def answer(request_bytes: bytes, version: str) -> bytes:
@@ -49,21 +75,21 @@ def _fill(reply: Any, request: Any) -> None:
     if kind == "file_by_filename":
         name = request.file_by_filename
         if name not in files():
-            raise NotFound(f"no file is called {name!r}; there are {', '.join(files())}")
+            raise NotFound(f"no file is called {shown(name)}; there are {', '.join(files())}")
         reply.file_descriptor_response.file_descriptor_proto.extend(_with_imports(name))
     elif kind == "file_containing_symbol":
         name = _file_of(request.file_containing_symbol)
         reply.file_descriptor_response.file_descriptor_proto.extend(_with_imports(name))
     elif kind == "file_containing_extension":
         wanted = request.file_containing_extension
-        raise NotFound(f"{wanted.containing_type!r} has no extension {wanted.extension_number}")
+        raise NotFound(f"{shown(wanted.containing_type)} has no extension {wanted.extension_number}")
     elif kind == "all_extension_numbers_of_type":
         # The files are proto3 throughout: a message has no extensions.
         name = request.all_extension_numbers_of_type
         try:
             pool().FindMessageTypeByName(name)
         except KeyError:
-            raise NotFound(f"no message is called {name!r}") from None
+            raise NotFound(f"no message is called {shown(name)}") from None
         reply.all_extension_numbers_response.base_type_name = name
     elif kind == "list_services":
         for service in sorted(f"{file.package}.{each.name}" for file in files().values() for each in file.service):
@@ -79,7 +105,7 @@ def _file_of(symbol: str) -> str:
         with suppress(KeyError):
             name: str = find(symbol).name
             return name
-    raise NotFound(f"nothing is called {symbol!r}; list the services, and take full names from them")
+    raise NotFound(f"nothing is called {shown(symbol)}; list the services, and take full names from them")
 
 
 def _with_imports(name: str) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from infer.errors import InvalidArgument
 from infer.proto import message
-from infer.services.call import Call, Handler, ServerView, parsed, unary
+from infer.services.call import Call, Handler, ServerView, parsed, shown, unary
 from infer.services.control import caller
 
 log = logging.getLogger("infer.server")
@@ -25,6 +25,7 @@ _NEXT = {logging.DEBUG: logging.INFO, logging.INFO: logging.WARNING, logging.WAR
 VERBOSE = "log_verbose_level"
 TRACE_LEVEL = "trace_level"
 OFF = "OFF"
+VALUES_SHOWN = 4
 
 
 def settings_rpcs(server: ServerView) -> Mapping[str, Handler]:
@@ -55,8 +56,9 @@ def settings_rpcs(server: ServerView) -> Mapping[str, Handler]:
             server.routes.lookup(request.model_name, "")
         for name, setting in request.settings.items():
             if name != TRACE_LEVEL or list(setting.value) not in ([], [OFF]):
+                values = ", ".join(map(shown, setting.value[:VALUES_SHOWN])) or "empty"
                 raise InvalidArgument(
-                    f"trace setting {name!r} cannot be {list(setting.value)}: this server does not trace requests; "
+                    f"trace setting {shown(name)} cannot be {values}: this server does not trace requests; "
                     f"{TRACE_LEVEL} is {OFF} and is the only setting")
         reply = message("inference.TraceSettingResponse")()
         reply.settings[TRACE_LEVEL].value.append(OFF)
@@ -88,8 +90,8 @@ def _is_on(name: str, setting: Any) -> bool | None:
     if name == "log_file" and kind == "string_param" and setting.string_param == "":
         return None
     if name not in LEVELS:
-        raise InvalidArgument(f"log setting {name!r} cannot be changed here; expected {', '.join(LEVELS)}")
+        raise InvalidArgument(f"log setting {shown(name)} cannot be changed here; expected {', '.join(LEVELS)}")
     expected = "uint32_param" if name == VERBOSE else "bool_param"
     if kind != expected:
-        raise InvalidArgument(f"log setting {name!r}: expected {expected}, got {kind or 'no value'}")
+        raise InvalidArgument(f"log setting {shown(name)}: expected {expected}, got {kind or 'no value'}")
     return bool(getattr(setting, expected))

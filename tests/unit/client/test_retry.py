@@ -38,7 +38,7 @@ def test_backoff_is_jittered(jitter: float, wait: float) -> None:
 @pytest.mark.parametrize("code", [UNAVAILABLE, RESOURCE_EXHAUSTED])
 @pytest.mark.parametrize(("pushback", "wait"), [
     ("0", 0.0), ("250", 0.25), ("-1", None), ("-250", None), ("", None), ("soon", None), ("1.5", None),
-    ("\u0661", None)])
+    ("\u0661", None), ("99999999", 99_999.999), ("9" * 9, None), ("9" * 400, None), ("9" * 5000, None)])
 def test_pushback_is_obeyed(code: int, pushback: str, wait: float | None) -> None:
     assert attempts().wait_after(code, pushback) == wait
 

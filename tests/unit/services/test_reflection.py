@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 
-from infer.errors import Internal
+from infer.errors import InferError, Internal, Unavailable
 from infer.proto import files, message
 from infer.services.reflection import VERSIONS, answer, reflection_service
-from tests.support.cold_server import FakeStreamCall
+from tests.support.cold_server import FakeServer, FakeStreamCall
 
 SERVICES = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
             "inference.GRPCInferenceService"]
@@ -86,7 +86,7 @@ def test_extensions() -> None:
 async def test_stream_answers_each_request_until_the_half_close(version: str) -> None:
     path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
     call = FakeStreamCall(path)
-    running = asyncio.create_task(reflection_service()[path].handler(call))
+    running = asyncio.create_task(reflection_service(FakeServer())[path].handler(call))
     kind = message(f"grpc.reflection.{version}.ServerReflectionRequest")
     for fields in ({"list_services": ""}, {"file_by_filename": "no"}, {"file_by_filename": "health.proto"}):
         request = kind(**fields).SerializeToString()
@@ -102,4 +102,27 @@ async def test_malformed_request_ends_the_stream() -> None:
     call = FakeStreamCall(path)
     call.requests.put_nowait(b"\x0a\x05x")
     with pytest.raises(Internal):
-        await reflection_service()[path].handler(call)
+        await reflection_service(FakeServer())[path].handler(call)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_stream_ends_when_the_server_stops(version: str) -> None:
+    """A client that keeps it open does not hold the drain up; what it has asked is answered first."""
+    server = FakeServer()
+    call = FakeStreamCall(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+    running = asyncio.create_task(reflection_service(server)[call.path].handler(call))
+    request = message(f"grpc.reflection.{version}.ServerReflectionRequest")(list_services="").SerializeToString()
+    call.requests.put_nowait(request)
+    assert await call.replies.get() == answer(request, version)
+    server.changes.notify()
+    call.requests.put_nowait(request)
+    assert await call.replies.get() == answer(request, version)
+    server.stopping = True
+    server.changes.notify()
+    with pytest.raises(InferError, match="stopping") as raised:
+        await running
+    assert raised.value.code == Unavailable.code
+
+
+def test_long_names_are_cut() -> None:
+    assert len(ask(file_containing_symbol="x" * 100_000).error_response.error_message) < 300
