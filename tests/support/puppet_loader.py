@@ -110,8 +110,8 @@ class World:
         self.due_ns: int | None = None
         self.now_ns = 0
         self.manager = Manager(
-            self.loader, self._publish, mode=self.mode, tell=self.events.append, keep=self.records.append,
-            **self.arguments)
+            self.loader, self._publish, mode=self.mode, tell=self.events.append,
+            **{"keep": self.records.append, **self.arguments})
 
     def _publish(self, routes: list[tuple[str, ModelRoute]]) -> None:
         self.tables.append(dict(routes))

@@ -143,8 +143,10 @@ PACKAGES = {
     "proto": set[str](),
     "client": {"errors", "proto"},
     "cli": SHARED | {"server", "observe", "services", "models", "client", "security", "state"},
-    "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "reload"},
+    "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "reload",
+                        "model_control"},
     "reload": SHARED | {"security"},
+    "model_control": SHARED | {"models", "services", "security", "state"},
 }
 
 

@@ -28,7 +28,7 @@ def _version(_ctx: click.Context, _param: click.Parameter, value: str) -> int:
 @click.argument("version", callback=_version, metavar="VERSION|none")
 @server_options(timeout=30.0)
 def command(*, model: str, label: str, version: int, **server: Any) -> None:
-    """Move LABEL of MODEL to VERSION, or take it away (none).
+    """Move LABEL of MODEL to VERSION, or forget the move, so that it is as the model's settings say (none).
 
     It moves at once where that version is ready, else when it is: until then requests go where it was. The server has
     to run with --model-control-mode explicit.
@@ -37,7 +37,7 @@ def command(*, model: str, label: str, version: int, **server: Any) -> None:
         client.move_label(model, label, version)
         there = [each for each in client.models() if (each.name, each.version) == (model, str(version))]
     if not version:
-        click.echo(f"{model}: {label} is taken away")
+        click.echo(f"{model}: {label} is as the model's settings say")
     elif there and there[0].state == "READY":
         click.echo(f"{model}: {label} is version {version}")
     else:

@@ -89,7 +89,7 @@ class InferClient:
         self._ask(calls.model_unload(model), timeout)
 
     def move_label(self, model: str, label: str, version: int, *, timeout: float | None = None) -> None:
-        """Moves a label to a version, at once or when that is ready; 0 takes it away."""
+        """Moves a label to a version, at once or when that is ready; 0: as the model's settings say."""
         self._ask(calls.label_move(model, label, version), timeout)
 
     def _ask(self, query: calls.Query, timeout: float | None) -> Any:

@@ -64,6 +64,7 @@ class Intents:
         self._overlay = overlay
         self._start = set(start)            # names, or ALL until the first look that finds a model
         self._first: frozenset[str] | None = None
+        self._refused: frozenset[str] = frozenset()     # by what is written; `refusals` has overrides of the start too
         self._pinned: set[str] = set()      # of `wanted`: what later looks do not change
 
     def observe(self, snapshot: Snapshot) -> set[str]:
@@ -77,6 +78,7 @@ class Intents:
                   for name in {*self.seen, *self.wanted, *found, *self.refusals}}
         # One that is refused is as it was when it was not.
         self.refusals = {name: model.refusal for name, model in found.items() if model.refusal}
+        self._refused = frozenset(self.refusals)
         self.seen = {name: self.seen.get(name, model) if model.refusal else model for name, model in found.items()}
         if self.mode == "watch":
             self.wanted = {name: model for name, model in self.seen.items() if not model.refusal}
@@ -131,7 +133,7 @@ class Intents:
     def load(self, name: str, override: str) -> ModelSeen:
         """Wants the model as it is now, or raises InferError."""
         self.require_known(name)
-        if name in self.refusals and name in self.seen:
+        if name in self._refused and name in self.seen:
             raise FailedPrecondition(self.refusals[name])
         if name not in self.seen:
             raise NotFound(f"model {name!r} serves from memory and is in none of the repositories any more; copy it "
@@ -139,6 +141,7 @@ class Intents:
         model = self._overlaid(self.seen[name], override)
         if not model.versions:
             raise NotFound(f"model {name!r} has no version directory; copy a version into the repository")
+        self.refusals.pop(name, None)
         self.wanted[name] = model
         self._pinned.add(name)
         return self.wanted[name]

@@ -57,7 +57,7 @@ class ModelControl(Protocol):
         """Unloads every version; returns when they are gone. Raises NotFound."""
 
     async def label(self, name: str, label: str, version: int, who: str) -> None:
-        """Moves a label, at once or when the version is ready; 0 takes it away. Raises NotFound."""
+        """Moves a label, at once or when the version is ready; 0 forgets the move. Raises NotFound."""
 
     def index(self) -> Sequence[IndexRow]:
         """Every version that is known, served or not, in any order."""

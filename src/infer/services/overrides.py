@@ -33,7 +33,7 @@ VERSION_MAX = 10**18 - 1
 
 class LabelMove(NamedTuple):
     label: str
-    version: int        # 0: takes it away
+    version: int        # 0: as the model's settings say
 
 
 class LoadRequest(NamedTuple):
@@ -91,8 +91,8 @@ def _label(model: str, label: str) -> str:
 
 def _label_version(model: str, version: int) -> int:
     if not 0 <= version <= VERSION_MAX:
-        raise InvalidArgument(f"model {model!r}: version {version}: expected a version's number, or 0 to take the "
-                              "label away")
+        raise InvalidArgument(f"model {model!r}: version {version}: expected a version's number, or 0 for what "
+                              "the model's settings say")
     return version
 
 

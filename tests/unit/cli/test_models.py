@@ -149,7 +149,8 @@ def test_load_with_files_that_cannot_be_sent(
 
 @pytest.mark.parametrize(("arguments", "told"), [
     (["10"], "m: stable is version 10\n"), (["11"], "m: stable will be version 11 once that is ready\n"),
-    (["12"], "m: stable will be version 12 once that is ready\n"), (["none"], "m: stable is taken away\n")])
+    (["12"], "m: stable will be version 12 once that is ready\n"),
+    (["none"], "m: stable is as the model's settings say\n")])
 def test_label(address: str, control: Control, arguments: list[str], told: str) -> None:
     result = run(address, "label", "m", "stable", *arguments)
     assert (result.exit_code, result.output) == (0, told)
