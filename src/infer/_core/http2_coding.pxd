@@ -14,6 +14,9 @@ from infer._core.request cimport Segment
 cdef enum:
     INLINE_SOURCE_BYTES = 65536      # a compressed message of more mostly holds more than that
     INLINE_DEFLATED_BYTES = 32768    # by the loop, of one reply: compressing is several times slower
+    CLAIM_BYTES = 524288             # what a message is taken to inflate to at least, where it does not say,
+    CLAIM_GROWTH = 4                 # as what multiple of its own length,
+    CLAIM_STEP = 8                   # and with how much more once it did not fit
     LEAST_DEFLATED_BYTES = 1024      # a smaller reply gains less than it costs
 
 # One message on its way through a worker. The worker reads the source and makes the result; everything else, and every
@@ -28,7 +31,7 @@ cdef class CodingJob:
     cdef Block *source                     # to inflate
     cdef uint64_t start
     cdef uint64_t size_bytes               # of the source; counted into the session's bytes while the job lasts
-    cdef uint64_t limit_bytes
+    cdef uint64_t limit_bytes              # of the result, if it inflates; counted with the source
     cdef Segment *segments                 # to compress
     cdef int n_segments
     cdef Block *result
@@ -40,6 +43,9 @@ cdef class CodingSession(Http2Session):
     cdef void inflate_later(self, Stream *stream, Block *body, uint64_t start, uint64_t size_bytes) noexcept
     cdef bint deflate_later(self, Stream *stream, const Segment *segments, int count, uint64_t size_bytes) noexcept
     cdef bint deflate_now(self, Stream *stream, const Segment *segments, int count, uint64_t size_bytes) noexcept
+    # Reserves what the job may inflate to and has it run. False: it ended the call, and holds nothing.
+    cdef bint start_inflating(self, Stream *stream, CodingJob job) noexcept
+    cdef void count_inflating(self, CodingJob job, int sign) noexcept
     cdef bint start_job(self, CodingJob job) noexcept
     cdef bint queue_job(self, Stream *stream, CodingJob job) noexcept
     cdef void finish_inflating(self, CodingJob job) noexcept

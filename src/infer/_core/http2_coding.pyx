@@ -10,14 +10,16 @@ from libc.string cimport memcpy
 from infer._core.block cimport block_data, block_unref
 from infer._core.debug cimport try_malloc
 from infer._core.grpc_message cimport (
-    INFLATE_CORRUPT, INFLATE_CUT_SHORT, INFLATE_NO_MEMORY, INFLATE_TOO_LONG, INFLATE_TRAILING, INFLATED, PREFIX_BYTES,
-    Deflation, claimed_length, deflate_add, deflate_begin, deflate_end, inflate_message)
+    ENCODING_GZIP, INFLATE_CORRUPT, INFLATE_CUT_SHORT, INFLATE_NO_MEMORY, INFLATE_TOO_LONG, INFLATE_TRAILING, INFLATED,
+    PREFIX_BYTES, Deflation, claimed_length, deflate_add, deflate_begin, deflate_end, inflate_message)
 from infer._core.grpc_stream cimport SEEN_TOO_LONG, STREAM_CALLED, STREAM_TALKING, set_end, take_body
-from infer._core.http2_session cimport error
+from infer._core.http2_session cimport BUSY_PUSHBACK_MS, error
 from infer._core.status cimport STATUS_INTERNAL, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE
 from infer._core.tensor cimport say, say_int
 
 cimport cython
+
+cdef const char *NO_ROOM = "the server's memory for requests is used up; retry later or send to another replica"
 
 
 cdef Block *deflate_segments(int encoding, const Segment *segments, int count, uint64_t size_bytes, bint on_loop
@@ -100,31 +102,34 @@ cdef class CodingSession(Http2Session):
         self.inflate_later(stream, body, start, size_bytes)
 
     cdef void take_inflated(self, Stream *stream, int outcome, Block *inflated) noexcept:
-        cdef int code = STATUS_INTERNAL
+        error.size_bytes = 0
+        if outcome == INFLATED and self.is_over_limit(inflated.size_bytes):
+            block_unref(inflated)
+            outcome = INFLATE_NO_MEMORY
         if outcome == INFLATED:
             self.stats.inflated_bytes += <int64_t> inflated.size_bytes
             self.buffer(stream, inflated.size_bytes)
             self.hand_over(stream, inflated, 0, inflated.size_bytes)
             return
-        error.size_bytes = 0
         if outcome == INFLATE_TOO_LONG:
-            code = STATUS_RESOURCE_EXHAUSTED
             stream.seen |= SEEN_TOO_LONG
-            self.count_refused(stream)
             say(&error, "the message has more than ")
             say_int(&error, self.limits.max_message_bytes)
             say(&error, " bytes once inflated, which is the limit (--max-message-bytes); send less in one call or "
                         "raise it")
-        elif outcome == INFLATE_NO_MEMORY:
-            code = STATUS_RESOURCE_EXHAUSTED
-            say(&error, "the server's memory for requests is used up; retry later or send to another replica")
-        elif outcome == INFLATE_CUT_SHORT:
+            self.refuse_size(stream)
+            return
+        if outcome == INFLATE_NO_MEMORY:
+            say(&error, NO_ROOM)
+            self.refuse_size(stream)
+            return
+        if outcome == INFLATE_CUT_SHORT:
             say(&error, "the compressed message is cut short")
         elif outcome == INFLATE_TRAILING:
             say(&error, "the compressed message goes on after its end")
         else:
             say(&error, "the compressed message is not what its grpc-encoding says")
-        self.refuse(stream, 200, code)
+        self.refuse(stream, 200, STATUS_INTERNAL)
 
     cdef void inflate_later(self, Stream *stream, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
         cdef CodingJob job
@@ -134,7 +139,7 @@ cdef class CodingSession(Http2Session):
             self.stats.coding_refused += 1
             say(&error, "too many compressed messages wait to be inflated (--max-coding-jobs); retry later or send to "
                         "another replica")
-            self.refuse(stream, 200, STATUS_RESOURCE_EXHAUSTED)
+            self.end_refused(stream, 200, STATUS_RESOURCE_EXHAUSTED, BUSY_PUSHBACK_MS)
             return
         job = CodingJob.__new__(CodingJob)
         job.inflates = True
@@ -142,18 +147,39 @@ cdef class CodingSession(Http2Session):
         job.source = body
         job.start = start
         job.size_bytes = size_bytes
-        job.limit_bytes = <uint64_t> self.limits.max_message_bytes
+        job.limit_bytes = min(max(CLAIM_GROWTH * size_bytes, <uint64_t> CLAIM_BYTES),
+                              <uint64_t> self.limits.max_message_bytes)
+        if job.encoding == ENCODING_GZIP:
+            # More than it says to have would be an error in any case.
+            job.limit_bytes = min(<uint64_t> claimed_length(job.encoding, block_data(body) + start, size_bytes),
+                                  <uint64_t> self.limits.max_message_bytes)
         job.stream = stream
-        stream.inflating = <void *> job
         # From now on the job's.
-        stream.buffered_bytes -= size_bytes
-        if not self.start_job(job):
-            stream.inflating = NULL
-            self.buffered_bytes -= <int64_t> size_bytes
-            self.stats.buffered_bytes -= <int64_t> size_bytes
+        self.release(stream, size_bytes)
+        self.start_inflating(stream, job)
+
+    cdef bint start_inflating(self, Stream *stream, CodingJob job) noexcept:
+        error.size_bytes = 0
+        if self.is_over_limit(job.size_bytes + job.limit_bytes):
             job.free_source()
-            say(&error, "the server is stopping; send the request to another replica")
-            self.refuse(stream, 200, STATUS_UNAVAILABLE)
+            say(&error, NO_ROOM)
+            self.refuse_size(stream)
+            return False
+        stream.inflating = <void *> job
+        self.count_inflating(job, 1)
+        if self.start_job(job):
+            return True
+        stream.inflating = NULL
+        self.count_inflating(job, -1)
+        job.free_source()
+        say(&error, "the server is stopping; send the request to another replica")
+        self.refuse(stream, 200, STATUS_UNAVAILABLE)
+        return False
+
+    cdef void count_inflating(self, CodingJob job, int sign) noexcept:
+        cdef int64_t bytes_held = sign * <int64_t> (job.size_bytes + job.limit_bytes)
+        self.buffered_bytes += bytes_held
+        self.stats.buffered_bytes += bytes_held
 
     cdef bint start_job(self, CodingJob job) noexcept:
         job.session = self
@@ -180,16 +206,21 @@ cdef class CodingSession(Http2Session):
         cdef Stream *stream = job.stream
         cdef Block *inflated = job.result
         job.result = NULL
-        self.buffered_bytes -= <int64_t> job.size_bytes
-        self.stats.buffered_bytes -= <int64_t> job.size_bytes
+        self.count_inflating(job, -1)
+        if stream != NULL:
+            stream.inflating = NULL
+        if stream == NULL or stream.state != STREAM_CALLED and stream.state != STREAM_TALKING:
+            job.free_source()
+            block_unref(inflated)
+            return
+        if job.outcome == INFLATE_TOO_LONG and job.limit_bytes < <uint64_t> self.limits.max_message_bytes:
+            if job.encoding != ENCODING_GZIP:
+                # Once more, with more room: what it inflates to is not known before.
+                job.limit_bytes = min(CLAIM_STEP * job.limit_bytes, <uint64_t> self.limits.max_message_bytes)
+                self.start_inflating(stream, job)
+                return
+            job.outcome = INFLATE_CORRUPT
         job.free_source()
-        if stream == NULL:
-            block_unref(inflated)
-            return
-        stream.inflating = NULL
-        if stream.state != STREAM_CALLED and stream.state != STREAM_TALKING:
-            block_unref(inflated)
-            return
         self.take_inflated(stream, job.outcome, inflated)
         if stream.state == STREAM_TALKING:
             self.go_on(stream)
@@ -236,12 +267,18 @@ cdef class CodingSession(Http2Session):
     cdef bint deflate_later(self, Stream *stream, const Segment *segments, int count, uint64_t size_bytes) noexcept:
         cdef CodingJob job
         cdef CodingJob last
+        cdef int i
         if stream.deflating == NULL and self.stats.coding_jobs >= self.limits.coding_jobs:
             return self.queue_segments(stream, segments, count)
         job = CodingJob.__new__(CodingJob)
         job.segments = <Segment *> try_malloc(count * sizeof(Segment))
         if job.segments == NULL:
-            return self.queue_segments(stream, segments, count) if stream.deflating == NULL else False
+            if stream.deflating == NULL:
+                return self.queue_segments(stream, segments, count)
+            # It may not overtake, and there is nowhere to keep it.
+            for i in range(count):
+                block_unref(segments[i].block)
+            return False
         memcpy(job.segments, segments, count * sizeof(Segment))
         job.n_segments = count
         job.encoding = stream.reply_encoding

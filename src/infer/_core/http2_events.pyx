@@ -252,11 +252,11 @@ cdef int on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_i
     if stream.state != STREAM_MESSAGE:
         return 0
     error.size_bytes = 0
-    code = on_data(stream, data, size_bytes, self.limits.max_message_bytes, self.is_over_limit(), &error)
+    code = on_data(stream, data, size_bytes, self.limits.max_message_bytes, self.is_over_limit(0), &error)
     self.buffer(stream, size_bytes)
-    if code != STATUS_OK:
-        if code == STATUS_RESOURCE_EXHAUSTED:
-            self.count_refused(stream)
+    if code == STATUS_RESOURCE_EXHAUSTED:
+        self.refuse_size(stream)
+    elif code != STATUS_OK:
         self.refuse(stream, 200, code)
     elif stream.padded or stream.message_bytes > <uint64_t> self.limits.stream_window_bytes:
         self.open_window(stream)

@@ -29,6 +29,9 @@ cdef uint8_t[8] ALIVE_PING                 # of the PING that asks a silent peer
 cdef void use_events(nghttp2_session_callbacks *table, nghttp2_option *chosen,
                      nghttp2_data_source_read_callback reader) noexcept
 
+cdef enum:
+    BUSY_PUSHBACK_MS = 100       # when to try again: what a transport holds goes with the next answers, at no known pace
+
 cdef enum RefusedKind:
     REFUSED_HEADERS = 0          # a header block over the limit
     REFUSED_MESSAGE = 1          # a message over the limit
@@ -154,6 +157,9 @@ cdef class Http2Session(ResponseSink):
     # What a call of the library returned that is not 0.
     cdef void heed(self, int result) noexcept
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept
+    # With RESOURCE_EXHAUSTED; the client is told when to try again, where trying again is of use.
+    cdef void refuse_size(self, Stream *stream) noexcept
+    cdef void end_refused(self, Stream *stream, int http_status, int code, int64_t pushback_ms) noexcept
     # A reply's segments, whose references go over, behind those that are queued. False: no memory.
     cdef bint queue(self, Stream *stream, const Segment *segments, int count) noexcept
     cdef void count_outbound(self, Stream *stream, uint64_t size_bytes) noexcept
@@ -183,7 +189,8 @@ cdef class Http2Session(ResponseSink):
     # `queue` without a look at what the segments hold.
     cdef bint queue_segments(self, Stream *stream, const Segment *segments, int count) noexcept
     cdef void reply_moved(self, Stream *stream) noexcept
-    cdef bint is_over_limit(self) noexcept
+    # Whether a message of `size_bytes`, on top of all that the connection and the process hold, is too much.
+    cdef bint is_over_limit(self, uint64_t size_bytes) noexcept
     # For a message that the stream's window, as it stands, does not hold.
     cdef void open_window(self, Stream *stream) noexcept
     # How many bytes come ahead of a frame that ends the connection, which *gone then tells (GoneStream).
@@ -207,7 +214,6 @@ cdef class Http2Session(ResponseSink):
     # The call has ended with `code`: what it holds of the request goes, and what the pipeline has of it is cancelled.
     cdef void let_go(self, Stream *stream, int code) noexcept
     cdef void handed_out(self, Stream *stream, uint64_t size_bytes) noexcept
-    cdef void count_refused(self, const Stream *stream) noexcept
     cdef void buffer(self, Stream *stream, uint64_t size_bytes) noexcept
     cdef void release(self, Stream *stream, uint64_t size_bytes) noexcept
     cdef void set_early(self, Stream *stream, bint early) noexcept

@@ -356,19 +356,18 @@ cdef class Http2Session(ResponseSink):
             self.due = stream
             self.want_flush()
 
-    cdef void count_refused(self, const Stream *stream) noexcept:
-        """Which bound a message that was just refused for its size had reached."""
-        self.stats.refused[<int> REFUSED_MESSAGE if stream.seen & SEEN_TOO_LONG else <int> REFUSED_BUFFERED] += 1
-
-    cdef bint is_over_limit(self) noexcept:
-        """Whether no message may begin, for all that the connection, or the process, holds."""
+    cdef bint is_over_limit(self, uint64_t size_bytes) noexcept:
         cdef int64_t held_bytes = self.buffered_bytes + self.outbound_bytes
-        if held_bytes > self.limits.connection_buffered_bytes:
+        cdef int64_t sum_bytes = held_bytes + <int64_t> size_bytes
+        # A connection may have one message, however large, of which the prefix is held already: what is over by itself
+        # would be over forever.
+        if sum_bytes > self.limits.connection_buffered_bytes and held_bytes > <int64_t> PREFIX_BYTES:
             return True
         # Peers that hold much must not make those pay that hold little: over the bound of all, a connection is served
         # while it holds less than its share of half the bound. All together hold half as much again at most.
-        return (self.stats.buffered_bytes + self.stats.outbound_bytes > self.limits.process_buffered_bytes
-                and 2 * self.stats.connections * held_bytes >= self.limits.process_buffered_bytes)
+        return (self.stats.buffered_bytes + self.stats.outbound_bytes + <int64_t> size_bytes
+                > self.limits.process_buffered_bytes
+                and 2 * self.stats.connections * sum_bytes >= self.limits.process_buffered_bytes)
 
     cdef void open_window(self, Stream *stream) noexcept:
         # A message that fits the window needs no more of it, nor does a longer one once the window holds all of it: no
@@ -553,13 +552,22 @@ cdef class Http2Session(ResponseSink):
 
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept:
         """Ends a call that the transport itself turns down, with the text in `error`."""
+        self.end_refused(stream, http_status, code, -1)
+
+    cdef void refuse_size(self, Stream *stream) noexcept:
+        """Counts which bound a message had reached, its own or that of all."""
+        cdef bint too_long = (stream.seen & SEEN_TOO_LONG) != 0
+        self.stats.refused[<int> REFUSED_MESSAGE if too_long else <int> REFUSED_BUFFERED] += 1
+        self.end_refused(stream, 200, STATUS_RESOURCE_EXHAUSTED, -1 if too_long else <int64_t> BUSY_PUSHBACK_MS)
+
+    cdef void end_refused(self, Stream *stream, int http_status, int code, int64_t pushback_ms) noexcept:
         if not advance(stream, EVENT_REPLY):
             return
         self.set_early(stream, not stream.ended)
         self.let_go(stream, code)
         if stream.cold != NULL:
             (<ColdCall> stream.cold).disarm()
-        self.submit_end(stream, http_status, code, error.text, error.size_bytes, -1)
+        self.submit_end(stream, http_status, code, error.text, error.size_bytes, pushback_ms)
         if stream.cold != NULL:
             (<ColdCall> stream.cold).stop()
 

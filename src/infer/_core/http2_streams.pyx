@@ -59,7 +59,9 @@ cdef class StreamingSession(CodingSession):
             return True
         if stream.pending == 0:
             return False
-        if stream.pending >= self.limits.stream_messages or self.is_over_limit():
+        # A compressed message that finds no room once it is inflated ends the stream: it comes when any would find it.
+        if stream.pending >= self.limits.stream_messages or self.is_over_limit(
+                0 if stream.encoding == ENCODING_IDENTITY else <uint64_t> self.limits.max_message_bytes):
             return True
         return stream.kind != CALL_INFER_STREAM and (
             stream.buffered_bytes > <uint64_t> self.limits.stream_window_bytes)
@@ -87,7 +89,7 @@ cdef class StreamingSession(CodingSession):
         while size_bytes[0] > 0 and stream.state == STREAM_TALKING:
             if stream.body == NULL and self.is_full(stream):
                 break
-            code = take_data(stream, data, size_bytes, self.limits.max_message_bytes, self.is_over_limit(), &error)
+            code = take_data(stream, data, size_bytes, self.limits.max_message_bytes, self.is_over_limit(0), &error)
             if code != STATUS_OK:
                 return code
             if is_whole(stream):
@@ -97,8 +99,9 @@ cdef class StreamingSession(CodingSession):
 
     cdef void refuse_data(self, Stream *stream, int code) noexcept:
         if code == STATUS_RESOURCE_EXHAUSTED:
-            self.count_refused(stream)
-        self.refuse(stream, 200, code)
+            self.refuse_size(stream)
+        else:
+            self.refuse(stream, 200, code)
 
     cdef void pump(self, Stream *stream) noexcept:
         cdef const uint8_t *data

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infer._core._testing_transport import ENCODINGS, SessionDriver
+from tests.support.endpoint import Bench
 from tests.support.h2_peer import (
     CANCEL,
     INFER_PATH,
@@ -94,7 +95,8 @@ def test_C2_a_large_message_goes_to_a_worker(encoding: str, path: str) -> None:
     sent(peer, path, encoding, body)
     assert got(driver, path) == []
     assert driver.counters()["coding_jobs"] == 1
-    assert driver.buffered_bytes == len(body)
+    # And what it will be.
+    assert driver.buffered_bytes >= len(body) + len(LARGE)
     driver.code()
     assert got(driver, path) == [LARGE]
     assert driver.buffered_bytes == len(LARGE) + 5
@@ -223,6 +225,7 @@ def test_max_coding_jobs() -> None:
     reply = refused(driver, peer, stream)
     assert reply.code == RESOURCE_EXHAUSTED
     assert "--max-coding-jobs" in reply.text
+    assert int(dict(reply.fields)["grpc-retry-pushback-ms"]) > 0
     assert driver.counters()["coding_refused"] == 1
     driver.code()
     sent(peer, INFER_PATH, "gzip", coded("gzip", LARGE))
@@ -236,6 +239,116 @@ def test_a_server_that_stops_takes_no_job(path: str) -> None:
     driver.refuse_spawn = True
     stream = sent(peer, path, "gzip", coded("gzip", LARGE))
     assert refused(driver, peer, stream).code == UNAVAILABLE
+    left_clean(driver)
+
+
+# The bounds on memory.
+
+MIB = 1 << 20
+
+
+@KINDS
+@PATHS
+def test_bombs_at_once_stay_within_the_bound(encoding: str, path: str) -> None:
+    """While they are with workers, as they come back, and once they are handed over."""
+    driver, peer = session(max_message_bytes=4 * MIB, connection_buffered_bytes=8 * MIB)
+    body = coded(encoding, bytes(4 * MIB - 100))
+    streams = [sent(peer, path, encoding, body) for _ in range(64)]
+    jobs = len(driver.jobs)
+    assert driver.buffered_bytes <= 8 * MIB
+    while driver.jobs:
+        driver.code()
+        assert driver.buffered_bytes <= 8 * MIB
+    taken = len(got(driver, path))
+    assert 1 <= taken <= 2
+    assert driver.refused()["max_buffered_bytes"] == 64 - taken
+    peer.until_closed()
+    replies = [peer.replies[stream] for stream in streams if peer.replies[stream].ended]
+    assert len(replies) == 64 - taken
+    assert {reply.code for reply in replies} == {RESOURCE_EXHAUSTED}
+    assert all("memory for requests is used up" in reply.text for reply in replies)
+    assert all(int(dict(reply.fields)["grpc-retry-pushback-ms"]) > 0 for reply in replies)
+    assert encoding == "deflate" or jobs == 1
+    left_clean(driver)
+
+
+def test_bombs_at_once_stay_within_the_bound_of_the_process() -> None:
+    jobs: list[Any] = []
+    bench = Bench(offload=jobs.append, process_buffered_bytes=16 * MIB, max_message_bytes=4 * MIB)
+    body = coded("gzip", bytes(4 * MIB - 100))
+    peers = [bench.connect()[1] for _ in range(8)]
+    for _ in range(8):
+        for peer in peers:
+            sent(peer, INFER_PATH, "gzip", body)
+    # Those that hold less than their share are served meanwhile.
+    assert bench.endpoint.snapshot()["buffered_bytes"] <= 24 * MIB
+    for job in jobs:
+        job.run()
+        job.session.finish_coding(job)
+        assert bench.endpoint.snapshot()["buffered_bytes"] <= 24 * MIB
+    assert bench.refused("max_buffered_bytes") == 64 - len(bench.sink.live) > 50
+    for socket in bench.sockets:
+        socket.lose()
+    assert bench.endpoint.snapshot()["buffered_bytes"] == 0
+
+
+def test_small_messages_that_inflate_stay_within_the_bound() -> None:
+    """Those that the loop inflates itself."""
+    driver, peer = session(connection_buffered_bytes=MIB)
+    for _ in range(64):
+        sent(peer, INFER_PATH, "gzip", coded("gzip", bytes(100_000)))
+        assert driver.buffered_bytes <= MIB
+    assert driver.jobs == []
+    assert len(got(driver, INFER_PATH)) == 10
+    assert driver.refused()["max_buffered_bytes"] == 54
+    left_clean(driver)
+
+
+@KINDS
+def test_one_message_may_pass_the_bound_of_its_connection(encoding: str) -> None:
+    """As one may that is not compressed."""
+    driver, peer = session(connection_buffered_bytes=1000)
+    sent(peer, INFER_PATH, encoding, coded(encoding, LARGE))
+    while driver.jobs:
+        driver.code()
+    assert got(driver, INFER_PATH) == [LARGE]
+    left_clean(driver)
+
+
+def test_a_deflated_message_that_grows_a_thousandfold() -> None:
+    """Its length is found step by step."""
+    driver, peer = session()
+    sent(peer, INFER_PATH, "deflate", coded("deflate", bytes(8 * MIB)))
+    runs = 0
+    while driver.jobs:
+        driver.code()
+        runs += 1
+    assert runs > 1
+    assert got(driver, INFER_PATH) == [bytes(8 * MIB)]
+    left_clean(driver)
+
+
+def test_a_message_that_is_longer_than_it_says() -> None:
+    driver, peer = session()
+    squeezed = gzip.compress(LARGE + bytes(MIB))
+    stream = sent(peer, INFER_PATH, "gzip", prefixed(squeezed[:-4] + (400_000).to_bytes(4, "little"), flag=1))
+    driver.code()
+    assert refused(driver, peer, stream).code == INTERNAL
+    left_clean(driver)
+
+
+def test_a_stream_waits_where_a_message_might_find_no_room() -> None:
+    driver, peer = session(max_message_bytes=MIB, connection_buffered_bytes=3 * MIB)
+    message = bytes(900_000)
+    _, call = talking(peer, driver, coded("gzip", message) * 8, end=True)
+    seen = []
+    while len(seen) < 8:
+        while driver.jobs:
+            driver.code()
+            assert driver.buffered_bytes <= 3 * MIB
+        seen.append(driver.read_cold(call))
+    assert seen == [message] * 8
+    assert "max_buffered_bytes" not in driver.refused()
     left_clean(driver)
 
 

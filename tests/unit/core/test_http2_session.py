@@ -304,6 +304,7 @@ def test_F16_a_full_connection_refuses_at_the_prefix(cold: bool):
     assert reply.code == RESOURCE_EXHAUSTED
     assert reply.trailers_only
     assert driver.refused() == {"max_buffered_bytes": 1}
+    assert int(dict(reply.fields)["grpc-retry-pushback-ms"]) > 0
     peer.body(first, bytes(600))
     peer.body(second, bytes(100))
     assert ("submit", 0, bytes(1200)) in driver.sink.events
