@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.support.h2_peer import (
 from tests.support.server import InProcess, in_process
 
 OK, UNAVAILABLE = 0, 14
+STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
 FRAMES = 20_000
 # Of a server that keeps something for each of a flood's frames.
 GROWTH_BYTES = 64 << 20
@@ -142,6 +145,37 @@ def test_F10_thousands_of_client_timeouts(repository: Path, channel_of: Any):
         assert codes <= {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.OK}
         server.until(lambda: server.server.transport.endpoint.snapshot()["streams"] == 0)
         assert call(identity_request(), timeout=30)
+        snapshot = server.snapshot()
+        assert (snapshot["connections_total"], sum(snapshot["refused"].values())) == (1, 0)
+        channel.close()
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_F10_a_thousand_streams_of_messages_cancelled_without_one(repository: Path, channel_of: Any, at_once: bool):
+    """Each as soon as it is made, or all of them once the server has them."""
+    with in_process(repository, executors=1) as server:
+        channel = channel_of(server)
+        assert channel.unary_unary(INFER_PATH)(identity_request(), timeout=30)
+        call = channel.stream_stream(STREAM_PATH)
+        over = threading.Event()
+
+        def nothing() -> Iterator[bytes]:
+            over.wait()
+            yield from ()
+
+        for _ in range(10):
+            talks = []
+            for _ in range(200):
+                talks.append(call(nothing()))
+                if at_once:
+                    talks[-1].cancel()
+            if not at_once:
+                server.until(lambda: server.server.transport.endpoint.snapshot()["streams"] == 200)
+            for each in talks:
+                each.cancel()
+            server.until(lambda: server.server.transport.endpoint.snapshot()["streams"] == 0)
+        over.set()
+        assert channel.unary_unary(INFER_PATH)(identity_request(), timeout=30)
         snapshot = server.snapshot()
         assert (snapshot["connections_total"], sum(snapshot["refused"].values())) == (1, 0)
         channel.close()

@@ -15,7 +15,8 @@ from infer._core.block cimport block_data, block_unref
 from infer._core.capi.nghttp2 cimport *
 from infer._core.cold_call cimport ColdCall
 from infer._core.grpc_stream cimport (
-    CALL_INFER, SEEN_PATH, STREAM_HEADERS, STREAM_MESSAGE, STREAM_TALKING, Stream, on_data, on_field, stream_new)
+    CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, SEEN_PATH, STREAM_HEADERS, STREAM_MESSAGE, STREAM_TALKING, Stream,
+    on_data, on_field, stream_new)
 from infer._core.http2_session cimport (
     DRAIN_PING, REFUSED_EARLY_RESETS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_IDLE_FRAMES,
     REFUSED_OVERSIZE_HEADERS, REFUSED_PINGS, REFUSED_PROTOCOL, REFUSED_SETTINGS_FRAMES, REFUSED_STREAM_ERRORS,
@@ -204,6 +205,9 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
 
 
 cdef inline bint is_early(const Stream *stream, int64_t now) noexcept:
+    # A stream of messages needs none: good clients cancel such as soon as they are made, so it is as good as whole.
+    if stream.kind == CALL_INFER_STREAM or stream.kind == CALL_COLD_STREAM:
+        return False
     if stream.whole or now - stream.received_ns >= <int64_t> EARLY_NS:
         return False
     if stream.body == NULL or stream.message_bytes == 0:

@@ -36,6 +36,8 @@ from tests.support.h2_peer import (
     window_update,
 )
 
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
+
 pytestmark = pytest.mark.usefixtures("stepped_clock")
 SECOND = 1_000_000_000
 RESOURCE_EXHAUSTED = 8
@@ -100,6 +102,24 @@ def test_rapid_reset(end: bool, between: bytes):
     assert driver.streams == 0
     opened_and_reset(peer, between, end)
     assert_cut(driver, peer, "max_early_resets")
+
+
+@pytest.mark.parametrize("between", [b"", b"\0\0\0"], ids=["no data", "half a prefix"])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_streams_of_messages_that_are_reset_without_one(stepped_clock: None, at_once: bool, between: bytes):
+    """Good clients cancel such in any number, as soon as they are made or all together."""
+    driver, peer = session()
+    streams = []
+    for _ in range(1000):
+        streams.append(peer.open(request_fields(STREAM)))
+        if between:
+            peer.body(streams[-1], between, end=False)
+        if at_once:
+            peer.reset(streams.pop())
+    for stream in streams:
+        peer.reset(stream)
+    assert goaway(peer) is None
+    assert driver.streams == 0
 
 
 def test_rapid_reset_among_good_calls():
