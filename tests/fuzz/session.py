@@ -302,7 +302,9 @@ class Program:
 
     def check_bounds(self) -> None:
         driver = self.driver
-        assert 0 <= driver.buffered_bytes <= self.fed + driver.counters()["inflated_bytes"]
+        # And what messages with workers may inflate to.
+        reserved_bytes = driver.counters()["coding_jobs"] * self.limits.get("max_message_bytes", 64 << 20)
+        assert 0 <= driver.buffered_bytes <= self.fed + driver.counters()["inflated_bytes"] + reserved_bytes
         assert driver.outbound_bytes >= 0
         assert 0 <= driver.early_replies <= driver.streams
         assert len(driver.sink.live) <= MESSAGES_PER_STREAM * driver.streams

@@ -47,6 +47,7 @@ cdef class CodingSession(Http2Session):
     cdef bint start_inflating(self, Stream *stream, CodingJob job) noexcept
     cdef void count_inflating(self, CodingJob job, int sign) noexcept
     cdef bint start_job(self, CodingJob job) noexcept
+    cdef void uncount_deflating(self, CodingJob job) noexcept
     cdef bint queue_job(self, Stream *stream, CodingJob job) noexcept
     cdef void finish_inflating(self, CodingJob job) noexcept
     cdef void finish_deflating(self, CodingJob job) noexcept

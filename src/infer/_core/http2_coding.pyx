@@ -285,6 +285,7 @@ cdef class CodingSession(Http2Session):
         job.size_bytes = size_bytes
         job.stream = stream
         self.outbound_bytes += <int64_t> size_bytes
+        self.own_bytes += <int64_t> size_bytes
         self.stats.outbound_bytes += <int64_t> size_bytes
         if stream.deflating != NULL:
             last = <CodingJob> stream.deflating
@@ -298,12 +299,16 @@ cdef class CodingSession(Http2Session):
         stream.deflating = NULL
         return self.queue_job(stream, job)
 
+    cdef void uncount_deflating(self, CodingJob job) noexcept:
+        self.outbound_bytes -= <int64_t> job.size_bytes
+        self.own_bytes -= <int64_t> job.size_bytes
+        self.stats.outbound_bytes -= <int64_t> job.size_bytes
+
     cdef bint queue_job(self, Stream *stream, CodingJob job) noexcept:
         """What the job made, or what it was made for."""
         cdef Segment coded
         cdef bint queued
-        self.outbound_bytes -= <int64_t> job.size_bytes
-        self.stats.outbound_bytes -= <int64_t> job.size_bytes
+        self.uncount_deflating(job)
         if stream == NULL:
             block_unref(job.result)
             job.result = NULL
@@ -336,8 +341,7 @@ cdef class CodingSession(Http2Session):
             if stream == NULL or stream.deflating == NULL and not queued:
                 queued = self.queue_job(NULL, job) and queued
                 continue
-            self.outbound_bytes -= <int64_t> job.size_bytes
-            self.stats.outbound_bytes -= <int64_t> job.size_bytes
+            self.uncount_deflating(job)
             queued = self.queue(stream, job.segments, job.n_segments)
             job.n_segments = 0
             job.free_source()

@@ -30,7 +30,7 @@ cdef void use_events(nghttp2_session_callbacks *table, nghttp2_option *chosen,
                      nghttp2_data_source_read_callback reader) noexcept
 
 cdef enum:
-    BUSY_PUSHBACK_MS = 100       # when to try again: what a transport holds goes with the next answers, at no known pace
+    BUSY_PUSHBACK_MS = 100       # when to try again: what is held goes with the next answers, at no known pace
 
 cdef enum RefusedKind:
     REFUSED_HEADERS = 0          # a header block over the limit
@@ -124,6 +124,7 @@ cdef class Http2Session(ResponseSink):
     cdef uint32_t frame_bytes              # largest frame that the peer may send
     cdef int64_t buffered_bytes
     cdef int64_t outbound_bytes            # of replies, not yet taken
+    cdef int64_t own_bytes                 # of those, what waits for us: for an earlier reply, or with a worker
     cdef uint64_t handed_bytes             # of replies, taken: stands still while the peer opens no window
     cdef int64_t now                       # at the start of the current feed
     cdef int64_t inline_bytes              # that may still be inflated at once, of this read
@@ -132,6 +133,7 @@ cdef class Http2Session(ResponseSink):
     cdef bint greeted                      # the preface and the peer's SETTINGS have come
     cdef bint settled                      # the peer has acknowledged our SETTINGS
     cdef bint draining
+    cdef bint stopping                     # drained since the server is, and not for what the connection is
     cdef bint last_goaway
     cdef bint peer_leaves                  # it said GOAWAY
     cdef bint starved                      # libnghttp2 had no memory: what would follow is not understood by the peer
@@ -219,7 +221,8 @@ cdef class Http2Session(ResponseSink):
     cdef void set_early(self, Stream *stream, bint early) noexcept
     cdef void say_last_goaway(self) noexcept
     cdef void drop(self, Stream *stream) noexcept
-    # GOAWAY, a PING, and once it is answered the last GOAWAY with `reason`; streams under way finish.
+    # GOAWAY, a PING, and once it is answered the last GOAWAY with `reason`; streams under way finish. Without one the
+    # server stops: idle streams of ModelStreamInfer end with the last GOAWAY.
     cdef void drain(self, const char *reason=*) noexcept
     # A PING that a peer that is there answers.
     cdef void ask_alive(self) noexcept

@@ -671,7 +671,13 @@ cdef class Http2Session(ResponseSink):
     # The end.
 
     cdef void drain(self, const char *reason=NULL) noexcept:
-        if self.closed or self.draining or self.last_goaway:
+        if self.closed:
+            return
+        if reason == NULL and not self.stopping:
+            self.stopping = True
+            if self.last_goaway:
+                self.end_idle()
+        if self.draining or self.last_goaway:
             return
         self.draining = True
         self.reason = reason
@@ -692,7 +698,8 @@ cdef class Http2Session(ResponseSink):
         if self.last_goaway:
             return
         self.last_goaway = True
-        self.end_idle()
+        if self.stopping:
+            self.end_idle()
         self.heed(nghttp2_submit_goaway(
             self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR,
             <const uint8_t *> self.reason, 0 if self.reason == NULL else strlen(self.reason)))

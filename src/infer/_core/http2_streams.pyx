@@ -196,6 +196,7 @@ cdef class StreamingSession(CodingSession):
             slot.owner.late = 1
         keep_reply(slot, reply)
         self.count_outbound(stream, slot.reply_bytes)
+        self.own_bytes += <int64_t> slot.reply_bytes
         self.set_due(stream)
 
     cdef void settle(self) noexcept:
@@ -226,7 +227,7 @@ cdef class StreamingSession(CodingSession):
             self.let_go(stream, STATUS_OK)
             (<ColdCall> stream.cold).disarm()
             self.submit_reply(stream)
-        elif stream.state == STREAM_TALKING and self.last_goaway:
+        elif stream.state == STREAM_TALKING and self.stopping and self.last_goaway:
             error.size_bytes = 0
             say(&error, "the server is stopping; send the rest to another replica")
             self.refuse(stream, 200, STATUS_UNAVAILABLE)
@@ -242,7 +243,8 @@ cdef class StreamingSession(CodingSession):
                 say_end(slot)
                 self.refuse(stream, 200, slot.code)
                 return False
-            # Counted as outbound when it was answered; `queue` counts what becomes of it.
+            # The peer's to take now. Counted as outbound when it was answered; `queue` counts what it becomes.
+            self.own_bytes -= <int64_t> slot.reply_bytes
             if stream.reply_encoding != ENCODING_IDENTITY:
                 self.uncount_outbound(stream, slot.reply_bytes)
                 queued = self.queue(stream, slot.segments, slot.n_segments)
@@ -274,6 +276,7 @@ cdef class StreamingSession(CodingSession):
         cdef InferStream *talk = <InferStream *> stream.talk
         cdef Slot *slot
         cdef Request *request
+        cdef uint64_t left_bytes
         cdef uint64_t i
         CodingSession.let_go(self, stream, code)
         if talk == NULL:
@@ -286,7 +289,9 @@ cdef class StreamingSession(CodingSession):
                 self.sink.cancel(request, code)
         stream.talk = NULL
         stream.pending = 0
-        self.uncount_outbound(stream, infer_stream_free(talk))
+        left_bytes = infer_stream_free(talk)
+        self.own_bytes -= <int64_t> left_bytes
+        self.uncount_outbound(stream, left_bytes)
 
     cdef void end_idle(self) noexcept:
         """No stream follows: one of ModelStreamInfer ends once its replies are out."""

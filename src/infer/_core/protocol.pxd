@@ -44,6 +44,7 @@ cdef class Endpoint:
     cdef object on_idle                    # called when the last connection is gone
     cdef bint draining
     cdef void check(self, Connection connection, int64_t now) except *
+    cdef void watch_reader(self, Connection connection, int64_t now) except *
     cdef bint check_peer(self, Connection connection, int64_t now) except *
     cdef void check_life(self, Connection connection, int64_t now) except *
     cdef void closed(self, Connection connection) except *
@@ -54,7 +55,7 @@ cdef class Connection:
     cdef object transport
     cdef TlsLayer tls                      # or None
     cdef int64_t opened_ns
-    cdef int64_t stalled_ns                # since when the socket takes no more; 0: it does
+    cdef int64_t stalled_ns                # since when the socket takes nothing; 0: it takes all
     cdef int64_t waiting_ns                # since when replies wait for the peer to open a window; 0: they do not
     cdef int64_t closing_ns                # since when all is said and the peer has not read it; 0: not yet
     cdef int64_t asked_ns                  # since when a sign of life is awaited; 0: it is not
@@ -64,6 +65,7 @@ cdef class Connection:
     cdef int64_t streams                   # opened, when last looked at
     cdef uint64_t handed_bytes             # of replies, when last looked at
     cdef uint8_t *reading_into             # a message's place, where the read under way goes there; else NULL
+    cdef int64_t unsent_bytes              # that the socket had not taken when last looked at; 0: it takes all
     cdef bytes rest                        # of a read, for turns to come: reading is paused meanwhile; else None
     cdef Py_ssize_t rest_at
     cdef bint filled                       # the last read left no room: the loop may read on in the same turn

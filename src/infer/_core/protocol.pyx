@@ -173,13 +173,15 @@ cdef class Endpoint:
     cdef void check(self, Connection connection, int64_t now) except *:
         cdef Http2Session session = connection.session
         cdef int64_t age_ns = now - connection.opened_ns
-        if session.outbound_bytes == 0 or session.handed_bytes != connection.handed_bytes:
+        # Only what the peer could take: not what waits for us.
+        if session.outbound_bytes == session.own_bytes or session.handed_bytes != connection.handed_bytes:
             connection.waiting_ns = 0
         elif connection.waiting_ns == 0:
             connection.waiting_ns = now
         connection.handed_bytes = session.handed_bytes
         if connection.transport.is_closing() and connection.closing_ns == 0:
             connection.closing_ns = now
+        self.watch_reader(connection, now)
         if (not session.greeted and age_ns > self.preface_timeout_ns) or (
                 not session.settled and age_ns > self.settings_timeout_ns):
             self.stats.refused[<int> REFUSED_PREFACE] += 1
@@ -197,6 +199,17 @@ cdef class Endpoint:
             connection.flush()
         elif not connection.failed and not connection.lingering and self.check_peer(connection, now):
             self.check_life(connection, now)
+
+    cdef void watch_reader(self, Connection connection, int64_t now) except *:
+        """A peer that is slow and goes on has not stalled: some of what the socket did not take at once is gone."""
+        cdef int64_t unsent_bytes = 0
+        if connection.stalled_ns > 0 or connection.closing_ns > 0:
+            unsent_bytes = connection.transport.get_write_buffer_size()
+            if unsent_bytes < connection.unsent_bytes:
+                connection.waiting_ns = 0
+                connection.stalled_ns = now if connection.stalled_ns > 0 else 0
+                connection.closing_ns = now if connection.closing_ns > 0 and unsent_bytes > 0 else connection.closing_ns
+        connection.unsent_bytes = unsent_bytes
 
     cdef bint check_peer(self, Connection connection, int64_t now) except *:
         """Asks a peer that was silent for long for a sign of life; False: it gave none, and is cut off."""
@@ -228,7 +241,8 @@ cdef class Endpoint:
                 connection.drain(now, MAX_IDLE)
         elif session.reason == MAX_AGE and 0 < self.age_grace_ns < now - connection.draining_ns:
             self.stats.refused[<int> REFUSED_AGE_GRACE] += 1
-            connection.end_calls(b"the connection is past --max-connection-age and its grace; send the request again")
+            connection.end_calls(
+                b"the connection is past --max-connection-age and its grace; send what was not answered again")
         elif now - connection.draining_ns > <int64_t> GOAWAY_WAIT_NS:
             session.say_last_goaway()
             connection.flush()

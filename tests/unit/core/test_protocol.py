@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.support.h2_peer import (
 )
 
 OK, UNAVAILABLE = 0, 14
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +144,64 @@ def test_F8_a_window_that_stays_shut(bench: Bench):
     assert peer.goaways()[-1].error == ENHANCE_YOUR_CALM
     bench.wait(32)
     assert socket.aborted
+
+
+def test_a_reply_that_waits_for_one_that_runs_long(bench: Bench):
+    """It waits for us, not for the peer; once it is due, a peer that takes none of it has stalled."""
+    _, peer = bench.connect(wide=False, settings=[(INITIAL_WINDOW_SIZE, 0)])
+    stream = peer.open(request_fields(STREAM))
+    peer.send(frame(DATA, 0, stream, prefixed(b"0") + prefixed(b"1")))
+    bench.sink.answer(1, 5, b"text", id=b"1")
+    bench.endpoint.flush_all()
+    bench.wait(1000)
+    peer.until_closed()
+    assert (peer.goaways(), bench.refused("write_stall_timeout")) == ([], 0)
+    bench.sink.answer(0, 5, b"text", id=b"0")
+    bench.endpoint.flush_all()
+    bench.wait(30)
+    assert bench.refused("write_stall_timeout") == 0
+    bench.wait(2)
+    assert bench.refused("write_stall_timeout") == 1
+
+
+@pytest.mark.parametrize("end", ["answered", "reset"])
+def test_a_reply_that_waits_for_a_worker(end: str):
+    jobs: list[Any] = []
+    bench = Bench(offload=jobs.append, reply_compression="gzip")
+    socket, peer = bench.connect(wide=False, settings=[(INITIAL_WINDOW_SIZE, 0)])
+    stream = peer.open(request_fields(STREAM, ("grpc-accept-encoding", "gzip")))
+    peer.send(frame(DATA, 0, stream, prefixed(b"0") * 4))
+    for number in (0, 1, 3):
+        bench.sink.answer(number, segments=(prefixed(bytes(100_000)),))
+        bench.endpoint.flush_all()
+    bench.wait(100)
+    assert bench.refused("write_stall_timeout") == 0
+    if end == "reset":
+        peer.reset(stream)
+    while jobs:
+        job = jobs.pop(0)
+        job.run()
+        job.session.finish_coding(job)
+        bench.endpoint.flush_all()
+    bench.wait(40)
+    assert bench.refused("write_stall_timeout") == (end == "answered")
+    socket.lose()
+    assert bench.endpoint.snapshot()["outbound_bytes"] == 0
+
+
+def test_F8_a_reader_that_is_slow_and_goes_on(bench: Bench):
+    """Never below the mark at which writing would go on."""
+    socket, peer = bench.connect(room=100_000)
+    called(peer)
+    bench.sink.answer(0, segments=(bytes(5), bytes(20 << 20)))
+    bench.endpoint.flush_all()
+    for _ in range(20):
+        bench.wait(29)
+        del socket.sent[:1000]
+    assert not socket.closing
+    bench.wait(32)
+    assert socket.aborted
+    assert bench.refused("write_stall_timeout") == 1
 
 
 def test_a_window_that_opens_byte_by_byte(bench: Bench):

@@ -14,7 +14,8 @@ from tests.support.endpoint import SECOND, Bench, Socket, called
 from tests.support.h2_peer import ACK, GOAWAY, NO_ERROR, PING, WIDEST, Frame, Peer, frame, prefixed, request_fields
 
 pytestmark = pytest.mark.usefixtures("stepped_clock")
-OK, CANCELLED, UNAVAILABLE = 0, 1, 14
+OK, CANCELLED, NOT_FOUND, UNAVAILABLE = 0, 1, 5, 14
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 HOUR = 3600
 
 
@@ -210,6 +211,56 @@ def test_calls_finish_after_the_age(made: list[Bench]):
     read(peer)
     assert_drained(peer, 1, b"max_age")
     assert socket.closing
+
+
+def talking(bench: Bench, peer: Peer) -> int:
+    """A ModelStreamInfer whose one message so far is answered."""
+    stream = peer.open(request_fields(STREAM))
+    peer.body(stream, prefixed(b"0"), end=False)
+    bench.sink.answer(bench.sink.live[-1], NOT_FOUND, b"text", id=b"0")
+    bench.endpoint.flush_all()
+    peer.until_closed()
+    return stream
+
+
+@pytest.mark.parametrize("grace", [0, 300])
+def test_F51_a_stream_goes_on_until_the_grace_is_over(made: list[Bench], grace: int):
+    bench = start(made, max_connection_age=100.0, max_connection_age_grace=float(grace))
+    _, peer = bench.connect()
+    stream = talking(bench, peer)
+    bench.wait(130)
+    read(peer)
+    assert_drained(peer, stream, b"max_age")
+    peer.body(stream, prefixed(b"1"), end=False)
+    assert len(bench.sink.live) == 1
+    bench.sink.answer(bench.sink.live[0], NOT_FOUND, b"text", id=b"1")
+    bench.endpoint.flush_all()
+    bench.wait(200)
+    read(peer)
+    assert not peer.replies[stream].ended
+    bench.wait(HOUR)
+    read(peer)
+    assert peer.replies[stream].ended == (grace > 0)
+    if grace:
+        assert peer.replies[stream].code == UNAVAILABLE
+        assert "--max-connection-age" in peer.replies[stream].text
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_stream_of_an_old_connection_ends_with_the_server(made: list[Bench], said: bool):
+    """Also where the last GOAWAY was said before."""
+    bench = start(made, max_connection_age=100.0)
+    _, peer = bench.connect()
+    stream = talking(bench, peer)
+    bench.wait(130)
+    if said:
+        read(peer)
+        assert not peer.replies[stream].ended
+    bench.endpoint.drain(lambda: None)
+    bench.endpoint.flush_all()
+    read(peer)
+    assert peer.replies[stream].code == UNAVAILABLE
+    assert "the server is stopping" in peer.replies[stream].text
 
 
 def test_F51_calls_end_with_the_grace(made: list[Bench]):
