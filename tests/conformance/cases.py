@@ -175,7 +175,9 @@ def _wrong() -> list[Case]:
     return [
         Case("unknown model", "nobody", {"x": x}, error=("StatusCode.NOT_FOUND", "'nobody'")),
         Case("unknown version", "dense", {"x": x}, version="7", error=("StatusCode.NOT_FOUND", "'dense'.*'7'")),
-        bad("version of letters", "dense", {"x": x}, "'latest' of model 'dense'", version="latest"),
+        bad("a version that none can be", "dense", {"x": x}, "'01' of model 'dense'", version="01"),
+        Case("unknown label", "dense", {"x": x}, version="latest",
+             error=("StatusCode.NOT_FOUND", "'dense' has no label 'latest'")),
         bad("name with a path", "../dense", {"x": x}, "'../dense'.*expected"),
         bad("another type", "dense", {"x": ("FP64", np.zeros((1, 4)))}, r"'x' of model 'dense'.*\[-1,4\], got FP64"),
         bad("another shape", "dense", {"x": fp32([1, 2, 3])}, r"'x' of model 'dense'.*\[-1,4\], got FP32 \[1,3\]"),

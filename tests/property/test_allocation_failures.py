@@ -7,12 +7,13 @@ until a run ends without one having failed.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from infer._core._testing_transport import SessionDriver, StreamDriver
+from infer._core._testing_transport import ENCODINGS, SessionDriver, StreamDriver
 from infer.errors import Cancelled, ResourceExhausted
 from tests.support.failing import both_ways, fail_each, in_debug_builds
 from tests.support.h2_peer import (
@@ -197,6 +198,33 @@ def talk(connection: Connection) -> None:
     connection.ends(stream, 14)
 
 
+def compressed(connection: Connection) -> None:
+    """Messages that workers inflate and replies that they compress, one behind the other."""
+    message = prefixed(gzip.compress(bytes(300_000)), flag=1)
+    stream = connection.open(message, ("grpc-encoding", "gzip"), ("grpc-accept-encoding", "gzip"), path=TALK)
+    if connection.lost or not connection.driver.cold:
+        connection.ends(stream, RESOURCE_EXHAUSTED)
+        return
+    driver, [(call, _)] = connection.driver, connection.driver.cold
+    try:
+        while driver.jobs:
+            driver.code()
+        while driver.read_cold(call) is not None:
+            pass
+        for size in (50_000, 60_000, 3, 70_000):
+            driver.write_cold(call, bytes(size))
+        driver.finish_cold(call, OK, b"")
+    except ResourceExhausted as error:
+        driver.finish_cold(call, error.code, error.message.encode())
+    except Cancelled:
+        # The session has refused what came.
+        pass
+    driver.cold.clear()
+    while driver.jobs:
+        driver.code()
+    connection.ends(stream, OK)
+
+
 def infer_stream(connection: Connection) -> None:
     """More requests than may be under way, answered one after the other; one fails in its message."""
     stream = connection.open(None, path=STREAM_PATH)
@@ -279,14 +307,15 @@ def served(connection: Connection) -> None:
 
 @both_ways
 @pytest.mark.parametrize("scenario", [
-    two_calls, large_message, large_frame, many_segments, refusals, cold_call, talk, infer_stream, errors,
-    answered_early, cancelled, drained, stopped, flooded, narrow])
+    two_calls, large_message, large_frame, many_segments, refusals, cold_call, talk, compressed, infer_stream,
+    errors, answered_early, cancelled, drained, stopped, flooded, narrow])
 def test_a_connection(scenario: Callable[[Connection], None], and_on: bool):
     ends_it = scenario in (drained, stopped, flooded)
 
     def play() -> Iterator[None]:
         yield
-        connection = Connection(window=100 if scenario is narrow else 1 << 20)
+        connection = Connection(window=100 if scenario is narrow else 1 << 20,
+                                reply_encodings=ENCODINGS["gzip"] if scenario is compressed else 0)
         try:
             scenario(connection)
         except ConnectionEnded:

@@ -148,7 +148,8 @@ def test_kill_9_in_the_middle_of_writes(tmp_path: Path) -> None:
             assert writer.stdout is not None
             for line in writer.stdout:
                 lines.append(line)
-                lines_before_the_end -= 1
+                # Others say that a row was not kept, where the disk is slow.
+                lines_before_the_end -= bool(logged_hashes([line])[0])
                 if lines_before_the_end == 0:
                     os.kill(writer.pid, signal.SIGKILL)
                     break
