@@ -57,8 +57,8 @@ cdef inline bint take_token(int64_t *full_ns, int64_t now, int64_t interval_ns, 
     return True
 
 cdef inline bint stream_closed(Conduct *conduct, const AbuseLimits *limits, bint early, int64_t now) noexcept nogil:
-    """Rapid reset. `early`: the peer reset the stream within EARLY_NS, before a request was whole; of a streaming method
-    never, since a good client may open and cancel any number of such calls, and says nothing on them first.
+    """Rapid reset. `early`: the peer reset the stream within EARLY_NS, before a request was whole; never one of a
+    streaming method, since a good client may open and cancel any number of such calls, and says nothing on them first.
 
     Whole requests are not counted, so a client may cancel, or time out, as many calls as it makes: each cost it what a
     call costs. Too many are more than the limit among the last RECENT_STREAMS, within EARLY_SPAN_NS.
