@@ -31,7 +31,7 @@ from infer._core.router import ModelRoute, RouteTable, route_to_highest
 from infer.config import Settings
 from infer.config_file import Origin
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
-from infer.errors import InferError, ModelLoadError
+from infer.errors import ConfigError, InferError, ModelLoadError
 from infer.models.loader import LoadOptions, load_version
 from infer.models.repository import ModelSource, scan
 from infer.observe import http as http_pages
@@ -108,6 +108,9 @@ class Server:
         self.certificates = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self.certificates = Certificates(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        if settings.model_control_mode not in (None, FixedModels.mode):
+            raise ConfigError(f"--model-control-mode {settings.model_control_mode} is not served yet: expected "
+                              f"{FixedModels.mode}; leave it out, and restart the server to change its models")
         self.store = Store(settings.state_dir, max_writes=settings.max_state_writes)
         self.audit = AuditLog(self.store)
         self.repository = Repository(FixedModels(lambda: self.routes), max_calls=settings.max_control_calls,
