@@ -67,7 +67,7 @@ class Intents:
         self._refused: frozenset[str] = frozenset()     # by what is written; `refusals` has overrides of the start too
         self._pinned: set[str] = set()      # of `wanted`: what later looks do not change
 
-    def observe(self, snapshot: Snapshot) -> set[str]:
+    def observe(self, snapshot: Snapshot) -> list[str]:
         """Takes a look in; the names of the models for which anything is different now."""
         found = dict(snapshot.models)
         if not snapshot.complete:
@@ -84,8 +84,8 @@ class Intents:
             self.wanted = {name: model for name, model in self.seen.items() if not model.refusal}
         else:
             self._pin()
-        return {name for name, was in before.items()
-                if was != (self.wanted.get(name), self.seen.get(name), self.refusals.get(name))}
+        return sorted(name for name, was in before.items()
+                      if was != (self.wanted.get(name), self.seen.get(name), self.refusals.get(name)))
 
     def _pin(self) -> None:
         if ALL in self._start and self._first is not None:

@@ -1,4 +1,4 @@
-"""What the manager asks of a loader, when it asks again, and what it tells of what came of it. Pure."""
+"""What the manager asks of a loader, how much at once and when again, and what it tells of what came of it. Pure."""
 
 from __future__ import annotations
 
@@ -53,6 +53,13 @@ class Event:
                             # settings: applied, reload; model: refused
     who: str                # who asked; "repository" for what the files ask
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    loading: int = 2            # loads under way at once
+    asks: int = 64              # calls that wait for a load, all models together
+    labels: int = 64            # labels of one model that were set at run time
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from infer.models.effects import Answer, Effects, Keep, Publish
 from infer.models.harness import Incarnation, State
 from infer.models.intents import Intents, Mode, Overlay, Record, Standing, no_overlay
 from infer.models.labels import LABEL
-from infer.models.loading import Backoff, Event, Loader, LoadSpec, refusal_of
+from infer.models.loading import Backoff, Bounds, Event, Loader, LoadSpec, refusal_of
 from infer.models.retention import removable
 from infer.models.routes import FAILED_PRECONDITION
 from infer.models.served_model import ServedModel
@@ -26,13 +26,6 @@ from infer.models.transition import Step
 from infer.models.version_policy import aspired
 
 ABORTED = 10
-
-
-@dataclass(frozen=True)
-class Bounds:
-    loading: int = 2            # loads under way at once
-    asks: int = 64              # calls that wait for a load, all models together
-    labels: int = 64            # labels of one model that were set at run time
 
 
 @dataclass
@@ -102,7 +95,7 @@ class Manager:
             model = self._changed(name, who)
             for row in [row for row in model.table.current.values() if row.state is State.FAILED]:
                 model.table.forget(row)
-            model.failure = ""
+            model.failure, model.together = "", True
         else:
             under_way.answers.append(done)
         self._woken()
@@ -116,7 +109,8 @@ class Manager:
             self._answer(ask, InferError(f"model {name!r} was unloaded by another call before it was loaded", ABORTED))
         self._intents.unload(name)
         self._record_changed = True
-        self._changed(name, who).failure = ""
+        model = self._changed(name, who)
+        model.failure, model.together = "", False
         self._effects.answer(done, None)
         self._woken()
 
@@ -152,6 +146,7 @@ class Manager:
         """Loads nothing more and unloads everything; `idle` once that is done."""
         self._stopping = True
         for name, model in self._models.items():
+            model.together = False
             model.want(None, {}, "", "the server's end")
             self._dirty[name] = None
         for ask in self._asks.values():
@@ -266,9 +261,11 @@ class Manager:
             return
         rows = model.aspired_rows()
         failed = [row for row in rows if row.state is State.FAILED]
-        if rows and not failed and not all(row.state is State.READY for row in rows):
+        if rows and not failed and not all(row.state in (State.LOADED, State.READY) for row in rows):
             return
         del self._asks[model.name]
+        model.together = False
+        self._dirty[model.name] = None
         if rows and not failed:
             self._intents.loaded(model.name, ask.override)
             self._record_changed = True

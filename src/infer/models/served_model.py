@@ -32,6 +32,7 @@ class ServedModel:
         self.wanted_labels: dict[str, int] = {}
         self.aspired: dict[Key, VersionFiles | None] = {}
         self.leaving: dict[int, str] = {}   # versions whose directories are being deleted, and their fingerprints
+        self.together = False               # nothing new is published before all of it is loaded
         self.refusal = ""
         self.failure = ""
         self.who = "repository"
@@ -72,6 +73,7 @@ class ServedModel:
         ready = self.table.ready()
         if self.seen is None:
             self.aspired = {}
+            self.labels = Labels(self.labels.held, {})
         else:
             self._move_labels(ready)
             self.aspired = aspired_keys(
@@ -84,7 +86,8 @@ class ServedModel:
                 for row in self.table.current.values()]
         rows += [VersionStatus(row.key, row.state, False) for row in self.table.draining]
         return next_step(rows, availability=self.seen is None or self.seen.settings.availability_preserving,
-                         may_load=may_load, now_ns=now_ns, first=self.wanted_labels.get(STABLE))
+                         may_load=may_load, may_publish=not self.together, now_ns=now_ns,
+                         first=self.wanted_labels.get(STABLE))
 
     def _move_labels(self, ready: Mapping[int, Incarnation]) -> None:
         before, self.labels = self.labels, moved(self.wanted_labels, ready, self.labels.held)

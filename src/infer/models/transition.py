@@ -38,12 +38,13 @@ class Step(NamedTuple):
 
 
 def next_step(table: Collection[VersionStatus], *, availability: bool, may_load: bool, now_ns: int,
-              first: int | None = None) -> Step | None:
+              may_publish: bool = True, first: int | None = None) -> Step | None:
     """The one next step, or None where there is nothing to do now.
 
-    `may_load`: whether a loader is free. `first`: a version that is loaded before the others.
+    `may_load`: whether a loader is free. `may_publish`: whether what is loaded waits for nothing else. `first`: a
+    version that is loaded before the others.
     """
-    settled = _unwanted(table) or _finished(table)
+    settled = _unwanted(table) or (_finished(table) if may_publish else None)
     if settled is not None:
         return settled
     drained = _superseded(table) if availability else _lowest(table, State.READY)

@@ -46,6 +46,9 @@ def test_a_failed_version_is_loaded_when_it_is_due_and_after_new_ones() -> None:
 def test_what_is_loaded_is_published_before_anything_drains() -> None:
     assert step(row(1, "ready", False), row(2, "loaded")) == ("publish", 2, A)
     assert step(row(1, "ready", False), row(2, "ready")) == ("drain", 1, A)
+    waiting = next_step([row(1, "ready", False), row(2, "loaded")], availability=True, may_load=True, may_publish=False,
+                        now_ns=0)
+    assert waiting is None
 
 
 def test_what_is_no_longer_wanted_ends_unpublished() -> None:
