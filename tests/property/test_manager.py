@@ -255,6 +255,7 @@ class Managed(RuleBasedStateMachine):
                 served = aspired(self.models[name].settings.policy, VERSIONS) | set(labelled.values())
                 assert self.world.served(name) == dict.fromkeys(served, "c")
                 assert not model.deferred
+                assert all(entry.settings == self.models[name].settings for entry in self.world.table[name].versions)
             elif self.MODE == "watch":
                 assert model is None
         self.world.manager.stop()

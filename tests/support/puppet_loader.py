@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infer._core.router import ModelRoute
 from infer.errors import InferError, ModelLoadError
 from infer.models.loading import LoadSpec
 from infer.models.manager import Manager
-from infer.models.routes import ModelRoute
 from infer.models.settings import ModelSettings
 from infer.models.snapshot import ModelSeen, Snapshot, VersionFiles
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from infer._core.router import ModelRoute
 from infer.errors import InferError
 from infer.models.harness import Incarnation
 from infer.models.loading import Loader, LoadSpec
-from infer.models.routes import ModelRoute
 from infer.models.served_model import ServedModel
 
 Answer = Callable[[InferError | None], None]

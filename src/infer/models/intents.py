@@ -64,11 +64,15 @@ class Intents:
         self._overlay = overlay
         self._start = set(start)            # names, or ALL until the first look that finds a model
         self._first: frozenset[str] | None = None
+        self._last: Snapshot | None = None
         self._refused: frozenset[str] = frozenset()     # by what is written; `refusals` has overrides of the start too
         self._pinned: set[str] = set()      # of `wanted`: what later looks do not change
 
     def observe(self, snapshot: Snapshot) -> list[str]:
         """Takes a look in; the names of the models for which anything is different now."""
+        if snapshot is self._last:
+            return []
+        self._last = snapshot
         found = dict(snapshot.models)
         if not snapshot.complete:
             found = {**self.seen, **found}

@@ -17,13 +17,11 @@ from infer.models.harness import Incarnation, State
 from infer.models.intents import Intents, Mode, Overlay, Record, Standing, no_overlay
 from infer.models.labels import LABEL
 from infer.models.loading import Backoff, Bounds, Event, Loader, LoadSpec, refusal_of
-from infer.models.retention import removable
 from infer.models.routes import FAILED_PRECONDITION
 from infer.models.served_model import ServedModel
 from infer.models.snapshot import Snapshot
-from infer.models.status import ModelReport, report_of
+from infer.models.status import ModelReport, report_of, unready_of
 from infer.models.transition import Step
-from infer.models.version_policy import aspired
 
 ABORTED = 10
 
@@ -160,11 +158,7 @@ class Manager:
         seen, model = self._intents.seen.get(name), self._models.get(name)
         if seen is None or model is None or name in self._asks or name in self._intents.refusals:
             return ()
-        whole = {version for version, files in seen.versions.items() if files.whole}
-        chosen = removable(seen.settings, {version: age for version, age in ages_s.items() if version in whole},
-                           model.protected() | aspired(seen.settings.policy, whole))
-        model.leaving.update((version, seen.versions[version].fingerprint) for version in chosen)
-        return chosen
+        return model.take_removable(seen, ages_s)
 
     def removal_failed(self, name: str, version: int) -> None:
         """The directory is still there, and whole."""
@@ -329,6 +323,11 @@ class Manager:
         return not (self._loads or self._effects.has_results or self._dirty or any(self._waiting)
                     or any(model.table.draining for model in self._models.values()))
 
+    @property
+    def pending(self) -> int:
+        """Versions that shall serve and have not been tried yet: none once the first pass of loads has ended."""
+        return sum(model.untried() for model in self._models.values())
+
     def reports(self) -> list[ModelReport]:
         """Every model that is known, by name."""
         return [report_of(self._models[name]) for name in sorted(self._models)]
@@ -337,10 +336,9 @@ class Manager:
         model = self._models.get(name)
         return None if model is None else report_of(model)
 
-    @property
-    def missing(self) -> set[str]:
-        """Models that are to be loaded at the start and are not in the repositories."""
-        return self._intents.missing
+    def unready(self) -> dict[str, str]:
+        """Why each model that shall be served is not, by name."""
+        return unready_of(self._models.values(), self._intents.missing)
 
     def gauges(self) -> dict[str, int]:
         rows = [row.state for model in self._models.values() for row in model.table]

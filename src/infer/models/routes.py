@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from infer._core.router import ModelRoute
 from infer.models.harness import Incarnation, State
 from infer.models.labels import STABLE, Labels, default_version
 from infer.models.snapshot import ModelSeen
@@ -17,18 +17,6 @@ from infer.models.version_policy import described
 NOT_FOUND, FAILED_PRECONDITION, UNAVAILABLE = 5, 9, 14
 
 Refusal = tuple[int, str]   # gRPC code and text
-
-
-@dataclass(frozen=True)
-class ModelRoute:
-    """One model of a route table."""
-
-    versions: tuple[Any, ...]           # ready VersionEntries, highest version first
-    labels: Mapping[str, Any]           # from each label to its entry, which is one of `versions`
-    default: Any                        # the entry of calls that name no version, or None
-    unready: Mapping[str, Refusal]      # by version or label: what a call for it is answered
-    reason: Refusal | None              # what calls that name no version are answered where there is no default
-
 
 @dataclass(frozen=True)
 class ModelView:

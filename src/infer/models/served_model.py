@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from infer._core.router import ModelRoute
 from infer.models.aspiration import aspired_keys
 from infer.models.harness import Incarnation, Key, State, Table
 from infer.models.labels import STABLE, Labels, moved
 from infer.models.loading import Event, Kind
-from infer.models.routes import ModelRoute, ModelView, route_of
+from infer.models.retention import removable
+from infer.models.routes import ModelView, route_of
 from infer.models.settings import LIVE_FIELDS, ModelSettings, changed_fields, reload_needed
 from infer.models.snapshot import ModelSeen, VersionFiles
 from infer.models.transition import Step, VersionStatus, next_step
+from infer.models.version_policy import aspired
 
 # Those edits that the manager itself puts into force; a loaded version does not know of them.
 _OF_MANAGER = frozenset({"policy", "labels", "availability_preserving", "keep_versions", "keep_age_s"})
@@ -118,10 +121,19 @@ class ServedModel:
     def aspired_rows(self) -> list[Incarnation]:
         return [row for key, row in self.table.current.items() if key in self.aspired]
 
-    def protected(self) -> set[int]:
-        """Versions whose directories must stay, whatever the settings keep."""
-        return {*(row.version for row in self.table), *(key.version for key in self.aspired),
-                *self.labels.held.values(), *self.wanted_labels.values()}
+    def untried(self) -> int:
+        return sum(row.key in self.aspired and not row.reason and row.state is not State.READY
+                   for row in self.table.current.values())
+
+    def take_removable(self, seen: ModelSeen, ages_s: Mapping[int, float]) -> tuple[int, ...]:
+        """Versions whose directories are to be deleted; they are not loaded any more. `seen`: in the repository."""
+        whole = {version for version, files in seen.versions.items() if files.whole}
+        own = {version: age for version, age in ages_s.items() if version in whole and seen.versions[version].alone}
+        protected = {*aspired(seen.settings.policy, whole), *(row.version for row in self.table),
+                     *(key.version for key in self.aspired), *self.labels.held.values(), *self.wanted_labels.values()}
+        chosen = removable(seen.settings, own, protected)
+        self.leaving.update((version, seen.versions[version].fingerprint) for version in chosen)
+        return chosen
 
     def left(self, seen: ModelSeen | None) -> None:
         """Forgets versions that are deleted, or written anew since."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +39,6 @@ class ModelReport:
     refusal: str                # why what is written for it now is not taken up
     who: str                    # whose word it follows
 
-    @property
-    def pending(self) -> bool:
-        """Whether a version that shall serve has not been tried yet."""
-        return any(each.aspired and not each.reason and each.state in (State.NEW, State.LOADING, State.LOADED)
-                   for each in self.versions)
-
 
 def report_of(model: ServedModel) -> ModelReport:
     ready = model.table.ready()
@@ -56,3 +50,14 @@ def report_of(model: ServedModel) -> ModelReport:
         for row in sorted(model.table, key=lambda row: row.key))
     return ModelReport(model.name, model.seen, versions, model.labels.effective(ready), dict(model.labels.deferred),
                        default_version(model.labels.held, ready), code, reason, model.failure, model.refusal, model.who)
+
+
+def unready_of(models: Iterable[ServedModel], missing: Collection[str]) -> dict[str, str]:
+    """Why models that shall be served are not, by name. `missing`: those that are nowhere to be found."""
+    reasons = {name: f"model {name!r} is to be loaded at the start and is in none of the repositories; copy it there"
+               for name in missing}
+    for model in models:
+        reason = model.route().reason if model.seen is not None or model.refusal else None
+        if reason is not None:
+            reasons[model.name] = reason[1]
+    return reasons

@@ -234,6 +234,7 @@ def test_a_broken_configuration_changes_nothing_and_is_shown() -> None:
     world.run()
     assert world.served() == {1: "a"}
     assert world.table["n"].reason == (9, "config.pbtxt:1: bad")
+    assert world.manager.unready() == {"n": "config.pbtxt:1: bad"}
     report = world.manager.report("m")
     assert report is not None
     assert report.refusal == "config.pbtxt:3: bad"
@@ -359,10 +360,10 @@ def test_explicit_loads_at_the_start_what_it_was_told_to() -> None:
     models = seen("m", {1: "a"}), seen("n", {1: "a"})
     assert explicit(*models).manager.gauges()["models_ready"] == 0
     some = explicit(*models, start=("m", "late"))
-    assert (some.served("m"), some.served("n"), some.manager.missing) == ({1: "a"}, {}, {"late"})
+    assert (some.served("m"), some.served("n"), set(some.manager.unready())) == ({1: "a"}, {}, {"late"})
     some.observe(*models, seen("late", {1: "a"}))
     some.run()
-    assert (some.served("late"), some.manager.missing) == ({1: "a"}, set())
+    assert (some.served("late"), some.manager.unready()) == ({1: "a"}, {})
     every = explicit(*models, start=("*",))
     every.observe(*models, seen("late", {1: "a"}))
     every.run()
@@ -412,7 +413,7 @@ def test_the_reason_of_a_failed_load_is_shown_until_another_is_asked_for() -> No
     world.run()
     world.observe(seen("m", {1: "a"}))
     assert world.table["m"].reason == (9, "model 'm' version 1 is broken")
-    assert world.loader.loads == []
+    assert (world.loader.loads, world.manager.unready()) == ([], {})
     world.good = lambda spec: True
     world.manager.ask_load("m", world.answer, "ann")
     world.step()
@@ -534,6 +535,9 @@ def test_old_versions_are_given_up_for_deletion_and_not_loaded_meanwhile() -> No
     world.run()
     assert world.served() == {1: "a", 3: "a"}
     assert world.manager.take_removable("m", ages) == (2,)
+    shared = replace(model, versions={version: replace(each, alone=False) for version, each in model.versions.items()})
+    world.observe(shared)
+    assert world.manager.take_removable("m", ages) == ()
     world.observe(seen("m", {1: "a", 3: "a"}, keep_versions=1))
     world.observe(model)
     world.manager.ask_label("m", "old", 2, world.answer, "ann")
@@ -595,14 +599,12 @@ def test_what_was_never_tried_is_pending() -> None:
     world = watching()
     world.observe(seen("m", {1: "a", 2: "a"}, policy=ALL))
     assert world.manager.observed
-
-    def pending() -> bool:
-        return any(report.pending for report in world.manager.reports())
-
-    assert pending()
+    assert world.manager.pending == 2
     world.loader.end_load(error=InferError("broken"))
     world.step()
-    assert pending()
+    assert world.manager.pending == 1
     world.loader.end_load()
     world.step()
-    assert not pending()
+    assert world.manager.pending == 0
+    world.observe(seen("m", {1: "a", 2: "b"}, policy=ALL))
+    assert world.manager.pending == 1

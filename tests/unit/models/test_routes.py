@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from infer._core.router import ModelRoute
 from infer.models.harness import Incarnation, Key, State
 from infer.models.labels import Labels
-from infer.models.routes import ModelRoute, ModelView, route_of
+from infer.models.routes import ModelView, route_of
 from infer.models.settings import ModelSettings, VersionPolicy
 from tests.support.puppet_loader import files, seen
 
