@@ -26,7 +26,7 @@ cdef extern from "<sched.h>" nogil:
 
 cdef enum:
     READ_BYTES = 131072
-    PIECE_BYTES = 4096               # fed at once, or what is left of a frame of DATA: a turn ends between two
+    PIECE_BYTES = 1024               # fed at once, or what is left of a frame of DATA: a turn ends between two
     GOAWAY_WAIT_NS = 10000000000     # for the answer to the PING after the first GOAWAY
     LINGER_NS = 2000000000           # for the peer to close once all is said and sent
     LATE_CHECK_NS = 5000000000       # between two checks: the loop stood still, and what peers sent is not read yet

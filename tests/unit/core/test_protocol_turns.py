@@ -15,7 +15,7 @@ from tests.support.h2_peer import DATA, END_STREAM, GOAWAY, PRIORITY, Peer, fram
 EVENTS = 40
 FRAME = frame(PRIORITY, 0, 1, bytes(5))
 # Pieces of what is read hold more events than EVENTS, so that every piece is a turn.
-PIECE_BYTES = 4096
+PIECE_BYTES = 1024
 OK = 0
 
 
