@@ -44,10 +44,11 @@ def repository_rpcs(server: ServerView) -> Mapping[str, Handler]:
         return b""
 
     def _request(call: Call, verb: str) -> Any:
-        request = parsed(call.path, call.message, message(f"inference.RepositoryModel{verb}Request"))
         mode = server.repository.control.mode
+        # Before the message is read: it may be as large as a model.
         if mode != EXPLICIT:
             raise FailedPrecondition(NO_CONTROL.format(mode=mode))
+        request = parsed(call.path, call.message, message(f"inference.RepositoryModel{verb}Request"))
         ensure_one_repository(request.repository_name)
         ensure_name(request.model_name)
         return request

@@ -47,6 +47,7 @@ async def test_shared_memory_is_unimplemented_with_a_text(server: FakeServer, me
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_malformed_message_is_internal(server: FakeServer, method: str) -> None:
+    server.repository.control.mode = "explicit"  # type: ignore[misc]
     with pytest.raises(Internal, match=f"not a valid inference.{method}Request"):
         await inference_service(server)[PREFIX + method](FakeCall(PREFIX + method, b"\x0a\xff"))
 
