@@ -57,6 +57,17 @@ class Settings(BaseModel):
 
     paths: Annotated[tuple[Path, ...], BeforeValidator(path_list)] = _setting(
         (), "Models to serve: a file, its directory, or a repository.", "PATH...", "none")
+    model_repository: Annotated[tuple[Path, ...], BeforeValidator(path_list)] = _setting(
+        (), "A directory of models, beside PATH; may be given more than once. The first with a name has it.", "PATH",
+        "none")
+    settle_time: Seconds = _setting(
+        2.0, "Time for which the files of a new version must not have changed before it is loaded, unless it was "
+        "renamed to its place or has a file _READY newer than the others.", "TIME", "2 s", ge=0.001, le=86400)
+    require_checksums: bool = _setting(
+        False, "Load only versions with a SHA256SUMS that lists the model's files.", "true|false", "false")
+    model_memory_factor: float = _setting(
+        3.25, "A model is refused when this many times the size of its files does not fit into the memory that is "
+        "left; 0 for never.", "FACTOR", ge=0, le=100)
     name: str | None = _setting(None, "Name of the model in a bare file.", "NAME", "the file's stem",
                                 pattern=f"^{MODEL_NAME.pattern}$")
 
@@ -196,6 +207,12 @@ class Settings(BaseModel):
         None, "Form of a log line.", "text|json", "text on a terminal, else json")
 
 
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Where models are looked for, in order."""
+        return (*self.paths, *self.model_repository)
+
+
 class Problem(NamedTuple):
     """What is wrong, and with which settings; with none where they are not known."""
 
@@ -265,10 +282,11 @@ def _problem(origins: Mapping[str, Origin], detail: Any) -> Problem:
 
 def _conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[Problem]:
     """What each setting allows by itself and all of them together do not."""
-    if not settings.paths:
+    roots = settings.roots
+    if not roots:
         yield Problem(("paths",), "PATH: no model to serve; name a .onnx file, its directory or a model repository")
-    if settings.name is not None and len(settings.paths) > 1:
-        yield Problem(("name", "paths"), f"{origins['name'].place}: names one model, but {len(settings.paths)} paths "
+    if settings.name is not None and len(roots) > 1:
+        yield Problem(("name", "paths"), f"{origins['name'].place}: names one model, but {len(roots)} paths "
                                          "are to be served")
     if settings.port == settings.http_port != 0:
         yield Problem(("port", "http_port"), f"{_place(origins, 'port')}, {_place(origins, 'http_port')}: both are "

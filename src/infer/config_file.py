@@ -59,7 +59,7 @@ def from_file(file: Path, known: Sequence[str], problems: list[str]) -> dict[str
 
 def _resolved(key: str, value: object, base: Path) -> object:
     """Paths in the file are relative to it."""
-    if key == "paths" and isinstance(value, list):
+    if key in ("paths", "model_repository") and isinstance(value, list):
         return [str(base / item) if isinstance(item, str) else item for item in value]
     if key in PATH_FIELDS and isinstance(value, str):
         return str(base / value)

@@ -267,14 +267,15 @@ class Server:
         """All models of the settings, on the loader's thread. One that fails leaves its reason in `failures`."""
         settings = self.settings
         with self._timed("scan"):
-            sources = scan(settings.paths, settings.name)
+            sources = scan(settings.roots, settings.name)
         with self._timed("runtime"):
             runtime = Runtime(str(settings.onnxruntime_library) if settings.onnxruntime_library else None,
                               self.threads.intra_op)
         options = LoadOptions(
             providers=settings.provider, max_rows=settings.max_batch_size, gather_rows=settings.gather_rows,
             delay_ns=settings.max_queue_delay_us * 1000, queue_limit_rows=settings.max_queue_rows,
-            max_running=self.threads.max_running)
+            max_running=self.threads.max_running, require_checksums=settings.require_checksums,
+            memory_bytes=memory_limit_bytes(), memory_factor=settings.model_memory_factor)
         entries = []
         for source in sources:
             with self._timed(f"load {source.name}"):

@@ -12,6 +12,7 @@ VERBS = {
     "call": "Call a model once and print its outputs.",
     "demo": "Serve the bundled models, call them with real data, show the results.",
     "bench": "Load a served model and report rate and latency.",
+    "check": "Find everything that is wrong with models and their configuration.",
     "models": "List a server's models: versions, states, labels, reasons.",
     "load": "Load a model on a server in explicit mode.",
     "unload": "Unload a model on a server in explicit mode.",

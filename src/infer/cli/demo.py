@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import collections
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -25,8 +28,8 @@ CONNECTIONS, STREAMS = 4, 64
 class ServerProcess:
     """`infer serve` of the example models on free ports, as a process of its own; stopped at the end of the `with`."""
 
-    def __init__(self, directory: str) -> None:
-        self._arguments = [sys.executable, "-m", "infer", "serve", directory, "--host", "127.0.0.1", "--port", "0",
+    def __init__(self, directory: Path) -> None:
+        self._arguments = [sys.executable, "-m", "infer", "serve", str(directory), "--host", "127.0.0.1", "--port", "0",
                            "--http-port", "0", "--log-format", "json", "--drain-delay", "0"]
         self._lines: collections.deque[str] = collections.deque(maxlen=20)
         self._serving = threading.Event()
@@ -85,7 +88,10 @@ def command() -> None:
     from infer.cli.samples import EXAMPLES, examples_directory
 
     try:
-        with ServerProcess(str(examples_directory())) as server:
+        # Served from a copy: an installer may have made hard links of the package's files, which a repository may not
+        # hold.
+        with tempfile.TemporaryDirectory() as copy, ServerProcess(
+                shutil.copytree(examples_directory(), Path(copy, "models"))) as server:
             click.echo(f"serving {' and '.join(EXAMPLES)} on {server.address}")
             equal = [_show(server.address, model) for model in EXAMPLES]
     except (InferError, ConnectionError) as error:

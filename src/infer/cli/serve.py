@@ -14,7 +14,7 @@ from infer.errors import ConfigError, InferError
 
 USAGE_ERROR = 2
 START_ERROR = 1
-REPEATED = frozenset({"load_model"})
+REPEATED = frozenset({"load_model", "model_repository"})
 
 
 def settings_options() -> list[click.Parameter]:
@@ -27,8 +27,11 @@ def settings_options() -> list[click.Parameter]:
         text = field.description or ""
         if extra["shown"]:
             text = f"{text.removesuffix('.')} [{extra['shown']}]."
-        options.append(click.Option([flag_of(name), name], metavar=extra["metavar"], help=text,
-                                    multiple=name in REPEATED))
+        if field.annotation is bool:
+            options.append(click.Option([flag_of(name), name], flag_value="true", default=None, help=text))
+        else:
+            options.append(click.Option([flag_of(name), name], metavar=extra["metavar"], help=text,
+                                        multiple=name in REPEATED))
     options.append(click.Option(
         ["--config"], metavar="FILE", envvar=ENVIRONMENT_PREFIX + "CONFIG", type=click.Path(),
         help=f"Settings as TOML [./{DEFAULT_FILE} where it exists]."))

@@ -48,7 +48,10 @@ def read_contents(listing: Listing, directory: Path, filename: str | None, place
         entries = listing.entries(directory)
         mlflow, problem = _mlflow(entries)
         if problem is None:
-            file, problem = model_file(listing, directory, filename or (mlflow.data if mlflow else None), place)
+            named = filename and (filename, "default_model_filename", place or str(directory))
+            if mlflow is not None and not named:
+                named = mlflow.data, "flavors.onnx.data", str(directory / MLMODEL)
+            file, problem = model_file(listing, directory, named or None)
         if problem is not None or file is None:
             return Contents(problem=problem or _no_file(listing, directory))
         return read_file(file, listing.root, mlflow)
@@ -92,15 +95,16 @@ def read_file(entry: Entry, root: Path | None, mlflow: MlflowModel | None = None
 
 def _external_problem(file: Path, refused: ModelLoadError) -> Problem:
     cause, _, fix = refused.message.partition("; ")
-    return error(str(file), "external data", "E210", cause=cause, fix=fix)
+    return error(str(file), "external data", "E210", cause=cause.removeprefix("external data "), fix=fix)
 
 
-def model_file(listing: Listing, directory: Path, filename: str | None,
-               place: str = "") -> tuple[Entry | None, Problem | None]:
-    """The model's file in a version directory: the one that is named, else model.onnx, else the only .onnx."""
+def model_file(listing: Listing, directory: Path,
+               named: tuple[str, str, str] | None = None) -> tuple[Entry | None, Problem | None]:
+    """The model's file in a version directory: the one that is named, by which field and where, else model.onnx, else
+    the only .onnx."""
     entries = listing.entries(directory)
-    if filename is not None:
-        return _named_file(listing, directory, filename, place)
+    if named is not None:
+        return _named_file(listing, directory, *named)
     files = [entry for entry in entries if entry.name.lower().endswith(".onnx")]
     chosen = [entry for entry in files if entry.name == MODEL_FILE] or files
     if len(chosen) > 1:
@@ -121,19 +125,19 @@ def _inside_directory(listing: Listing, outer: Entry) -> tuple[Entry | None, Pro
     return chosen[0], None
 
 
-def _named_file(listing: Listing, directory: Path, filename: str, place: str) -> tuple[Entry | None, Problem | None]:
-    where = place or str(directory)
+def _named_file(listing: Listing, directory: Path, filename: str, field: str,
+                where: str) -> tuple[Entry | None, Problem | None]:
     parts = Path(filename).parts
     if not parts or Path(filename).is_absolute() or ".." in parts:
-        return None, error(where, "default_model_filename", "E208", expected="a file in the version's directory",
+        return None, error(where, field, "E208", expected="a file in the version's directory",
                            got=repr(filename), fix="name the file alone")
     at, found = directory, None
     for part in parts:
         found = next((entry for entry in listing.entries(at) if entry.name == part), None)
         if found is None:
             held = ", ".join(entry.name for entry in listing.entries(at)[:5]) or "nothing"
-            return None, error(where, "default_model_filename", "E201", expected=f"{filename} in {directory}",
-                               got=held, fix="put the file there, or correct its name")
+            return None, error(where, field, "E201", expected=f"{filename} in {directory}", got=held,
+                               fix="put the file there, or correct its name")
         at = found.real
     if found is not None and found.is_dir:
         return _inside_directory(listing, found)

@@ -18,7 +18,11 @@ from infer._core.ort_runtime import Runtime, give_back_memory
 from infer._core.ort_session import OrtSession, attach
 from infer.errors import InferError, ModelLoadError
 from infer.models.batchability import Batchability, decide, sample
+from infer.models.complete import Defaults, complete
 from infer.models.external_data import check_external_data
+from infer.models.identity import Identity, identify
+from infer.models.memory import PEAK_FACTOR, ensure_fits, used_bytes
+from infer.models.problems import described, errors_of
 from infer.models.repository import ModelSource
 
 log = logging.getLogger("infer.models")
@@ -27,7 +31,7 @@ log = logging.getLogger("infer.models")
 _DEVICE_PROVIDERS = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
 _WARM_UP_SECONDS = 5.0
 # How the runtime says that a model asks for more than it has.
-_TOO_NEW = re.compile("No Op registered|not a registered function/op|Could not find an implementation|"
+TOO_NEW = re.compile("No Op registered|not a registered function/op|Could not find an implementation|"
                       "Unsupported model IR version|ONNX Runtime only .?guarantees.? support")
 _TOO_NEW_ADVICE = "; upgrade onnxruntime, or export the model again with operators and an opset that it has"
 
@@ -43,6 +47,9 @@ class LoadOptions:
     delay_ns: int = 0
     queue_limit_rows: int = 4096
     max_running: int = 1
+    require_checksums: bool = False
+    memory_bytes: int = 0                                   # that there are in all; 0: nothing is refused for its size
+    memory_factor: float = PEAK_FACTOR
 
 
 def load_version(source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry:
@@ -53,7 +60,7 @@ def load_version(source: ModelSource, runtime: Runtime, options: LoadOptions) ->
     try:
         return _load(source, runtime, options)
     except InferError as error:
-        advice = _TOO_NEW_ADVICE if _TOO_NEW.search(error.message) else ""
+        advice = _TOO_NEW_ADVICE if TOO_NEW.search(error.message) else ""
         raise ModelLoadError(f"{named}: {error.message}{advice}") from error
     except OSError as error:
         raise ModelLoadError(f"{named}: its file {source.path.name} cannot be read: {error.strerror}") from error
@@ -62,13 +69,15 @@ def load_version(source: ModelSource, runtime: Runtime, options: LoadOptions) ->
 def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry:
     steps: dict[str, float] = {}
     with _timed(steps, "read"):
-        external_bytes = check_external_data(source.path, source.root)
+        identity = _identity(source, options)
+        external_bytes = check_external_data(source.path, source.files.root if source.files else None)
     with _timed(steps, "session"):
         session = OrtSession(runtime, source.path, providers=options.providers, intra_op=options.intra_op)
     for message in session.messages:
         log.warning("model %r: %s", source.name, message)
     with _timed(steps, "self-check"):
         batching = decide(session)
+    _check_settings(source, session, batching, options)
     if batching.detail:
         log.warning("model %r is not batched: %s: %s", source.name, batching.reason, batching.detail)
     with _timed(steps, "warm-up"):
@@ -77,7 +86,9 @@ def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> Versio
         source.name, source.version, session, session.inputs, session.outputs, batched=batching.batchable,
         max_rows=options.max_rows if batching.batchable else 1, gather_rows=options.gather_rows,
         delay_ns=options.delay_ns, queue_limit_rows=options.queue_limit_rows,
-        max_running=_max_running(session, options), properties=_properties(source, session, batching, options, steps))
+        max_running=_max_running(session, options),
+        properties=_properties(source, session, batching, options, steps)
+        | (identity.properties() if identity else {}))
     attach(entry, session)
     give_back_memory()
     log.info("model %r version %s loaded, %s: %s", source.name, source.version,
@@ -85,6 +96,27 @@ def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> Versio
              extra={"model": source.name, "version": source.version, "external_bytes": external_bytes,
                     "milliseconds": {step: round(value, 1) for step, value in steps.items()}})
     return entry
+
+
+def _identity(source: ModelSource, options: LoadOptions) -> Identity | None:
+    """Of a version that was found in a repository: its files are those that it lists, and there is memory for it."""
+    if source.files is None:
+        return None
+    identity = identify(source.files, source.settings.filename if source.settings else None, options.require_checksums)
+    if options.memory_bytes:
+        ensure_fits(identity.contents.total_bytes, options.memory_bytes, used_bytes(), options.memory_factor)
+    return identity
+
+
+def _check_settings(source: ModelSource, session: OrtSession, batching: Batchability, options: LoadOptions) -> None:
+    """Raises ModelLoadError where what is configured is not what the model is."""
+    if source.settings is None:
+        return
+    completed = complete(source.settings, session.inputs, session.outputs, batchable=batching.batchable,
+                         defaults=Defaults(options.max_rows, options.gather_rows))
+    refused = errors_of(completed.problems)
+    if refused:
+        raise ModelLoadError(described(refused, "its configuration"))
 
 
 def _warm_up(session: OrtSession, batching: Batchability, gather_rows: int) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from infer.errors import ConfigError
 from infer.models.problems import described
+from infer.models.settings import ModelSettings
+from infer.models.snapshot import VersionFiles
 from infer.models.source import Source
 
 log = logging.getLogger("infer.models")
@@ -25,7 +27,8 @@ class ModelSource:
     version: str
     path: Path
     warnings: tuple[str, ...] = ()      # what was left aside beside it, and why
-    root: Path | None = None            # what no link of it may lead out of; None: a file that the operator named
+    files: VersionFiles | None = None   # as they were seen; None: the file at `path` alone
+    settings: ModelSettings | None = None
 
 
 def scan(paths: Sequence[Path], name: str | None = None) -> list[ModelSource]:
@@ -41,7 +44,7 @@ def scan(paths: Sequence[Path], name: str | None = None) -> list[ModelSource]:
         sound = [files for files in each.versions.values() if files.whole and not files.fault and not each.refusal]
         if sound:
             files = max(sound, key=lambda files: files.version)
-            found.append(ModelSource(model, str(files.version), files.path, root=files.root))
+            found.append(ModelSource(model, str(files.version), files.path, files=files, settings=each.settings))
     if not found:
         raise ConfigError(described(seen.problems, "the models to serve"))
     for problem in seen.problems:

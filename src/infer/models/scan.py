@@ -107,19 +107,20 @@ class _Directory:
             versions = []           # a directory beside models that only happens to be called like a version
         if files and (versions or models):
             beside = (versions or models)[0].name
-            problems.append(error(
-                str(path), files[0].name, "E204", expected="either one .onnx or version directories",
-                got=f"{files[0].name} beside {beside}/",
-                fix="move the file into <name>/<version>/model.onnx, or name it as the path"))
+            problems += [error(
+                str(file.path), "", "E204", expected="either one .onnx or version directories",
+                got=f"{file.name} beside {beside}/",
+                fix="move the file into <name>/<version>/model.onnx, or name it as the path") for file in files]
+            files = []
+        if versions:
+            self.add_model(self.name or real_name(path), path, entries)
+        elif models:
+            self.scan_repository(models, entries)
         elif len(files) > 1:
             problems.append(error(str(path), "", "E204", expected="one .onnx", got=listed(files),
                                   fix="name one as the path, or move each into <name>/1/model.onnx"))
         elif files:
             self.add_directory(files[0])
-        elif versions:
-            self.add_model(self.name or real_name(path), path, entries)
-        elif models:
-            self.scan_repository(models, entries)
         else:
             problems.append(self.nothing_found(entries))
 

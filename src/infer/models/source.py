@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from infer.models.config_pbtxt import read_config
 from infer.models.contents import MODEL_FILE, Contents, data_beside, read_contents, read_file
 from infer.models.listing import Entry, Listing, TooMany, stamp_of, unreadable
 from infer.models.problems import Problem, error, warning
@@ -77,15 +78,10 @@ class _Pass:
         self.staged: dict[tuple[int, int], Watch] = {}
 
 
-def no_settings(_file: Path, name: str) -> tuple[ModelSettings | None, list[Problem]]:
-    """In place of a parser: nothing is configured."""
-    return ModelSettings(name), []
-
-
 class Source:
     """The roots, and what earlier looks have seen of them."""
 
-    def __init__(self, roots: Sequence[Path], name: str | None = None, parse: Parse = no_settings, *,
+    def __init__(self, roots: Sequence[Path], name: str | None = None, parse: Parse = read_config, *,
                  written: Mapping[str, ModelSettings] | None = None, settle_ns: int = SETTLE_NS,
                  wall_ns: Callable[[], int] = time.time_ns) -> None:
         self.roots = tuple(roots)
@@ -159,7 +155,8 @@ class Source:
             return []
         alone: dict[str, Candidate] = {}
         for model in scan.models:
-            if model.base is not None and model.base.resolve() == look.base_of.get(model.name):
+            if model.name in look.base_of and model.base is not None \
+                    and model.base.resolve() == look.base_of[model.name]:
                 continue            # named by the operator, and in one of the roots too
             if model.name in look.models or model.name in alone:
                 look.problems.append(error(
@@ -168,7 +165,7 @@ class Source:
                     fix="rename one, or serve them from one repository as versions"))
             else:
                 alone[model.name] = model
-                if model.base is not None:
+                if model.base is not None and root.name is not None:
                     look.base_of[model.name] = model.base.resolve()
         return list(alone.values())
 

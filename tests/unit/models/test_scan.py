@@ -119,7 +119,8 @@ def test_directories_that_cannot_be_names_are_told_of_beside_the_others(tmp_path
      "nothing"),
     (["d/a.txt", "d/b.txt"], "d", "got a.txt, b.txt"),
     (["d/a.onnx", "d/b.onnx"], "d", "expected one .onnx, got 2: a.onnx, b.onnx; name one as the path"),
-    (["d/a.onnx", "d/1/model.onnx"], "d", "expected either one .onnx or version directories, got a.onnx beside 1/"),
+    (["d/a.onnx", "d/1/model.onnx"], "d", "a.onnx: expected either one .onnx or version directories, got a.onnx beside "
+     "1/"),
     (["d/a.onnx", "d/m/1/model.onnx"], "d", "got a.onnx beside m/"),
     (["d/v1/model.onnx"], "d", "a version is a whole number from 1 without zeros in front, expected a version "
      "directory, got v1; rename v1 to 1"),

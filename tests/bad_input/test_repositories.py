@@ -1,0 +1,120 @@
+"""Broken repositories: `infer check` finds each in one pass, a server refuses what is broken and serves the rest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import grpc
+import pytest
+
+from infer.models.check import Checked, check
+from infer.models.problems import Problem
+from tests.bad_input.repositories import ROOTS, ROWS, Row
+from tests.support import models
+from tests.support.engine import runtime
+from tests.support.models import write_version
+from tests.support.requests import add_raw, infer_request
+from tests.support.server import InProcess, in_process
+
+EVERY = [*ROWS, *ROOTS]
+
+
+def broken(row: Row) -> str:
+    """What the row's model `m` is called where all rows are served together."""
+    return f"m-{row.name}"
+
+
+def build(row: Row, home: Path) -> Path:
+    """The row's repository in a directory of its own, a healthy model beside the broken one."""
+    root = home / row.name / "r"
+    root.mkdir(parents=True)
+    row.build(root)
+    if row not in ROOTS:
+        write_version(root, f"good-{row.name}", 1, models.dense())
+        if (root / "m").is_symlink() or (root / "m").is_dir():
+            (root / "m").rename(root / broken(row))
+    return root
+
+
+def place_of(row: Row, root: Path) -> str:
+    first, _, rest = row.place.partition("/")
+    return str(root / (broken(row) if first == "m" else first) / rest)
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    home = tmp_path_factory.mktemp("rows")
+    return {row.name: build(row, home) for row in EVERY}
+
+
+def checked(*paths: Path) -> Checked:
+    return check(paths, runtime())
+
+
+def test_there_are_enough_rows() -> None:
+    assert len(EVERY) >= 60
+    assert len({row.name for row in EVERY}) == len(EVERY)
+
+
+@pytest.mark.parametrize("row", EVERY, ids=lambda row: row.name)
+def test_check_finds_it(roots: Mapping[str, Path], row: Row) -> None:
+    root = roots[row.name]
+    found = checked(root)
+    assert_found(row, root, found.problems)
+    assert not [problem for problem in found.problems if f"good-{row.name}" in problem.place]
+
+
+def assert_found(row: Row, root: Path, problems: tuple[Problem, ...]) -> None:
+    place = place_of(row, root)
+    fitting = [problem for problem in problems if problem.code == row.code and problem.place.startswith(place)]
+    assert fitting, "\n".join(map(str, problems))
+    text = str(fitting[0])
+    for part in row.said:
+        assert part in text, text
+    problem = fitting[0]
+    assert problem.cause or (problem.expected and problem.got), text
+    assert problem.is_error != row.served or row.code.startswith("E"), text
+
+
+def test_one_pass_finds_all_of_them(roots: Mapping[str, Path]) -> None:
+    found = checked(*roots.values())
+    for row in EVERY:
+        assert_found(row, roots[row.name], found.problems)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    """All rows at once, each in a root of its own."""
+    home = tmp_path_factory.mktemp("served")
+    roots = [build(row, home) for row in EVERY]
+    shutil.rmtree(roots[-len(ROOTS)], ignore_errors=True)
+    with in_process(roots[0], paths=tuple(roots), executors=1) as served:
+        yield served
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_server_refuses_it_and_serves_the_healthy_one(server: InProcess, row: Row) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        assert infer(channel, f"good-{row.name}") == grpc.StatusCode.OK
+        code = infer(channel, broken(row))
+    server.settle()
+    if row.served:
+        assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
+    else:
+        assert code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAVAILABLE)
+
+
+def infer(channel: grpc.Channel, model: str) -> grpc.StatusCode:
+    """The status of a call with a row of four; a model that wants something else says INVALID_ARGUMENT."""
+    request = infer_request(model)
+    add_raw(request, "x", "FP32", [1, 4], bytes(16))
+    call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer",
+                               request_serializer=lambda message: message.SerializeToString(),
+                               response_deserializer=bytes)
+    try:
+        call(request, timeout=30)
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
