@@ -187,6 +187,8 @@ CONTENT = [
         ("is not an ONNX model, or only a part of one", "copy or export the model again")),
     Row("cut-short-newest", beside(content(models.scale()), content(models.dense()[:50], "m/2/model.onnx")), "E209",
         "m/2/model.onnx", ("only a part of one",), served=True),
+    Row("too-large", beside(content(b""), lambda root: os.truncate(root / "m/1/model.onnx", 1 << 31)), "E308",
+        "m/1/model.onnx", ("has 2147483648 bytes", "at most 2147483647", "export its weights beside it")),
     Row("an-image", content(b"\x89PNG\r\n\x1a\n" + bytes(100)), "E209", "m/1/model.onnx", ("is not an ONNX model",)),
     Row("a-web-page", content(HTML), "E209", "m/1/model.onnx", ("is not an ONNX model",)),
     Row("lfs-pointer", content(LFS), "E203", "m/1/model.onnx", ("is a Git LFS pointer", "run: git lfs pull")),
@@ -205,7 +207,11 @@ CONTENT = [
         "m/1/model.onnx", ("offset or length that is not a number", "export the model again")),
     Row("data-behind-a-link-outside", beside(content(b"secret" * 99, "../secret"), external(
         lambda at: ((at / "model.onnx.data").unlink(), (at / "model.onnx.data").symlink_to("../../../secret")))),
-        "E210", "m/1/model.onnx", ("a symbolic link leads out of the repository", "copy the file there")),
+        "E210", "m/1/model.onnx", ("a symbolic link leads out of the model's directory", "copy the file there")),
+    Row("data-of-another-version", external(lambda at: (
+        shutil.copytree(at, at.parent / "2"), (at / "model.onnx.data").unlink(),
+        (at / "model.onnx.data").symlink_to("../2/model.onnx.data"))), "E210", "m/1/model.onnx",
+        ("a symbolic link leads out of the model's directory", "copy the file there"), served=True),
     Row("data-with-hard-links", external(lambda at: os.link(at / "model.onnx.data", at / "../../../other")), "E210",
         "m/1/model.onnx", ("has 2 names (hard links)", "cp FILE FILE.copy")),
     Row("checksum-differs", sums("BAD  model.onnx\n"), "E211", "m/1/model.onnx",

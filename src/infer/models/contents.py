@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from infer._core.external_data import external_entries
 from infer._core.onnx_facts import onnx_facts
+from infer.cores import memory_limit_bytes
 from infer.errors import ModelLoadError
 from infer.models.external_data import external_files
 from infer.models.listing import Entry, Listing, file_fault, listed, unreadable
+from infer.models.memory import used_bytes
 from infer.models.mlflow import MLMODEL, MlflowModel, read_mlmodel
 from infer.models.problems import Problem, error
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# Protobuf's own bound on a message.
+FILE_BYTES_MOST = (1 << 31) - 1
+# A file up to that is read without asking what memory there is.
+LARGE_BYTES = 64 << 20
 _LFS_FIX = "run: git lfs pull"
 
 
@@ -68,6 +74,9 @@ def read_file(entry: Entry, root: Path | None, mlflow: MlflowModel | None = None
         links = "leads out" in fault or "hard links" in fault
         return Contents(problem=error(place, "", "E208" if links else "E202", cause=fault,
                                       fix="put the model's file there"))
+    unfit = _too_large(entry.stamp.size_bytes)
+    if unfit:
+        return Contents(problem=error(place, "", "E308", cause=unfit[0], fix=unfit[1]))
     # The name that was found, since the model's data lies beside that; the file that was looked at, if it is a link.
     content = entry.real.read_bytes()
     if not content:
@@ -91,6 +100,15 @@ def read_file(entry: Entry, root: Path | None, mlflow: MlflowModel | None = None
                 return Contents(entry.path, facts, tuple(external), mlflow=mlflow, problem=error(
                     place, location, "E203", cause="is a Git LFS pointer, not the model's data", fix=_LFS_FIX))
     return Contents(entry.path, facts, tuple(external), len(content) + sum(external.values()), mlflow)
+
+
+def _too_large(size_bytes: int) -> tuple[str, str] | None:
+    """Why a file is not even read, and what to do; None where it can be."""
+    if size_bytes > FILE_BYTES_MOST:
+        return f"has {size_bytes} bytes, and an ONNX file has at most {FILE_BYTES_MOST}", "export its weights beside it"
+    if size_bytes > LARGE_BYTES and size_bytes > memory_limit_bytes() - used_bytes():
+        return f"has {size_bytes} bytes, more than there is memory left", "raise the container's memory limit"
+    return None
 
 
 def _external_problem(file: Path, refused: ModelLoadError) -> Problem:

@@ -1,13 +1,14 @@
 """Weights that lie outside a model's file, checked before the runtime opens them.
 
 A model file names such files itself, so one from a stranger could name any. They must lie in the model's own
-directory, by a relative path, through no link that leads out of it or of the repository around it, and under that name
-only (a hard link would bring in a file from anywhere). Any thread; the walk over the file runs without the GIL.
+directory, by a relative path, through no link that leads out, and under that name only (a hard link would bring in a
+file from anywhere). Any thread; the walk over the file runs without the GIL.
 """
 
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from infer._core.external_data import external_entries
@@ -22,8 +23,8 @@ _SHOWN_CHARACTERS = 80
 def check_external_data(model: Path, root: Path | None = None) -> int:
     """Bytes of the files that hold the model's external data, each counted once; 0 for a model without.
 
-    Links may lead as far as `root`, an ancestor of the model; None: the model's own directory. Raises ModelLoadError
-    for a malformed model file and for data that is missing, cut short or from elsewhere.
+    The model's file may be a link to anywhere below `root`, an ancestor, and its data to beside that. Raises
+    ModelLoadError for a malformed model file and for data that is missing, cut short or from elsewhere.
     """
     return sum(external_files(model, model.read_bytes(), root).values())
 
@@ -35,11 +36,12 @@ def external_files(model: Path, content: bytes, root: Path | None = None) -> dic
         raise ModelLoadError(f"{model.name} is not an ONNX model, or only a part of one; look at what it is, copy or "
                              "export the model again")
     sizes: dict[str, int] = {}
+    homes = [model.parent] if root is None or not tensors else [model.parent, resolve_inside(root, model).parent]
     for entries in tensors:
         locations = [value for key, value in entries if key == "location"]
         for location in locations:
             if location not in sizes:
-                sizes[location] = _check_location(model.parent, location, root or model.parent)
+                sizes[location] = _check_location(homes, location, root or model.parent)
         if locations:
             _check_range(dict(entries), sizes[locations[-1]])
         else:
@@ -51,8 +53,9 @@ def _shown(location: str) -> str:
     return repr(location if len(location) <= _SHOWN_CHARACTERS else location[:_SHOWN_CHARACTERS] + "...")
 
 
-def _check_location(directory: Path, location: str, root: Path) -> int:
-    """Size of the file; raises where it is not the directory's own."""
+def _check_location(homes: Sequence[Path], location: str, root: Path) -> int:
+    """Size of the file; raises where it is not in the model's directory, the first of `homes`, or where that is a link,
+    in the directory that the model's file is in. The runtime refuses to look elsewhere."""
     refused = f"external data {_shown(location)} is refused: "
     advice = "; put the file beside the model, and export the model with a plain file name as location"
     if not location or "\0" in location or _MEMORY_MARK in location:
@@ -62,10 +65,13 @@ def _check_location(directory: Path, location: str, root: Path) -> int:
     if ".." in PurePosixPath(location).parts:
         raise ModelLoadError(f"{refused}the path leads out of the model's directory{advice}")
     try:
-        status = resolve_inside(root, directory / location).lstat()
+        path = resolve_inside(root, homes[0] / location)
+        status = path.lstat()
+        if not any(path.is_relative_to(home) for home in homes):
+            raise LeadsOut
     except LeadsOut:
-        home = "model's directory" if root == directory else "repository"
-        raise ModelLoadError(f"{refused}a symbolic link leads out of the {home}; copy the file there") from None
+        raise ModelLoadError(f"{refused}a symbolic link leads out of the model's directory; copy the file "
+                             "there") from None
     except FileNotFoundError:
         raise ModelLoadError(f"external data {_shown(location)} is missing; copy it beside the model") from None
     except OSError as error:

@@ -90,8 +90,7 @@ def _entries(version: VersionFiles) -> tuple[Listing, dict[str, Entry]]:
     root = version.root or version.directory
     listing = Listing(root)
     if version.alone:
-        found = {str(entry.path.relative_to(version.directory)): entry for entry in listing.walk(version.directory)}
-        return listing, {path: entry for path, entry in found.items() if path != MARKER}
+        return listing, {path: entry for path, entry in listing.walk(version.directory) if path != MARKER}
     status = version.path.stat()
     entries = {version.path.name: Entry(version.path.name, version.path, version.path, status)}
     for name in (CHECKSUMS, *locations(version.path.read_bytes())):

@@ -58,7 +58,7 @@ def stamp_of(status: os.stat_result) -> Stamp:
 @dataclass
 class _Names:
     signature: tuple[int, int, int, int]
-    names: tuple[tuple[str, bool], ...]     # and whether it is a link
+    paths: tuple[tuple[Path, bool], ...]    # by name, and whether it is a link
     relied_on: bool = False
 
 
@@ -84,20 +84,21 @@ class Listing:
         """By name; `directory` begins with the root and has no link below it. Raises OSError if it cannot be read."""
         entries = self._seen.get(directory)
         if entries is None:
-            entries = tuple(self._entry(directory / name, link) for name, link in self._names_in(directory))
+            entries = tuple(self._entry(path, link) for path, link in self._paths_in(directory))
             self._seen[directory] = entries
         return entries if hidden else tuple(entry for entry in entries if not entry.name.startswith("."))
 
-    def _names_in(self, directory: Path) -> tuple[tuple[str, bool], ...]:
+    def _paths_in(self, directory: Path) -> tuple[tuple[Path, bool], ...]:
         status = os.stat(directory)
         signature = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         known = self._names.get(directory)
         if known is not None and known.relied_on and known.signature == signature:
-            return known.names
+            return known.paths
         with os.scandir(directory) as found:
-            names = tuple(sorted((each.name, each.is_symlink()) for each in found))
-        self._names[directory] = _Names(signature, names, known is not None and known.signature == signature)
-        return names
+            names = sorted((each.name, each.is_symlink()) for each in found)
+        paths = tuple((directory / name, link) for name, link in names)
+        self._names[directory] = _Names(signature, paths, known is not None and known.signature == signature)
+        return paths
 
     def _entry(self, path: Path, link: bool) -> Entry:
         real = path
@@ -116,32 +117,31 @@ class Listing:
         status = os.stat(directory)
         files: dict[str, Stamp] = {}
         marker = None
-        for entry in self.walk(directory):
-            if entry.name == MARKER and entry.path.parent == directory:
+        for path, entry in self.walk(directory):
+            if path == MARKER:
                 marker = entry.stamp
             else:
-                files[os.fspath(entry.path.relative_to(directory))] = entry.stamp
+                files[path] = entry.stamp
         return Look(now_ns, files, marker, (status.st_dev, status.st_ino))
 
-    def walk(self, directory: Path, depth: int = DEPTH_MOST) -> Iterator[Entry]:
-        """Every file below a version's directory; hidden ones too, since they may be its data."""
+    def walk(self, directory: Path, depth: int = DEPTH_MOST) -> Iterator[tuple[str, Entry]]:
+        """Every file below a version's directory, by its path in it; hidden ones too, since they may be its data."""
         count = 0
         visited = {directory}
-        pending = [(directory, directory, depth)]
+        pending = [(directory, "", depth)]
         while pending:
-            at, shown, left = pending.pop()
+            at, above, left = pending.pop()
             if left == 0:
                 raise TooMany(f"{directory} has directories more than {depth} deep")
             for entry in self.entries(at, hidden=True):
                 count += 1
                 if count > FILES_MOST:
                     raise TooMany(f"{directory} holds more than {FILES_MOST} files")
-                named = Entry(entry.name, shown / entry.name, entry.real, entry.status, entry.fault)
                 if not entry.is_dir:
-                    yield named
+                    yield above + entry.name, entry
                 elif entry.real not in visited:
                     visited.add(entry.real)
-                    pending.append((entry.real, named.path, left - 1))
+                    pending.append((entry.real, f"{above}{entry.name}/", left - 1))
 
 
 def unreadable(error: OSError) -> str:

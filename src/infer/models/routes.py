@@ -84,6 +84,9 @@ def _of_model(view: ModelView, rows: Iterable[Incarnation], unready: Mapping[str
 def _of_versions(name: str, seen: ModelSeen) -> Refusal:
     """Why its policy picks nothing."""
     listed = ", ".join(str(version) for version in sorted(seen.versions)) or "none"
+    faults = [files.fault for _, files in sorted(seen.versions.items()) if files.fault]
+    if faults:
+        return FAILED_PRECONDITION, f"model {name!r} has no version that can be loaded: {faults[-1]}"
     if any(not files.whole for files in seen.versions.values()):
         return UNAVAILABLE, f"model {name!r} has no whole version yet; still being written, of {listed}; try again"
     return FAILED_PRECONDITION, (f"model {name!r} has no version to serve: expected {described(seen.settings.policy)}, "

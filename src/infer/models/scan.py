@@ -146,8 +146,9 @@ class _Directory:
 
     def scan_repository(self, models: Sequence[Entry], entries: Sequence[Entry]) -> None:
         problems = self.found.problems
+        names = {model.name for model in models}
         for entry in entries:
-            if entry in models:
+            if entry.name in names:
                 self.add_named(entry)
             elif entry.is_dir:
                 problems += self.without_version(entry)

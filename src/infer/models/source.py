@@ -76,6 +76,7 @@ class _Pass:
         self.base_of: dict[str, Path] = {}          # resolved
         self.versions: dict[Key, _Version] = {}
         self.staged: dict[tuple[int, int], Watch] = {}
+        self.configs: dict[Path, _Config] = {}
 
 
 class Source:
@@ -129,7 +130,7 @@ class Source:
                                   fix="copy it into the repository, or remove what is written for it")
                           for name, settings in written.items() if settings.base is None and name not in look.models]
         self._versions, self._staged, self._root_of = look.versions, look.staged, look.root_of
-        self._configs = {path: known for path, known in self._configs.items() if path.exists()}
+        self._configs = look.configs
         snapshot = Snapshot(look.models, tuple(look.problems))
         if self._last is None or snapshot != self._last:
             self._last = snapshot
@@ -187,7 +188,7 @@ class Source:
                                                fix="put the file there, or remove it")]
             settings = replace(settings, base=model.base) if settings else known.settings if known else None
             known = _Config(entry.stamp, settings, found)
-            self._configs[entry.path] = known
+        look.configs[entry.path] = known
         look.problems += known.problems
         return known.settings or bare, next((str(each) for each in known.problems if each.is_error), "")
 
@@ -269,7 +270,7 @@ class Source:
             return read_contents(listing, directory, settings.filename, settings.place_of("filename"))
         if model.file.is_dir:
             return read_contents(listing, directory, model.file.name)
-        return read_file(model.file, None if listing.root == model.file.path else listing.root)
+        return self._bare_contents(model.file, listing)
 
     def _shown(self, files: VersionFiles, version: _Version, sound: bool, now_ns: int) -> VersionFiles:
         """A version as the snapshot has it: `files`, or what was whole before."""

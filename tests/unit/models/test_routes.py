@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -81,6 +82,9 @@ def test_a_model_without_versions_says_why() -> None:
     assert route(row(1, "draining"), seen=None).reason == (14, "model 'm' is being unloaded")
     writing = route(seen=seen("m", {1: "~a", 2: "~b"})).reason
     assert writing == (14, "model 'm' has no whole version yet; still being written, of 1, 2; try again")
+    broken = seen("m", {1: "~a", 2: "~b"})
+    broken = replace(broken, versions={**broken.versions, 2: replace(broken.versions[2], fault="it is empty")})
+    assert route(seen=broken).reason == (9, "model 'm' has no version that can be loaded: it is empty")
     specific = seen("m", {1: "a"}, policy=VersionPolicy("specific", versions=(7,)))
     assert route(seen=specific).reason == (9, "model 'm' has no version to serve: expected version 7, found 1; copy it "
                                               "there, or change the version policy")
