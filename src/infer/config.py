@@ -60,9 +60,6 @@ class Settings(BaseModel):
     model_repository: Annotated[tuple[Path, ...], BeforeValidator(path_list)] = _setting(
         (), "A directory of models, beside PATH; may be given more than once. The first with a name has it.", "PATH",
         "none")
-    settle_time: Seconds = _setting(
-        2.0, "Time for which the files of a new version must not have changed before it is loaded, unless it was "
-        "renamed to its place or has a file _READY newer than the others.", "TIME", "2 s", ge=0.001, le=86400)
     require_checksums: bool = _setting(
         False, "Load only versions with a SHA256SUMS that lists the model's files.", "true|false", "false")
     model_memory_factor: float = _setting(
