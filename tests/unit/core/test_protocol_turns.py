@@ -141,6 +141,23 @@ def test_a_flood_is_cut_after_a_turn(bench: Bench):
     assert bench.endpoint.snapshot()["streams_total"] < 4 * flood.over
 
 
+def test_a_stream_that_is_reset_counts_for_many_events():
+    """It costs what a call costs, and a client sends it in a few bytes."""
+    bench = Bench(max_turn_events=1000)
+    flood = next(each for each in FLOODS if each.row == "rapid reset")
+    socket, _ = bench.connect(wide=False)
+    bench.steps = True
+    steps = flood.steps()
+    socket.sendall(b"".join(next(steps) for _ in range(100)))
+    turns = 1
+    while bench.turns:
+        bench.turn()
+        turns += 1
+    assert bench.endpoint.snapshot()["streams_total"] == 100
+    assert turns >= 100 * 32 // 1000
+    socket.lose()
+
+
 def test_nothing_is_read_after_the_cut(bench: Bench):
     flood = next(each for each in FLOODS if each.row == "rapid reset")
     socket, _ = bench.connect(wide=False)
