@@ -68,6 +68,9 @@ class Settings(BaseModel):
     name: str | None = _setting(None, "Name of the model in a bare file.", "NAME", "the file's stem",
                                 pattern=f"^{MODEL_NAME.pattern}$")
 
+    model_config_file: Path | None = _setting(
+        None, "Models to serve as TensorFlow Serving has them, a file with a model_config_list; beside those under "
+        "PATH.", "FILE", "none")
     model_control_mode: Annotated[Literal["none", "explicit", "watch"], BeforeValidator(lower)] | None = _setting(
         None, "What changes the models while the server runs: nothing, RepositoryModelLoad and Unload, or what the "
         "directories hold.", "none|explicit|watch", "watch for directories, none for files")
@@ -280,7 +283,7 @@ def _problem(origins: Mapping[str, Origin], detail: Any) -> Problem:
 def _conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[Problem]:
     """What each setting allows by itself and all of them together do not."""
     roots = settings.roots
-    if not roots:
+    if not roots and settings.model_config_file is None:
         yield Problem(("paths",), "PATH: no model to serve; name a .onnx file, its directory or a model repository")
     if settings.name is not None and len(roots) > 1:
         yield Problem(("name", "paths"), f"{origins['name'].place}: names one model, but {len(roots)} paths "

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from infer.config_values import nearest
 
 # Settings that are one path; in a file they are relative to it.
-PATH_FIELDS = frozenset({"uds", "onnxruntime_library", "tls_cert", "tls_key", "tls_client_ca", "state_dir"})
+PATH_FIELDS = frozenset({"uds", "onnxruntime_library", "tls_cert", "tls_key", "tls_client_ca", "state_dir",
+                         "model_config_file"})
 # The table of the models' own settings, which those who know models read.
 MODELS_KEY = "models"
 

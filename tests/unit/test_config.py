@@ -21,7 +21,8 @@ def problems(flags: dict[str, object], environ: dict[str, str] | None = None, fi
 def test_defaults_are_those_of_the_flag_table() -> None:
     settings, origins = load_settings(PATHS, {}, None)
     assert settings.model_dump() == {
-        "paths": (Path("model.onnx"),), "name": None, "host": "0.0.0.0", "port": 8001, "http_port": 8002, "uds": None,
+        "paths": (Path("model.onnx"),), "name": None, "model_config_file": None,
+        "host": "0.0.0.0", "port": 8001, "http_port": 8002, "uds": None,
         "transport": None, "tls_cert": None, "tls_key": None, "tls_client_ca": None,
         "model_control_mode": None, "load_model": (), "max_control_calls": 64, "max_override_bytes": 1 << 30,
         "state_dir": None, "max_state_writes": 1024,
@@ -106,6 +107,13 @@ def test_a_library_beside_us_is_not_looked_for_in_the_system() -> None:
 ])
 def test_settings_that_conflict(flags: dict[str, object], text: str) -> None:
     assert problems({**PATHS, **flags}) == [text]
+
+
+def test_a_file_of_models_is_something_to_serve(tmp_path: Path) -> None:
+    file = tmp_path / "infer.toml"
+    file.write_text('model_config_file = "models.config"\n')
+    settings, _ = load_settings({}, {}, file)
+    assert settings.model_config_file == tmp_path / "models.config"
 
 
 def test_any_port_twice_is_no_conflict() -> None:

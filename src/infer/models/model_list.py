@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from infer.config import MODEL_NAME
 from infer.models.config_fields import VERSION_MAX, policy_of
 from infer.models.config_pbtxt import parse_typed, read_text
+from infer.models.labels import LABEL
 from infer.models.platforms import PLATFORMS, is_served, platform_advice
 from infer.models.problems import Problem
 from infer.models.settings import ModelSettings
@@ -76,7 +77,7 @@ def _model(config: Typed, content: Any, at: str, directory: Path) -> ModelSettin
         if not 1 <= version <= VERSION_MAX:
             config.refuse(f"{at}.version_labels[{label}]", "E103", expected="a version's number from 1",
                           got=str(version))
-        if not MODEL_NAME.fullmatch(label) or label.isdecimal():
+        if not LABEL.fullmatch(label):
             config.refuse(f"{at}.version_labels[{label}]", "E103",
                           expected="a label of A-Z a-z 0-9 _ . - that is no number", got=repr(label))
     places = {made: config.place_of(f"{at}.{field}")

@@ -17,6 +17,7 @@ from infer.config import MODEL_NAME
 from infer.config_values import parse_count, parse_seconds
 from infer.models.config_fields import VERSION_MAX, settings_of
 from infer.models.config_pbtxt import read_text
+from infer.models.labels import LABEL
 from infer.models.model_list import ModelList
 from infer.models.problems import Problem, error, nearest
 from infer.models.settings import ModelSettings
@@ -116,7 +117,7 @@ def _parse_labels(value: object) -> dict[str, int]:
     if not isinstance(value, Mapping):
         raise ValueError("expected labels with their versions: { stable = 3 }")
     for label, version in value.items():
-        if not MODEL_NAME.fullmatch(label) or label.isdecimal():
+        if not LABEL.fullmatch(label):
             raise ValueError(f"expected labels of A-Z a-z 0-9 _ . - that are no numbers, not {label!r}")
         if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION_MAX:
             raise ValueError(f"expected the number of a version for {label!r}")

@@ -5,6 +5,7 @@ Nothing is counted here. The counters have one writer each and are read as they 
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
@@ -34,6 +35,10 @@ class VersionSource(Protocol):
 
     @property
     def version(self) -> str: ...
+
+    @property
+    def settings(self) -> Any:
+        """The ModelSettings that it serves under, or None."""
 
     def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
         """`calls` by gRPC code, `rows`, `batches`, and of `request`, `queue`, `compute` (ns) and `batch_rows` a
@@ -105,11 +110,25 @@ SERVER_METRICS = {
                                       "1 while the settings, read again, cannot be used and older ones are."),
     "log_lines_dropped": _ServerMetric(CounterMetricFamily, "infer_log_lines_dropped", "Log lines that were lost."),
 }
+
+
+class _Histogram(NamedTuple):
+    key: str                        # of stats_snapshot
+    name: str
+    text: str
+    bounds: Sequence[float]         # where a version has none of its own
+    scale: float                    # from the family's unit to what is counted
+
+    def counted(self, bound: float) -> int:
+        """The largest whole count below or at a bound; what multiplying adds to it is no count."""
+        return math.floor(bound * self.scale + 1e-6)
+
+
 _HISTOGRAMS = (
-    ("request", "infer_request_seconds", "From a call's first byte to its reply.", SECONDS, 1e9),
-    ("queue", "infer_queue_seconds", "From a request's queueing to its batch.", SECONDS, 1e9),
-    ("compute", "infer_compute_seconds", "Gathering, running and scattering a batch.", SECONDS, 1e9),
-    ("batch_rows", "infer_batch_rows", "Rows per executed batch.", ROW_BOUNDS, 1),
+    _Histogram("request", "infer_request_seconds", "From a call's first byte to its reply.", SECONDS, 1e9),
+    _Histogram("queue", "infer_queue_seconds", "From a request's queueing to its batch.", SECONDS, 1e9),
+    _Histogram("compute", "infer_compute_seconds", "Gathering, running and scattering a batch.", SECONDS, 1e9),
+    _Histogram("batch_rows", "infer_batch_rows", "Rows per executed batch.", ROW_BOUNDS, 1),
 )
 
 
@@ -128,19 +147,33 @@ class Collector:
         for key, metric in SERVER_METRICS.items():
             if key in gauges:
                 yield _server_family(metric, gauges[key])
-        snapshots = [((version.name.decode(), version.version), version.stats_snapshot(TIME_BOUNDS_NS, ROW_BOUNDS))
+        snapshots = [((version.name.decode(), version.version), _snapshot(version))
                      for version in self._source.versions()]
         yield from _request_families(snapshots, gauges.get("unrouted", ()))
-        for key, name, text, bounds, scale in _HISTOGRAMS:
-            histogram = HistogramMetricFamily(name, text, labels=["model", "version"])
-            edges = [str(float(bound)) for bound in bounds]
+        for each in _HISTOGRAMS:
+            histogram = HistogramMetricFamily(each.name, each.text, labels=["model", "version"])
             for labels, stats in snapshots:
-                count, total, cumulative = cast(HistogramSnapshot, stats[key])
+                count, total, by_bound = stats[each.key]
+                edges = stats["bounds"].get(each.name, each.bounds)
+                cumulative = [by_bound[each.counted(edge)] for edge in edges]
                 # An observation may fall between the reads of its counter and of its bucket.
                 count = max(count, cumulative[-1])
-                buckets = [*zip(edges, cumulative, strict=True), ("+Inf", count)]
-                histogram.add_metric(labels, buckets, total / scale)
+                buckets = [*zip(map(str, map(float, edges)), cumulative, strict=True), ("+Inf", count)]
+                histogram.add_metric(labels, buckets, total / each.scale)
             yield histogram
+
+
+def _snapshot(version: VersionSource) -> Mapping[str, Any]:
+    """A version's counters, its histograms by bound, and under `bounds` the buckets that are its own, by family."""
+    own: Mapping[str, Sequence[float]] = version.settings.histogram_buckets if version.settings is not None else {}
+    times, rows = set(TIME_BOUNDS_NS), set(ROW_BOUNDS)
+    for each in _HISTOGRAMS:
+        (rows if each.scale == 1 else times).update(map(each.counted, own.get(each.name, ())))
+    stats = dict(version.stats_snapshot(tuple(sorted(times)), tuple(sorted(rows))))
+    for each in _HISTOGRAMS:
+        count, total, cumulative = cast(HistogramSnapshot, stats[each.key])
+        stats[each.key] = count, total, dict(zip(sorted(rows if each.scale == 1 else times), cumulative, strict=True))
+    return stats | {"bounds": own}
 
 
 def _server_family(metric: _ServerMetric, value: Any) -> Metric:

@@ -270,7 +270,7 @@ def test_buckets_of_triton_and_of_nothing() -> None:
     assert (settings.histogram_buckets, problems) == ({"infer_request_seconds": (0.005,)}, [])
     (only,) = said(text.format("nv_other"))
     assert "there is no histogram 'nv_other'" in only
-    assert tuple(name for _, name, *_ in metrics._HISTOGRAMS) == HISTOGRAMS
+    assert tuple(each.name for each in metrics._HISTOGRAMS) == HISTOGRAMS
 
 
 @pytest.mark.parametrize(("text", "problem"), [

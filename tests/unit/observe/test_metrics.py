@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ class Version:
         self.name = name
         self.version = "3"
         self.scale = scale
+        self.settings: Any = None
 
     def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
         calls = [0] * len(CODES)
@@ -89,6 +91,24 @@ def test_histogram_of_batch_rows() -> None:
     buckets = {dict(key[1])["le"]: value for key, value in found.items() if key[0] == "infer_batch_rows_bucket"}
     assert [float(edge) for edge in buckets] == [*map(float, ROW_BOUNDS), float("inf")]
     assert found["infer_batch_rows_sum", (("model", "m"), ("version", "3"))] == 40
+
+
+def test_buckets_of_a_version() -> None:
+    own, other = Version(b"m"), Version(b"n")
+    own.settings = SimpleNamespace(
+        histogram_buckets={"infer_queue_seconds": (.0007, .25, 20.), "infer_batch_rows": (3.5,)})
+    found = samples(Source([own, other], {}))
+
+    def edges(family: str, model: str) -> list[float]:
+        return [float(dict(key[1])["le"]) for key in found
+                if key[0] == f"{family}_bucket" and ("model", model) in key[1]]
+
+    assert edges("infer_queue_seconds", "m") == [.0007, .25, 20., float("inf")]
+    assert edges("infer_batch_rows", "m") == [3.5, float("inf")]
+    assert edges("infer_request_seconds", "m") == edges("infer_queue_seconds", "n") == [*SECONDS, float("inf")]
+    # Version counts up to 9 by the index of a bound among all that are asked for: .0007 is the fifth.
+    assert found["infer_queue_seconds_bucket", (("le", "0.0007"), ("model", "m"), ("version", "3"))] == 4
+    assert found["infer_batch_rows_bucket", (("le", "3.5"), ("model", "m"), ("version", "3"))] == 2
 
 
 def test_a_bucket_read_after_its_count_does_not_pass_infinity() -> None:
