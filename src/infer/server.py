@@ -112,8 +112,8 @@ class Server:
             raise ConfigError(f"--model-control-mode {settings.model_control_mode} is not served yet: expected "
                               f"{FixedModels.mode}; leave it out, and restart the server to change its models")
         if settings.model_config_file is not None:
-            raise ConfigError("--model-config-file is not served yet: expected none; name the models' directories as PATH "
-                              "or with --model-repository")
+            raise ConfigError("--model-config-file is not served yet: expected none; name the models' directories as "
+                              "PATH or with --model-repository")
         self.store = Store(settings.state_dir, max_writes=settings.max_state_writes)
         self.audit = AuditLog(self.store)
         self.repository = Repository(FixedModels(lambda: self.routes), max_calls=settings.max_control_calls,
