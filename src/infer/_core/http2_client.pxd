@@ -28,6 +28,7 @@ cdef struct ClientCall:
     size_t request_bytes
     size_t sent_bytes
     int64_t scheduled_ns       # of the caller
+    int64_t started_ns         # of the caller
     bint keep_reply            # collect the body in `reply`
     bint out_of_memory         # `reply` is not whole
     uint8_t *reply             # owned; freed after on_reply unless on_reply took it and set NULL

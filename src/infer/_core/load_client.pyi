@@ -39,6 +39,11 @@ class LoadResult:
     """CPU time of the generator's thread by wall time."""
     bottleneck: bool
     """cpu_share above 0.8: the figures say more about the generator than about the server."""
+    calls: bytes = b""
+    """With `record`, of each call in the order of their ends four int64 in this machine's order: when it was scheduled,
+    started and answered (ns of the monotonic clock), and the index of its reply in `replies`, -1 if it was not OK."""
+    replies: tuple[bytes, ...] = ()
+    """The messages of the different replies."""
 
 def run(
     address: str,
@@ -56,6 +61,7 @@ def run(
     expected_bytes: int | None = None,
     stall_s: float = 10.0,
     capture_first_reply: bool = True,
+    record: bool = False,
 ) -> LoadResult:
     """Call `path` with `payload` over `connections` connections with up to `streams` calls under way on each.
 
@@ -69,7 +75,8 @@ def run(
     the last reply is there. It is given up when nothing comes for `stall_s`, or `stall_s` after its end.
 
     `address` is host:port, [v6]:port or unix:path. `timeout_s` is sent as grpc-timeout. `expected_bytes` is the length
-    that every reply must have; None learns it from the first.
+    that every reply must have; None learns it from the first. `record` keeps every call's times and replies, of which there may
+    be 4,096 different ones; ValueError where there are more.
 
     ConnectionError when no connection can be made or no reply came at all; otherwise what goes wrong is counted.
     """

@@ -14,6 +14,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from infer._core.http2_client cimport MESSAGE_PREFIX_BYTES
 from infer._core.load_loop cimport *
+from infer._core.load_record cimport CallRecord, Record, record_open
 from infer._core.load_stats cimport *
 
 cdef extern from "<sys/resource.h>" nogil:
@@ -72,6 +73,8 @@ class LoadResult:
     peak_in_flight: int
     cpu_share: float
     bottleneck: bool
+    calls: bytes = b""
+    replies: tuple = ()
 
 
 @cython.final
@@ -117,8 +120,18 @@ cdef class LoopOwner:
                 return min(max(middle_of(i), <double>self.loop.stats.min_ns), <double>self.loop.stats.max_ns) / 1e3
         return 0.0
 
+    cdef tuple replies(self):
+        cdef Record *record = &self.loop.record
+        cdef uint64_t i
+        if record.out_of_memory:
+            raise MemoryError("load generator: no memory for the record of its calls")
+        if record.out_of_replies:
+            raise ValueError(f"load generator: more than {record.n_replies} different replies, which no record holds")
+        return tuple([record.replies[i].body[:<Py_ssize_t>record.replies[i].size_bytes] for i in range(record.n_replies)])
+
     cdef object result(self, double cpu_share):
         cdef LoadStats *stats = &self.loop.stats
+        cdef Record *record = &self.loop.record
         cdef double seconds = max(<double>(stats.last_reply_ns - self.loop.warm_ns), 0.0) / 1e9
         statuses = {CODE_NAMES[i]: stats.codes[i] for i in range(GRPC_CODES) if stats.codes[i]}
         if stats.other_code:
@@ -134,7 +147,9 @@ cdef class LoopOwner:
             mean_us=stats.latency_sum_ns / 1e3 / max(stats.measured, 1), p50_us=self.quantile_us(0.5),
             p90_us=self.quantile_us(0.9), p99_us=self.quantile_us(0.99), p999_us=self.quantile_us(0.999),
             max_us=stats.max_ns / 1e3, reply_bytes=self.loop.expected_bytes, first_reply=first,
-            peak_in_flight=stats.peak_in_flight, cpu_share=cpu_share, bottleneck=cpu_share > 0.8)
+            peak_in_flight=stats.peak_in_flight, cpu_share=cpu_share, bottleneck=cpu_share > 0.8,
+            calls=(<const char *>record.calls)[:<Py_ssize_t>(record.n_calls * sizeof(CallRecord))] if record.n_calls else b"",
+            replies=self.replies())
 
 
 def split_address(str address):
@@ -173,7 +188,7 @@ def connect_all(str address, int count, double timeout_s):
 def run(
         str address, str path, bytes payload, connections=1, streams=1, *, duration_s=None, requests=None, rate=None,
         stream_messages=None, warmup_s=0.0, timeout_s=None, expected_bytes=None, stall_s=10.0,
-        capture_first_reply=True):
+        capture_first_reply=True, record=False):
     cdef LoopOwner owner = LoopOwner()
     cdef Loop *loop = &owner.loop
     cdef bytes framed = b"\0" + len(payload).to_bytes(4, "big") + payload
@@ -185,6 +200,10 @@ def run(
     if (connections < 1 or streams < 1 or (stream_messages is not None and stream_messages < 1)
             or (rate is not None and rate <= 0) or (requests is not None and requests < 1)):
         raise ValueError("connections, streams, stream_messages, rate and requests must be positive")
+    if record and stream_messages is not None:
+        raise ValueError("a record is of unary calls, not of a stream's messages")
+    if record and not record_open(&loop.record):
+        raise MemoryError("load generator: no memory for the record of its calls")
     sockets = connect_all(address, connections, stall_s)
     try:
         loop.framed = framed

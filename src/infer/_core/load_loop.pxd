@@ -2,6 +2,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from infer._core.http2_client cimport ClientSession, Output
+from infer._core.load_record cimport Record
 from infer._core.load_stats cimport LoadStats
 
 cdef enum:
@@ -46,6 +47,7 @@ cdef struct Loop:
     uint8_t *first_reply        # owned; body of the first OK reply
     size_t first_reply_bytes
     char[256] reason            # of the first failure, for people
+    Record record               # of unary calls, where it is on
     LoadStats stats
 
 cdef int64_t now_ns() noexcept nogil

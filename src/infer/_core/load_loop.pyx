@@ -21,6 +21,7 @@ from posix.unistd cimport close
 
 from infer._core.capi.nghttp2_client cimport NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM
 from infer._core.http2_client cimport *
+from infer._core.load_record cimport record_call, record_close
 from infer._core.load_stats cimport *
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -91,6 +92,12 @@ cdef void count_ok(Loop *loop, ClientCall *call) noexcept nogil:
     cdef LoadStats *stats = &loop.stats
     cdef int64_t latency_ns = loop.received_ns - call.scheduled_ns
     stats.ok += 1
+    if loop.record.on:
+        if call.out_of_memory:
+            loop.record.out_of_memory = True
+        else:
+            record_call(&loop.record, call.scheduled_ns, call.started_ns, loop.received_ns,
+                        call.reply + MESSAGE_PREFIX_BYTES, call.body_bytes - MESSAGE_PREFIX_BYTES)
     if call.keep_reply and loop.first_reply == NULL:
         # Taken: the session does not free what is NULL.
         loop.first_reply = call.reply
@@ -169,8 +176,12 @@ cdef void mark_dirty(Connection *connection) noexcept nogil:
 
 cdef bint start_call(Connection *connection, int64_t scheduled_ns) noexcept nogil:
     cdef Loop *loop = connection.loop
-    if session_start(&connection.session, loop.framed, loop.framed_bytes, scheduled_ns, loop.capture) == NULL:
+    cdef ClientCall *call = session_start(&connection.session, loop.framed, loop.framed_bytes, scheduled_ns,
+                                          loop.capture or loop.record.on)
+    if call == NULL:
         return False
+    if loop.record.on:
+        call.started_ns = now_ns()
     loop.capture = False
     if loop.stats.in_flight == 0:
         loop.alive_ns = max(loop.alive_ns, scheduled_ns)
@@ -194,11 +205,14 @@ cdef void on_reply(void *owner, ClientCall *call) noexcept nogil:
     cdef Connection *connection = <Connection *>owner
     cdef Loop *loop = connection.loop
     cdef bint captured = call.keep_reply
+    cdef uint64_t ok = loop.stats.ok
     if call.ended:
         count_end(loop, call)
         return
     loop.stats.in_flight -= 1
     count_reply(loop, call)
+    if loop.record.on and loop.stats.ok == ok:
+        record_call(&loop.record, call.scheduled_ns, call.started_ns, now_ns(), NULL, 0)
     if captured and loop.first_reply == NULL:
         loop.capture = True
     if loop.interval_ps == 0:
@@ -504,6 +518,7 @@ cdef void loop_close(Loop *loop) noexcept nogil:
     free(loop.in_buffer)
     free(loop.out.data)
     free(loop.first_reply)
+    record_close(&loop.record)
     if loop.epoll_fd >= 0:
         close(loop.epoll_fd)
     if loop.timer_fd >= 0:
