@@ -21,8 +21,8 @@ LEVELS = [
      "ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
     {"flush_buffer", "reply_fields", "http2_session", "http2_coding", "http2_streams", "http2_events", "grpc_stream",
-     "cold_call", "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats", "load_record",
-     "load_loop", "load_client", "unary_sink"},
+     "cold_call", "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats",
+     "load_record", "load_loop", "load_client", "unary_sink"},
 ]
 LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
 

@@ -2,6 +2,7 @@
 
 import struct
 import time
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import grpc
@@ -40,7 +41,7 @@ def test_each_call_has_its_reply_and_its_times() -> None:
     assert result.ok == len(calls) == 4200
     assert [int(result.replies[call.reply]) for call in calls] == [number // 100 for number in range(1, 4201)]
     assert all(call.scheduled_ns <= call.started_ns < call.received_ns for call in calls)
-    assert all(one.received_ns <= other.started_ns for one, other in zip(calls, calls[1:], strict=False))
+    assert all(one.received_ns <= other.started_ns for one, other in pairwise(calls))
     assert before <= calls[0].scheduled_ns <= calls[-1].received_ns <= after
 
 
@@ -84,6 +85,20 @@ def test_more_different_replies_than_a_record_holds() -> None:
         assert len(load_client.run(address, PATH, b"x", requests=4096, record=True).replies) == 4096
     with serving(Different()) as address, pytest.raises(ValueError, match="more than 4096 different replies"):
         load_client.run(address, PATH, b"x", requests=4097, record=True)
+
+
+def test_a_run_goes_on_until_it_is_told_to_end() -> None:
+    echo = Echo()
+    asked: list[int] = []
+
+    def until() -> bool:
+        asked.append(echo.calls)
+        return len(asked) == 2
+
+    with serving(echo) as address:
+        result = load_client.run(address, PATH, b"x", 1, 1, rate=200, until=until)
+    assert 0 < asked[0] < asked[1] <= result.sent == result.ok == echo.calls
+    assert len(asked) == 2
 
 
 def test_nothing_is_kept_unless_asked_for() -> None:

@@ -99,7 +99,7 @@ cdef class LoopOwner:
                 raise MemoryError("load generator: no memory for a connection")
         return 0
 
-    cdef int run(self) except -1:
+    cdef int run(self, until) except -1:
         cdef bint over = False
         with nogil:
             loop_begin(&self.loop)
@@ -107,6 +107,9 @@ cdef class LoopOwner:
             with nogil:
                 over = loop_drive(&self.loop, now_ns() + SLICE_NS)
             PyErr_CheckSignals()
+            if until is not None and not over and until():
+                self.loop.stop_ns = now_ns()
+                until = None
         return 0
 
     cdef double quantile_us(self, double share):
@@ -120,6 +123,11 @@ cdef class LoopOwner:
                 return min(max(middle_of(i), <double>self.loop.stats.min_ns), <double>self.loop.stats.max_ns) / 1e3
         return 0.0
 
+    cdef bytes calls(self):
+        cdef Record *record = &self.loop.record
+        cdef Py_ssize_t size_bytes = <Py_ssize_t>(record.n_calls * sizeof(CallRecord))
+        return (<const char *>record.calls)[:size_bytes] if size_bytes else b""
+
     cdef tuple replies(self):
         cdef Record *record = &self.loop.record
         cdef uint64_t i
@@ -127,11 +135,11 @@ cdef class LoopOwner:
             raise MemoryError("load generator: no memory for the record of its calls")
         if record.out_of_replies:
             raise ValueError(f"load generator: more than {record.n_replies} different replies, which no record holds")
-        return tuple([record.replies[i].body[:<Py_ssize_t>record.replies[i].size_bytes] for i in range(record.n_replies)])
+        return tuple([record.replies[i].body[:<Py_ssize_t>record.replies[i].size_bytes]
+                      for i in range(record.n_replies)])
 
     cdef object result(self, double cpu_share):
         cdef LoadStats *stats = &self.loop.stats
-        cdef Record *record = &self.loop.record
         cdef double seconds = max(<double>(stats.last_reply_ns - self.loop.warm_ns), 0.0) / 1e9
         statuses = {CODE_NAMES[i]: stats.codes[i] for i in range(GRPC_CODES) if stats.codes[i]}
         if stats.other_code:
@@ -148,8 +156,7 @@ cdef class LoopOwner:
             p90_us=self.quantile_us(0.9), p99_us=self.quantile_us(0.99), p999_us=self.quantile_us(0.999),
             max_us=stats.max_ns / 1e3, reply_bytes=self.loop.expected_bytes, first_reply=first,
             peak_in_flight=stats.peak_in_flight, cpu_share=cpu_share, bottleneck=cpu_share > 0.8,
-            calls=(<const char *>record.calls)[:<Py_ssize_t>(record.n_calls * sizeof(CallRecord))] if record.n_calls else b"",
-            replies=self.replies())
+            calls=self.calls(), replies=self.replies())
 
 
 def split_address(str address):
@@ -188,15 +195,15 @@ def connect_all(str address, int count, double timeout_s):
 def run(
         str address, str path, bytes payload, connections=1, streams=1, *, duration_s=None, requests=None, rate=None,
         stream_messages=None, warmup_s=0.0, timeout_s=None, expected_bytes=None, stall_s=10.0,
-        capture_first_reply=True, record=False):
+        capture_first_reply=True, record=False, until=None):
     cdef LoopOwner owner = LoopOwner()
     cdef Loop *loop = &owner.loop
     cdef bytes framed = b"\0" + len(payload).to_bytes(4, "big") + payload
     cdef bytes path_bytes = path.encode()
     cdef bytes authority = split_address(address)[2].encode()
     cdef int64_t cpu_before, cpu_used, wall
-    if duration_s is None and requests is None:
-        raise ValueError("a run needs duration_s or requests")
+    if duration_s is None and requests is None and until is None:
+        raise ValueError("a run needs duration_s, requests or until")
     if (connections < 1 or streams < 1 or (stream_messages is not None and stream_messages < 1)
             or (rate is not None and rate <= 0) or (requests is not None and requests < 1)):
         raise ValueError("connections, streams, stream_messages, rate and requests must be positive")
@@ -220,7 +227,7 @@ def run(
         loop.warm_ns = loop.start_ns + <int64_t>round(warmup_s * 1e9)
         if duration_s is not None:
             loop.stop_ns = loop.warm_ns + <int64_t>round(duration_s * 1e9)
-        owner.run()
+        owner.run(until)
         wall = max(now_ns() - loop.start_ns, 1)
         cpu_used = cpu_ns() - cpu_before
     finally:
