@@ -12,7 +12,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -26,6 +26,8 @@ help:
 	@echo "make bench-growth what connections, streams, requests and time cost this server"
 	@echo "make bench-wire   streams, TLS, 16 MiB messages and slow peers, each against what it is held to"
 	@echo "make bench-floods each flood of HTTP/2 beside a good client, and calls that good clients give up on"
+	@echo "make bench-reload versions that come and go under load: failed calls, the tail, memory, CPU"
+	@echo "make bench-models 1,000 small models: time until ready, memory, CPU of one among them, fairness"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
@@ -145,6 +147,12 @@ bench-wire: setup
 
 bench-floods: setup
 	$(PY) -m bench.load.floods $(ARGS)
+
+bench-reload: setup
+	$(PY) -m bench.load.reload $(ARGS)
+
+bench-models: setup
+	$(PY) -m bench.load.many_models $(ARGS)
 
 # Built from what git knows, so that nothing left by other builds gets in; run where no checkout is near.
 wheel-check: $(VENV)/.packages

@@ -23,7 +23,7 @@ OPSET = 17
 IR_VERSION = 8
 
 
-def _save(path: Path, nodes: list[Any], shape: tuple[int, ...], outputs: int, weights: list[Any]) -> None:
+def save(path: Path, nodes: list[Any], shape: tuple[int, ...], outputs: int, weights: list[Any]) -> None:
     graph = helper.make_graph(
         nodes,
         path.parts[-3],
@@ -49,7 +49,7 @@ def _mlp(path: Path, widths: list[int]) -> None:
         if not final:
             nodes.append(helper.make_node("Relu", [out], [f"r{layer}"]))
         last = f"r{layer}"
-    _save(path, nodes, (widths[0],), widths[-1], weights)
+    save(path, nodes, (widths[0],), widths[-1], weights)
 
 
 def _trees(path: Path) -> None:
@@ -76,15 +76,15 @@ def _trees(path: Path) -> None:
 
 def _image(path: Path) -> None:
     nodes = [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])]
-    _save(path, nodes, ROW_SHAPES["image"], 3, [])
+    save(path, nodes, ROW_SHAPES["image"], 3, [])
 
 
 def _copy(path: Path) -> None:
-    _save(path, [helper.make_node("Identity", ["x"], ["y"])], LARGE_ROW, LARGE_ROW[0], [])
+    save(path, [helper.make_node("Identity", ["x"], ["y"])], LARGE_ROW, LARGE_ROW[0], [])
 
 
 def _peak(path: Path) -> None:
-    _save(path, [helper.make_node("ReduceMax", ["x"], ["y"], axes=[1])], LARGE_ROW, 1, [])
+    save(path, [helper.make_node("ReduceMax", ["x"], ["y"], axes=[1])], LARGE_ROW, 1, [])
 
 
 def build(root: Path) -> Path:
@@ -100,7 +100,7 @@ def build(root: Path) -> Path:
 
 def _spread(path: Path) -> None:
     times = numpy_helper.from_array(np.array([1, SPREAD_TIMES], np.int64), "times")
-    _save(path, [helper.make_node("Tile", ["x", "times"], ["y"])], SPREAD_ROW, SPREAD_ROW[0] * SPREAD_TIMES, [times])
+    save(path, [helper.make_node("Tile", ["x", "times"], ["y"])], SPREAD_ROW, SPREAD_ROW[0] * SPREAD_TIMES, [times])
 
 
 def build_wire(root: Path) -> Path:

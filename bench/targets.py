@@ -89,9 +89,9 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process pinned to one core; `with` ends it."""
+    """A server process pinned to a core, or to several as taskset lists them; `with` ends it."""
 
-    def __init__(self, name: str, template: str, models: Path, core: int, *, has_metrics: bool = False) -> None:
+    def __init__(self, name: str, template: str, models: Path, core: int | str, *, has_metrics: bool = False) -> None:
         self.name = name
         self.has_metrics = has_metrics
         self.port, self.http_port = free_port(), free_port()
@@ -175,7 +175,7 @@ def baselines(models: Path, core: int) -> list[Server]:
     return [Server(name, template % name, models, core) for name in ("in_handler", "queued")]
 
 
-def ours(template: str, models: Path, core: int) -> Server:
+def ours(template: str, models: Path, core: int | str) -> Server:
     return Server(NATIVE, template, models, core, has_metrics=True)
 
 

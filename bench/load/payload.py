@@ -46,11 +46,15 @@ def infer_request(
     return texts + field(INPUTS, tensor) + field(RAW_INPUTS, raw)
 
 
+def row_values(shape: Sequence[int]) -> np.ndarray:
+    """Values in [-1, 1) that are the same in every run."""
+    return np.random.default_rng(11).uniform(-1.0, 1.0, math.prod(shape)).astype("<f4").reshape(shape)
+
+
 def row_request(model: str, row_shape: Sequence[int], *, rows: int = 1, input_name: str = "x") -> bytes:
-    """`rows` rows of values in [-1, 1) that are the same in every run."""
+    """`rows` rows of such values."""
     shape = (rows, *row_shape)
-    values = np.random.default_rng(11).uniform(-1.0, 1.0, math.prod(shape)).astype("<f4")
-    return infer_request(model, values.tobytes(), shape, input_name=input_name)
+    return infer_request(model, row_values(shape).tobytes(), shape, input_name=input_name)
 
 
 def framed(message: bytes) -> bytes:

@@ -74,11 +74,12 @@ def run(
     to so many messages under way on each, whose replies come in order. A message is then what is said here of a call.
 
     The run ends after `warmup_s` + `duration_s` or `requests` calls (warm-up included), whichever comes first, and once
-    the last reply is there. `until` is asked four times a second, and no call is scheduled once it has said True. It is given up when nothing comes for `stall_s`, or `stall_s` after its end.
+    the last reply is there. `until` is asked four times a second; no call is scheduled once it has said True. A run
+    is given up when nothing comes for `stall_s`, or `stall_s` after its end.
 
     `address` is host:port, [v6]:port or unix:path. `timeout_s` is sent as grpc-timeout. `expected_bytes` is the length
-    that every reply must have; None learns it from the first. `record` keeps every call's times
-    and replies, of which there may be 4,096 different ones; ValueError where there are more.
+    that every reply must have; None learns it from the first. `record` keeps every call's times and replies, of
+    which there may be 4,096 different ones; ValueError where there are more.
 
     ConnectionError when no connection can be made or no reply came at all; otherwise what goes wrong is counted.
     """
