@@ -13,7 +13,7 @@ CORE = SOURCES / "_core"
 
 LEVELS = [
     {"debug", "clock", "status"},
-    {"abuse", "arena", "block", "frame_heads", "span", "ring", "stream_ids", "timer_wheel", "counters", "tensor_view",
+    {"abuse", "arena", "block", "frame_heads", "idle_thread", "span", "ring", "stream_ids", "timer_wheel", "counters", "tensor_view",
      "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
      "grpc_message", "model_version", "request"},

@@ -38,9 +38,9 @@ from infer._core.capi.onnxruntime cimport (
     SLOT_SessionGetOutputName, SLOT_SessionGetOutputTypeInfo, SLOT_SessionOptionsAppendExecutionProvider,
     SLOT_SessionOptionsAppendExecutionProvider_CUDA_V2, SLOT_SessionOptionsAppendExecutionProvider_TensorRT_V2,
     SLOT_SetGlobalInterOpNumThreads, SLOT_SetGlobalIntraOpNumThreads, SLOT_SetGlobalSpinControl,
-    SLOT_SetInterOpNumThreads, SLOT_SetIntraOpNumThreads, SLOT_SetSessionGraphOptimizationLevel,
-    SLOT_TensorTypeAndShape_HasShape, SLOT_UpdateCUDAProviderOptions, SLOT_UpdateTensorRTProviderOptions,
-    get_api_base_function)
+    SLOT_SetInterOpNumThreads, SLOT_SetIntraOpNumThreads, SLOT_SetSessionExecutionMode,
+    SLOT_SetSessionGraphOptimizationLevel, SLOT_TensorTypeAndShape_HasShape, SLOT_UpdateCUDAProviderOptions,
+    SLOT_UpdateTensorRTProviderOptions, get_api_base_function)
 
 from infer.errors import ConfigError, ModelLoadError
 
@@ -124,6 +124,7 @@ cdef void fill(const void **table, const void **newer_table) noexcept nogil:
     put(&ort.CreateSession, table[SLOT_CreateSession])
     put(&ort.Run, table[SLOT_Run])
     put(&ort.CreateSessionOptions, table[SLOT_CreateSessionOptions])
+    put(&ort.SetSessionExecutionMode, table[SLOT_SetSessionExecutionMode])
     put(&ort.DisableMemPattern, table[SLOT_DisableMemPattern])
     put(&ort.SetSessionGraphOptimizationLevel, table[SLOT_SetSessionGraphOptimizationLevel])
     put(&ort.SetIntraOpNumThreads, table[SLOT_SetIntraOpNumThreads])

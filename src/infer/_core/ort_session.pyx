@@ -14,11 +14,14 @@ from libc.string cimport memcpy, memset
 
 from infer._core.arena cimport at, offset_of
 from infer._core.block cimport BLOCK_HEADER_BYTES, Block, block_data, block_new, block_unref
-from infer._core.capi.onnxruntime cimport ORT_ENABLE_ALL, OrtRunnable, OrtSessionOptions, OrtStatus
+from infer._core.capi.onnxruntime cimport (
+    ORT_DISABLE_ALL, ORT_ENABLE_ALL, ORT_ENABLE_BASIC, ORT_ENABLE_EXTENDED, ORT_PARALLEL, OrtRunnable,
+    OrtSessionOptions, OrtStatus)
+from infer._core.idle_thread cimport run_idle
 from infer._core.model_version cimport TensorInfo
 from infer._core.ort_inspect cimport declared_inputs, declared_outputs, model_metadata
 from infer._core.ort_provider cimport append_providers
-from infer._core.ort_run cimport drop_outputs, session_run
+from infer._core.ort_run cimport RunOutput, Session, drop_outputs, session_run
 from infer._core.ort_runtime cimport LogLines, check, collect_log, log_lines, ort, take_words
 from infer._core.span cimport Span
 from infer._core.status cimport STATUS_INVALID_ARGUMENT, STATUS_OK, STATUS_RESOURCE_EXHAUSTED
@@ -27,6 +30,44 @@ from infer._core.tensor_view cimport (
     FORM_RAW, MAX_OUTPUTS, MAX_RANK, TYPE_NONE, OutputMask, TensorSpec, TensorView, element_bytes, mask_add)
 
 from infer.errors import Internal, InvalidArgument, ModelLoadError, ResourceExhausted
+
+
+GRAPH_OPTIMIZATION = {"off": ORT_DISABLE_ALL, "basic": ORT_ENABLE_BASIC, "extended": ORT_ENABLE_EXTENDED,
+                      "all": ORT_ENABLE_ALL}
+
+
+# What a thread beside the caller's is given to do.
+cdef struct Creation:
+    void *environment
+    const char *path
+    const OrtSessionOptions *options
+    OrtRunnable *session
+    OrtStatus *status
+    LogLines *lines
+
+cdef struct ColdRun:
+    const Session *session
+    const TensorView *views
+    const OutputMask *mask
+    RunOutput *outputs
+    ErrorText *detail
+    int code
+
+
+cdef void create(void *argument) noexcept nogil:
+    cdef Creation *creation = <Creation *> argument
+    collect_log(creation.lines)
+    creation.status = ort.CreateSession(creation.environment, creation.path, creation.options, &creation.session)
+    collect_log(NULL)
+
+
+cdef void release(void *session) noexcept nogil:
+    ort.ReleaseSession(<OrtRunnable *> session)
+
+
+cdef void run_cold(void *argument) noexcept nogil:
+    cdef ColdRun *run = <ColdRun *> argument
+    run.code = session_run(run.session, run.views, run.mask, -1, run.outputs, run.detail)
 
 
 cdef void describe_output(TensorSpec *spec, TensorInfo info):
@@ -42,18 +83,31 @@ cdef void describe_output(TensorSpec *spec, TensorInfo info):
 
 @cython.final
 cdef class OrtSession:
-    """A model file loaded for running. `providers` is "auto" or a list of (name, options); `intra_op` gives the session
-    threads of its own instead of the runtime's."""
+    """A model file loaded for running. `providers` is "auto" or a list of (name, options); `intra_op` and `inter_op`
+    give the session threads of its own instead of the runtime's; `parallel` runs branches of the graph at once."""
 
     def __cinit__(self):
         memset(&self.c, 0, sizeof(self.c))
         memset(&self.signature, 0, sizeof(self.signature))
 
-    def __init__(self, Runtime runtime not None, path not None, *, providers="auto", intra_op=None):
+    def __init__(self, Runtime runtime not None, path not None, *, providers="auto", intra_op=None,
+                 inter_op=None, bint parallel=False, str graph_optimization="all"):
+        cdef OrtSessionOptions *options = NULL
         self.runtime = runtime
         self.messages = []
         self._names = []
-        self.load(Path(path), providers, intra_op)
+        check(ort.CreateSessionOptions(&options), "session options")
+        try:
+            check(ort.SetSessionGraphOptimizationLevel(options, GRAPH_OPTIMIZATION[graph_optimization]),
+                  "session options")
+            if parallel:
+                check(ort.SetSessionExecutionMode(options, ORT_PARALLEL), "session options")
+            # The runtime would keep a plan of memory for every shape that it has ever seen, without a bound.
+            check(ort.DisableMemPattern(options), "session options")
+            self.set_threads(options, intra_op, inter_op)
+            self.load(Path(path), providers, options)
+        finally:
+            ort.ReleaseSessionOptions(options)
         session = <OrtRunnable *> self.c.session
         self.inputs = declared_inputs(session)
         self.outputs = declared_outputs(session)
@@ -66,37 +120,44 @@ cdef class OrtSession:
                                  "(scikit-learn: convert with options={'zipmap': False})")
         self.describe()
 
-    cdef load(self, file, providers, intra_op):
-        cdef OrtSessionOptions *options = NULL
-        cdef OrtRunnable *session = NULL
-        cdef OrtStatus *status
+    cdef set_threads(self, OrtSessionOptions *options, intra_op, inter_op):
+        # Threads that the runtime makes for a session inherit the scheduling of the thread that loads it.
+        self.quiet = intra_op is None and inter_op is None
+        check(ort.SetInterOpNumThreads(options, 1 if inter_op is None else inter_op), "session options")
+        if self.quiet:
+            check(ort.DisablePerSessionThreads(options), "session options")
+            return
+        check(ort.SetIntraOpNumThreads(options, self.runtime.intra_op if intra_op is None else intra_op),
+              "session options")
+        for kind in (b"intra", b"inter"):
+            check(ort.AddSessionConfigEntry(options, b"session." + kind + b"_op.allow_spinning", b"0"),
+                  "session options")
+
+    cdef load(self, file, providers, OrtSessionOptions *options):
+        cdef Creation creation
         cdef LogLines lines
         cdef bytes path = fsencode(file)
-        cdef const char *encoded = path
-        check(ort.CreateSessionOptions(&options), "session options")
-        try:
-            check(ort.SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL), "session options")
-            check(ort.SetInterOpNumThreads(options, 1), "session options")
-            # The runtime would keep a plan of memory for every shape that it has ever seen, without a bound.
-            check(ort.DisableMemPattern(options), "session options")
-            if intra_op is None:
-                check(ort.DisablePerSessionThreads(options), "session options")
+        cdef bint quiet
+        memset(&creation, 0, sizeof(creation))
+        self.providers = append_providers(options, self.runtime, providers, self.messages)
+        # A device's driver makes threads of its own as well.
+        self.quiet = self.quiet and all(name == "CPUExecutionProvider" for name, _ in self.providers)
+        creation.environment = self.runtime.environment
+        creation.path = path
+        creation.options = options
+        creation.lines = &lines
+        quiet = self.quiet
+        with nogil:
+            if quiet:
+                run_idle(create, &creation)
             else:
-                check(ort.SetIntraOpNumThreads(options, intra_op), "session options")
-                check(ort.AddSessionConfigEntry(options, b"session.intra_op.allow_spinning", b"0"), "session options")
-            self.providers = append_providers(options, self.runtime, providers, self.messages)
-            with nogil:
-                collect_log(&lines)
-                status = ort.CreateSession(self.runtime.environment, encoded, options, &session)
-                collect_log(NULL)
-            self.messages += log_lines(&lines)
-            if status != NULL:
-                words = take_words(status).replace(f"Load model from {file} failed:", "")
-                words = words.replace(f"{file.parent}/", "")
-                raise ModelLoadError(f"ONNX Runtime {self.runtime.version} cannot load it: {words}")
-            self.c.session = session
-        finally:
-            ort.ReleaseSessionOptions(options)
+                create(&creation)
+        self.messages += log_lines(&lines)
+        if creation.status != NULL:
+            words = take_words(creation.status).replace(f"Load model from {file} failed:", "")
+            words = words.replace(f"{file.parent}/", "")
+            raise ModelLoadError(f"ONNX Runtime {self.runtime.version} cannot load it: {words}")
+        self.c.session = creation.session
 
     cdef describe(self):
         """The C side of inputs and outputs, as tensors without a row dimension."""
@@ -129,6 +190,19 @@ cdef class OrtSession:
         self._names.append(encoded)
         return <const char *> <bytes> encoded
 
+    def close(self):
+        """Gives back the session's memory, without the GIL; nothing may run on it any more. It is closed once."""
+        cdef void *session = self.c.session
+        cdef bint quiet = self.quiet
+        self.c.session = NULL
+        if session == NULL:
+            return
+        with nogil:
+            if quiet:
+                run_idle(release, session)
+            else:
+                release(session)
+
     def __dealloc__(self):
         if self.c.session != NULL:
             ort.ReleaseSession(<OrtRunnable *> self.c.session)
@@ -145,13 +219,16 @@ cdef class OrtSession:
         cdef OutputMask mask
         cdef ErrorText detail
         cdef Session unbound = self.c
-        cdef int code
+        cdef ColdRun cold
+        cdef bint quiet = self.quiet
         cdef int i
         unbound.bindable = NULL
         memset(&mask, 0, sizeof(mask))
         for i in range(self.c.n_outputs):
             mask_add(&mask, i)
         try:
+            if self.c.session == NULL:
+                raise InvalidArgument("the session is closed")
             if views == NULL or outputs == NULL:
                 raise MemoryError("no memory for a run")
             if len(inputs) != self.c.n_inputs:
@@ -159,12 +236,20 @@ cdef class OrtSession:
             for i in range(self.c.n_inputs):
                 if inputs[i] is not None:
                     fill_view(&views[i], inputs[i], (<TensorInfo> self.inputs[i]).name)
+            cold.session = &unbound
+            cold.views = views
+            cold.mask = &mask
+            cold.outputs = outputs
+            cold.detail = &detail
             with nogil:
-                code = session_run(&unbound, views, &mask, -1, outputs, &detail)
-            if code != STATUS_OK:
+                if quiet:
+                    run_idle(run_cold, &cold)
+                else:
+                    run_cold(&cold)
+            if cold.code != STATUS_OK:
                 words = (<const char *> detail.text).decode("utf-8", "replace")
                 raise {STATUS_INVALID_ARGUMENT: InvalidArgument,
-                       STATUS_RESOURCE_EXHAUSTED: ResourceExhausted}.get(code, Internal)(words)
+                       STATUS_RESOURCE_EXHAUSTED: ResourceExhausted}.get(cold.code, Internal)(words)
             return self.take_results(outputs)
         finally:
             if views != NULL:
@@ -238,3 +323,11 @@ cpdef void attach(VersionEntry entry, OrtSession session):
     session.c.signature = &entry.c.signature
     entry.c.session = &session.c
     entry.session = session
+
+
+cpdef OrtSession take_session(VersionEntry entry):
+    cdef OrtSession session = entry.session
+    session.c.signature = &session.signature
+    entry.c.session = NULL
+    entry.session = None
+    return session

@@ -18,6 +18,7 @@ cdef enum:
     SLOT_CreateSession = 7
     SLOT_Run = 9
     SLOT_CreateSessionOptions = 10
+    SLOT_SetSessionExecutionMode = 13
     SLOT_DisableMemPattern = 17
     SLOT_SetSessionGraphOptimizationLevel = 23
     SLOT_SetIntraOpNumThreads = 24
@@ -97,7 +98,11 @@ cdef enum:
 
 cdef enum:
     ORT_LOGGING_WARNING = 2
+    ORT_DISABLE_ALL = 0
+    ORT_ENABLE_BASIC = 1
+    ORT_ENABLE_EXTENDED = 2
     ORT_ENABLE_ALL = 99
+    ORT_PARALLEL = 1
     ORT_DEVICE_ALLOCATOR = 0
     ORT_MEMORY_DEFAULT = 0
 
@@ -147,6 +152,7 @@ cdef struct OrtApi:
 
     OrtStatus *(*CreateSessionOptions)(OrtSessionOptions **) noexcept nogil
     void (*ReleaseSessionOptions)(OrtSessionOptions *) noexcept nogil
+    OrtStatus *(*SetSessionExecutionMode)(OrtSessionOptions *, int mode) noexcept nogil
     OrtStatus *(*DisableMemPattern)(OrtSessionOptions *) noexcept nogil
     OrtStatus *(*SetSessionGraphOptimizationLevel)(OrtSessionOptions *, int) noexcept nogil
     OrtStatus *(*SetIntraOpNumThreads)(OrtSessionOptions *, int) noexcept nogil

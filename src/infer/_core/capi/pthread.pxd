@@ -1,4 +1,4 @@
-"""POSIX threads, mutexes and condition variables, as far as they are used."""
+"""POSIX threads, mutexes, condition variables and scheduling, as far as they are used."""
 
 from posix.time cimport timespec
 
@@ -28,6 +28,14 @@ cdef extern from "<pthread.h>" nogil:
                        void *argument) noexcept
     int pthread_join(pthread_t thread, void **result) noexcept
     int pthread_setname_np(pthread_t thread, const char *name) noexcept            # at most 15 bytes
+
+cdef extern from "<sched.h>" nogil:
+    struct sched_param:
+        int sched_priority
+    enum:
+        SCHED_IDLE
+
+    int sched_setscheduler(int thread, int policy, const sched_param *parameter) noexcept    # 0: the calling thread
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
