@@ -25,15 +25,17 @@ from typing import Any
 from infer._core import arena
 from infer._core.executor import ExecutorPool
 from infer._core.model_version import VersionEntry
-from infer._core.ort_runtime import Runtime
+from infer._core.ort_runtime import Runtime, give_back_memory
 from infer._core.pipeline import Pipeline
 from infer._core.router import ModelRoute, RouteTable, route_to_highest
 from infer.config import Settings
 from infer.config_file import Origin
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
 from infer.errors import ConfigError, InferError, ModelLoadError
-from infer.models.loader import LoadOptions, load_version
-from infer.models.repository import ModelSource, scan
+from infer.models.effective import LoadOptions
+from infer.models.loading import LoadSpec
+from infer.models.repository import scan
+from infer.models.version_load import load_version
 from infer.observe import http as http_pages
 from infer.observe.logs import QueuedHandler, configure
 from infer.observe.metrics import renderer
@@ -285,17 +287,18 @@ class Server:
                 entry = self._load_one(source, runtime, options)
             if entry is not None:
                 entries.append(entry)
+        give_back_memory()
         if not entries:
             raise ModelLoadError("\n  ".join(["no model could be loaded:", *self.failures.values()]))
         return entries
 
-    def _load_one(self, source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry | None:
+    def _load_one(self, source: LoadSpec, runtime: Runtime, options: LoadOptions) -> VersionEntry | None:
         try:
             return load_version(source, runtime, options)
         except InferError as error:
             self.failures[source.name] = error.message
             log.error("%s", error.message, extra={"model": source.name, "version": source.version,
-                                               "path": str(source.path)})
+                                               "path": str(source.files.path)})
             return None
 
     @contextlib.contextmanager

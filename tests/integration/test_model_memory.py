@@ -16,8 +16,9 @@ LOAD = """
 import sys
 from pathlib import Path
 from infer._core.ort_runtime import Runtime
-from infer.models.loader import LoadOptions, load_version
+from infer.models.effective import LoadOptions
 from infer.models.repository import scan
+from infer.models.version_load import load_version
 
 def status(key):
     with open("/proc/self/status") as lines:

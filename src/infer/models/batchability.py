@@ -115,11 +115,11 @@ def sample(inputs: Sequence[TensorInfo], fill: Fill, rows: int | None, seed: int
     return tensors
 
 
-def find_fill(session: OrtSession) -> Fill | None:
-    """The first fill that a model runs with as it is declared."""
+def find_fill(session: OrtSession, inputs: Sequence[TensorInfo] | None = None, rows: int | None = None) -> Fill | None:
+    """The first fill that a model runs with, as it is declared or as `inputs` say, in as many rows (None: no rows)."""
     for fill in FILLS:
         try:
-            session.run(sample(session.inputs, fill, None, 0))
+            session.run(sample(session.inputs if inputs is None else inputs, fill, rows, 0))
         except InferError:
             continue
         return fill

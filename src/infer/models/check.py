@@ -17,12 +17,12 @@ from infer.errors import InferError, ModelLoadError
 from infer.models.batchability import shape_objection
 from infer.models.complete import Defaults, complete, decides_batching
 from infer.models.identity import Identity, identify
-from infer.models.loader import TOO_NEW
 from infer.models.memory import ensure_fits
 from infer.models.problems import Problem, error, warning
 from infer.models.settings import ModelSettings
 from infer.models.snapshot import ModelSeen, VersionFiles
 from infer.models.source import Source
+from infer.models.version_load import TOO_NEW
 
 # TensorProto.DataType, ONNX 1.23, by number.
 ELEMENT_TYPES = {1: "FP32", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64", 8: "BYTES",

@@ -1,155 +1,142 @@
-"""Loads one model version: checks the file, opens a session, decides on batching, warms up.
+"""Threads that load, warm and release versions while others serve; the Loader that a manager asks.
 
-Called on a loader's thread, never on the loop's; what takes long runs without the GIL. What it returns is complete and
-is published by handing it to the loop thread.
+Loop thread, but for what runs on the threads, of which there is a fixed number: a load of each at once. What waits for
+them is bounded by who asks (`Bounds.loading`); closes wait as well, each for a version that was loaded. A version is
+attached to the pipeline before its `done`, and detached, its session released and its memory given back, after its last
+call and before that of its close.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
-import re
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from infer._core.model_version import VersionEntry
 from infer._core.ort_runtime import Runtime, give_back_memory
-from infer._core.ort_session import OrtSession, attach
-from infer.errors import InferError, ModelLoadError
-from infer.models.batchability import Batchability, decide, sample
-from infer.models.complete import Defaults, complete
-from infer.models.external_data import check_external_data
-from infer.models.identity import Identity, identify
-from infer.models.memory import PEAK_FACTOR, ensure_fits, used_bytes
-from infer.models.problems import described, errors_of
-from infer.models.repository import ModelSource
+from infer._core.ort_session import OrtSession, take_session
+from infer._core.pipeline import Pipeline
+from infer.errors import InferError, ModelLoadError, Unavailable
+from infer.models.effective import LoadOptions, applied, limits_of
+from infer.models.loading import Loaded, LoadSpec
+from infer.models.memory import Reservations
+from infer.models.settings import ModelSettings
+from infer.models.version_load import load_version
 
 log = logging.getLogger("infer.models")
 
-# Providers of one device, on which a second batch at once would only queue inside the driver.
-_DEVICE_PROVIDERS = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
-_WARM_UP_SECONDS = 5.0
-# How the runtime says that a model asks for more than it has.
-TOO_NEW = re.compile("No Op registered|not a registered function/op|Could not find an implementation|"
-                      "Unsupported model IR version|ONNX Runtime only .?guarantees.? support")
-_TOO_NEW_ADVICE = "; upgrade onnxruntime, or export the model again with operators and an opset that it has"
+
+class Loader:
+    """`runtime` is called once, on one of the `threads`, before the first load; where it fails every load does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline, runtime: Callable[[], Runtime],
+                 options: LoadOptions, *, threads: int) -> None:
+        self._loop, self._pipeline, self._options = loop, pipeline, options
+        self._make_runtime = runtime
+        self._runtime: Runtime | None = None
+        self._making = threading.Lock()
+        self._reservations = Reservations(options.memory_bytes, options.memory_factor)
+        self._threads = ThreadPoolExecutor(threads, "infer-load")
+        self._loads: dict[int, tuple[LoadSpec, Loaded, Future[None]]] = {}
+        self._closing = 0
+        self._stopping = False
+
+    @property
+    def loading(self) -> int:
+        """Loads under way or waiting for a thread."""
+        return len(self._loads)
+
+    @property
+    def closing(self) -> int:
+        """Versions that drain or give their memory back."""
+        return self._closing
+
+    def load(self, spec: LoadSpec, done: Loaded) -> None:
+        if self._stopping:
+            done(spec, _stopped(spec))
+            return
+        self._loads[spec.serial] = spec, done, self._threads.submit(self._load, spec)
+
+    def close(self, entry: VersionEntry, done: Callable[[], None]) -> None:
+        self._closing += 1
+        # Its last call is still being answered where this is called from.
+        entry.close(lambda: self._loop.call_soon(self._drained, entry, done))
+
+    def apply(self, entry: VersionEntry, settings: ModelSettings) -> None:
+        entry.settings = applied(entry.settings, settings)
+        self._pipeline.set_limits(entry, **limits_of(entry.settings, self._options))
+
+    async def stop(self) -> None:
+        """Refuses the loads that wait and waits for those under way, which are refused too."""
+        self._stopping = True
+        for spec, done, future in list(self._loads.values()):
+            if future.cancel():
+                del self._loads[spec.serial]
+                done(spec, _stopped(spec))
+        # Their ends were handed to the loop before this one.
+        await self._loop.run_in_executor(None, self._threads.shutdown)
+
+    # On one of the threads.
+
+    def _load(self, spec: LoadSpec) -> None:
+        result: VersionEntry | InferError
+        try:
+            result = load_version(spec, self._runtime_made(), self._options, self._reservations)
+        except InferError as error:
+            result = error
+        except Exception as error:
+            log.exception("loading model %r version %s", spec.name, spec.version)
+            result = ModelLoadError(f"model {spec.name!r} version {spec.version} is not served: {error!r}; the "
+                                    "server's log says where")
+        if len(self._loads) <= 1:
+            give_back_memory()
+        self._loop.call_soon_threadsafe(self._loaded, spec, result)
+
+    def _runtime_made(self) -> Runtime:
+        with self._making:
+            if self._runtime is None:
+                self._runtime = self._make_runtime()
+            return self._runtime
+
+    def _release(self, session: OrtSession, done: Callable[[], None]) -> None:
+        session.close()
+        give_back_memory()
+        self._loop.call_soon_threadsafe(self._closed, done)
+
+    # On the loop thread, once they are done.
+
+    def _loaded(self, spec: LoadSpec, result: VersionEntry | InferError) -> None:
+        _, done, _ = self._loads.pop(spec.serial)
+        if isinstance(result, VersionEntry):
+            if self._stopping:
+                result = _stopped(spec)
+            else:
+                result = self._attached(spec, result)
+        done(spec, result)
+
+    def _attached(self, spec: LoadSpec, entry: VersionEntry) -> VersionEntry | InferError:
+        try:
+            self._pipeline.attach(entry)
+        except MemoryError as error:
+            return ModelLoadError(f"model {spec.name!r} version {spec.version} is not served: {error}")
+        return entry
+
+    def _drained(self, entry: VersionEntry, done: Callable[[], None]) -> None:
+        self._pipeline.detach(entry)
+        session = take_session(entry)
+        if self._stopping:
+            session.close()
+            self._closed(done)
+        else:
+            self._threads.submit(self._release, session, done)
+
+    def _closed(self, done: Callable[[], None]) -> None:
+        self._closing -= 1
+        done()
 
 
-@dataclass(frozen=True)
-class LoadOptions:
-    """How versions without a configuration of their own are served."""
-
-    providers: Sequence[tuple[str, dict[str, str]]] = ()    # in order of preference; empty: a working GPU, else CPU
-    intra_op: int | None = None                             # threads per operator, of its own; None: the runtime's
-    max_rows: int = 1024
-    gather_rows: int = 64
-    delay_ns: int = 0
-    queue_limit_rows: int = 4096
-    max_running: int = 1
-    require_checksums: bool = False
-    memory_bytes: int = 0                                   # that there are in all; 0: nothing is refused for its size
-    memory_factor: float = PEAK_FACTOR
-
-
-def load_version(source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry:
-    """The version, warm and ready to be published. Raises ModelLoadError naming it."""
-    for warning in source.warnings:
-        log.warning("%s", warning)
-    named = f"model {source.name!r} version {source.version} is not served"
-    try:
-        return _load(source, runtime, options)
-    except InferError as error:
-        advice = _TOO_NEW_ADVICE if TOO_NEW.search(error.message) else ""
-        raise ModelLoadError(f"{named}: {error.message}{advice}") from error
-    except OSError as error:
-        raise ModelLoadError(f"{named}: its file {source.path.name} cannot be read: {error.strerror}") from error
-
-
-def _load(source: ModelSource, runtime: Runtime, options: LoadOptions) -> VersionEntry:
-    steps: dict[str, float] = {}
-    with _timed(steps, "read"):
-        identity = _identity(source, options)
-        external_bytes = check_external_data(source.path, source.files.root if source.files else None)
-    with _timed(steps, "session"):
-        session = OrtSession(runtime, source.path, providers=options.providers, intra_op=options.intra_op)
-    for message in session.messages:
-        log.warning("model %r: %s", source.name, message)
-    with _timed(steps, "self-check"):
-        batching = decide(session)
-    _check_settings(source, session, batching, options)
-    if batching.detail:
-        log.warning("model %r is not batched: %s: %s", source.name, batching.reason, batching.detail)
-    with _timed(steps, "warm-up"):
-        _warm_up(session, batching, options.gather_rows)
-    entry = VersionEntry(
-        source.name, source.version, session, session.inputs, session.outputs, batched=batching.batchable,
-        max_rows=options.max_rows if batching.batchable else 1, gather_rows=options.gather_rows,
-        delay_ns=options.delay_ns, queue_limit_rows=options.queue_limit_rows,
-        max_running=_max_running(session, options),
-        properties=_properties(source, session, batching, options, steps)
-        | (identity.properties() if identity else {}))
-    attach(entry, session)
-    give_back_memory()
-    log.info("model %r version %s loaded, %s: %s", source.name, source.version,
-             "batched" if batching.batchable else "not batched", batching.reason,
-             extra={"model": source.name, "version": source.version, "external_bytes": external_bytes,
-                    "milliseconds": {step: round(value, 1) for step, value in steps.items()}})
-    return entry
-
-
-def _identity(source: ModelSource, options: LoadOptions) -> Identity | None:
-    """Of a version that was found in a repository: its files are those that it lists, and there is memory for it."""
-    if source.files is None:
-        return None
-    identity = identify(source.files, source.settings.filename if source.settings else None, options.require_checksums)
-    if options.memory_bytes:
-        ensure_fits(identity.contents.total_bytes, options.memory_bytes, used_bytes(), options.memory_factor)
-    return identity
-
-
-def _check_settings(source: ModelSource, session: OrtSession, batching: Batchability, options: LoadOptions) -> None:
-    """Raises ModelLoadError where what is configured is not what the model is."""
-    if source.settings is None:
-        return
-    completed = complete(source.settings, session.inputs, session.outputs, batchable=batching.batchable,
-                         defaults=Defaults(options.max_rows, options.gather_rows))
-    refused = errors_of(completed.problems)
-    if refused:
-        raise ModelLoadError(described(refused, "its configuration"))
-
-
-def _warm_up(session: OrtSession, batching: Batchability, gather_rows: int) -> None:
-    """Runs of one row and of a full batch, so that the first callers do not wait for what the runtime prepares. A full
-    batch that would take long is left to them."""
-    if batching.fill is None:
-        return
-    with contextlib.suppress(InferError):
-        begin = time.perf_counter()
-        session.run(sample(session.inputs, batching.fill, 1 if batching.batchable else None, 0))
-        if batching.batchable and (time.perf_counter() - begin) * gather_rows < _WARM_UP_SECONDS:
-            session.run(sample(session.inputs, batching.fill, gather_rows, 0))
-
-
-def _max_running(session: OrtSession, options: LoadOptions) -> int:
-    return 1 if session.providers[0][0] in _DEVICE_PROVIDERS else options.max_running
-
-
-def _properties(source: ModelSource, session: OrtSession, batching: Batchability, options: LoadOptions,
-                steps: dict[str, float]) -> dict[str, str]:
-    """What model metadata and the start-up table say beside the tensors."""
-    named = {key: str(session.metadata[key]) for key in ("producer", "domain", "description") if session.metadata[key]}
-    return {
-        "file": source.path.name,
-        "batching": f"up to {options.gather_rows} rows" if batching.batchable else f"no: {batching.reason}",
-        "providers": ", ".join(name.removesuffix("ExecutionProvider") for name, _ in session.providers),
-        "load_ms": ", ".join(f"{step} {value:.1f}" for step, value in steps.items()),
-        **named,
-    }
-
-
-@contextlib.contextmanager
-def _timed(steps: dict[str, float], name: str) -> Iterator[None]:
-    begin = time.perf_counter()
-    yield
-    steps[name] = (time.perf_counter() - begin) * 1e3
+def _stopped(spec: LoadSpec) -> Any:
+    return Unavailable(f"model {spec.name!r} version {spec.version} is not loaded: the server stops")

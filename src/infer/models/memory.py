@@ -1,4 +1,4 @@
-"""Whether a model fits into the memory that there is, before the runtime finds out. Pure but for reading /proc.
+"""Whether a model fits into the memory that there is, before the runtime finds out. Any thread.
 
 The estimate is the bytes of its files, those of its data included, times a factor: at the height of a load the runtime
 holds the file, the weights out of it and what it packs of them for its kernels. How many times depends on the
@@ -7,6 +7,9 @@ operators; the default is the most that was seen (tests/integration/test_model_m
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from infer.errors import ModelLoadError
@@ -45,3 +48,29 @@ def used_bytes(root: Path = Path("/")) -> int:
 
 def _mib(size_bytes: int) -> str:
     return f"{-(-size_bytes // _MIB)} MiB"
+
+
+class Reservations:
+    """Memory that loads under way will still take, so that several at once are not each let in alone. `limit_bytes`
+    of 0 lets everything pass."""
+
+    def __init__(self, limit_bytes: int, factor: float = PEAK_FACTOR) -> None:
+        self._limit_bytes, self._factor = limit_bytes, factor
+        self._lock = threading.Lock()
+        self._reserved_bytes = 0
+
+    @contextmanager
+    def reserved(self, total_bytes: int) -> Iterator[None]:
+        """For the time of a load of so many bytes of files. Raises ModelLoadError where they do not fit."""
+        if not self._limit_bytes or self._factor <= 0:
+            yield
+            return
+        needed = estimated_bytes(total_bytes, self._factor)
+        with self._lock:
+            ensure_fits(total_bytes, self._limit_bytes, used_bytes() + self._reserved_bytes, self._factor)
+            self._reserved_bytes += needed
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reserved_bytes -= needed

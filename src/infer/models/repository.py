@@ -7,31 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from infer.errors import ConfigError
+from infer.models.loading import LoadSpec
 from infer.models.problems import described
-from infer.models.settings import ModelSettings
-from infer.models.snapshot import VersionFiles
 from infer.models.source import Source
 
 log = logging.getLogger("infer.models")
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """One model version to load."""
-
-    name: str
-    version: str
-    path: Path
-    warnings: tuple[str, ...] = ()      # what was left aside beside it, and why
-    files: VersionFiles | None = None   # as they were seen; None: the file at `path` alone
-    settings: ModelSettings | None = None
-
-
-def scan(paths: Sequence[Path], name: str | None = None) -> list[ModelSource]:
+def scan(paths: Sequence[Path], name: str | None = None) -> list[LoadSpec]:
     """The models under `paths`, by name. `name` renames the only one. What is wrong beside them is logged.
 
     Raises ConfigError with every problem where there is nothing that can be served.
@@ -44,7 +30,7 @@ def scan(paths: Sequence[Path], name: str | None = None) -> list[ModelSource]:
         sound = [files for files in each.versions.values() if files.whole and not files.fault and not each.refusal]
         if sound:
             files = max(sound, key=lambda files: files.version)
-            found.append(ModelSource(model, str(files.version), files.path, files=files, settings=each.settings))
+            found.append(LoadSpec(model, files.version, files, each.settings, len(found)))
     if not found:
         raise ConfigError(described(seen.problems, "the models to serve"))
     for problem in seen.problems:

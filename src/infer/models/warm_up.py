@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infer._core.model_version import TensorInfo
 from infer._core.ort_session import OrtSession
 from infer._core.self_check import made_up
 from infer.errors import InferError, ModelLoadError
@@ -36,17 +37,12 @@ def sizes(gather_rows: int, preferred: Sequence[int] = ()) -> tuple[int, ...]:
     return tuple(sorted({rows for rows in (*powers, *preferred, gather_rows) if 1 <= rows <= gather_rows}))
 
 
-def warm_sizes(session: OrtSession, fill: Fill | None, rows: Sequence[int] | None, *,
+def warm_sizes(session: OrtSession, inputs: Sequence[TensorInfo], fill: Fill, rows: Sequence[int], *,
                seconds: float = WARM_UP_SECONDS, now: Callable[[], float] = time.perf_counter) -> list[int]:
-    """Runs the sizes in their order, or the model as it is declared (None); those that were run.
+    """Runs the sizes in their order; those that were run.
 
     A size is left out, and so are those behind it, where the one before has taken so long that the time would not do.
     """
-    if fill is None:
-        return []
-    if rows is None:
-        session.run(sample(session.inputs, fill, None, 0))
-        return [1]
     end = now() + seconds
     took, before = 0.0, 1
     ran: list[int] = []
@@ -54,7 +50,7 @@ def warm_sizes(session: OrtSession, fill: Fill | None, rows: Sequence[int] | Non
         begin = now()
         if begin + took * each / before > end:
             break
-        session.run(sample(session.inputs, fill, each, 0))
+        session.run(sample(inputs, fill, each, 0))
         took, before = now() - begin, each
         ran.append(each)
     return ran

@@ -1,7 +1,7 @@
 """Versions as the server gets them, and the words with which a load fails."""
 
-import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,16 +9,24 @@ import pytest
 from infer._core import debug
 from infer._core._testing_engine import Bench, Call
 from infer.errors import ModelLoadError
-from infer.models.loader import LoadOptions, load_version
-from infer.models.repository import ModelSource
+from infer.models.effective import LoadOptions
+from infer.models.loading import LoadSpec
+from infer.models.settings import ModelSettings
+from infer.models.snapshot import VersionFiles
+from infer.models.version_load import load_version
 from tests.support import models
 from tests.support.engine import array, runtime, tensor
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "models"
 
 
-def source(directory: Path, model: bytes, name: str = "m", version: str = "3") -> ModelSource:
-    return ModelSource(name, version, models.write_model(directory / "model.onnx", model))
+def spec_of(path: Path, name: str = "m", version: int = 3, **settings: Any) -> LoadSpec:
+    files = VersionFiles(version, path, path.parent, "", alone=False)
+    return LoadSpec(name, version, files, ModelSettings(name, **settings), 1)
+
+
+def source(directory: Path, model: bytes, **settings: Any) -> LoadSpec:
+    return spec_of(models.write_model(directory / "model.onnx", model), **settings)
 
 
 def test_a_batched_version(tmp_path: Path) -> None:
@@ -46,7 +54,7 @@ def test_an_unbatched_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["digits", "trees"])
 def test_the_example_models_are_batched(name: str) -> None:
-    entry = load_version(ModelSource(name, "1", EXAMPLES / name / "1" / "model.onnx"), runtime(), LoadOptions())
+    entry = load_version(spec_of(EXAMPLES / name / "1" / "model.onnx"), runtime(), LoadOptions())
     assert entry.batched
 
 
@@ -70,26 +78,19 @@ def test_f26_failures_name_the_version_and_no_path(tmp_path: Path, model: bytes,
 
 def test_f33_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"model 'm' version 3 is not served: .*gone\.onnx.*[Nn]o such file"):
-        load_version(ModelSource("m", "3", tmp_path / "gone.onnx"), runtime(), LoadOptions())
+        load_version(spec_of(tmp_path / "gone.onnx"), runtime(), LoadOptions())
 
 
 def test_external_data_is_checked_before_the_runtime_sees_it(tmp_path: Path) -> None:
     path = models.write_external_data_model(tmp_path / "m" / "model.onnx")
-    assert load_version(ModelSource("m", "1", path), runtime(), LoadOptions()).batched
+    assert load_version(spec_of(path), runtime(), LoadOptions()).batched
     data = path.parent / "model.onnx.data"
     data.rename(tmp_path / "elsewhere")
     data.hardlink_to(tmp_path / "elsewhere")
     with pytest.raises(ModelLoadError, match="2 names"):
-        load_version(ModelSource("m", "1", path), runtime(), LoadOptions())
+        load_version(spec_of(path), runtime(), LoadOptions())
 
 
 def test_a_missing_provider_is_a_load_error(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="model 'm' version 3 is not served: provider nonsense is not in"):
         load_version(source(tmp_path, models.dense()), runtime(), LoadOptions(providers=[("nonsense", {})]))
-
-
-def test_what_was_left_aside_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = models.write_model(tmp_path / "model.onnx", models.dense())
-    with caplog.at_level(logging.WARNING, "infer.models"):
-        load_version(ModelSource("m", "1", path, ("x: left aside",)), runtime(), LoadOptions())
-    assert caplog.messages == ["x: left aside"]

@@ -1,0 +1,137 @@
+"""What a version's settings come to on this server: the session's options, the tensors it serves, its limits. Pure.
+
+`settings` of a VersionEntry are those that `complete` made; what they leave to the server is in LoadOptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from infer._core.model_version import TensorInfo
+from infer.config_values import Provider
+from infer.errors import ModelLoadError
+from infer.models.complete import Defaults
+from infer.models.memory import PEAK_FACTOR
+from infer.models.settings import LIVE_FIELDS, ModelSettings, TensorSetting
+
+# Providers of one device, on which a second batch at once would only queue inside the driver.
+DEVICE_PROVIDERS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
+_DEVICES = frozenset({"cuda", "tensorrt"})
+# Parameters of Triton's backend for ONNX Runtime that change how a model runs, but for those that are honoured.
+_NOT_HONOURED = frozenset({"enable_mem_arena", "enable_mem_pattern", "memory.enable_memory_arena_shrinkage",
+                           "optimized_model_filepath", "session.use_device_allocator_for_initializers"})
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How versions are loaded and served where their settings do not say, and what bounds them all."""
+
+    providers: Sequence[Provider] = ()      # in order of preference; empty: a working GPU, else CPU
+    intra_op: int | None = None             # threads per operator, of its own; None: the runtime's
+    max_rows: int = 1024
+    gather_rows: int = 64
+    delay_ns: int = 0
+    queue_limit_rows: int = 4096
+    max_running: int = 1
+    require_checksums: bool = False
+    memory_bytes: int = 0                   # that there are in all; 0: what a load needs is not looked at
+    memory_factor: float = PEAK_FACTOR      # memory at the height of a load, in bytes of its files; 0: as above
+
+    def defaults(self, gpus: int) -> Defaults:
+        """For `complete`. `gpus`: devices that a provider of the runtime can use."""
+        usable = not self.providers or any(_short(name) in _DEVICES for name, _ in self.providers)
+        return Defaults(self.max_rows, self.gather_rows, tuple(range(gpus)) if usable else ())
+
+
+def session_options(settings: ModelSettings, options: LoadOptions) -> dict[str, Any]:
+    """The keyword arguments of its OrtSession. Raises ModelLoadError for a parameter that says nothing."""
+    mode = settings.parameters.get("execution_mode", "0")
+    if mode not in ("0", "1"):
+        raise _wrong(settings, "execution_mode", "0 (sequential) or 1 (parallel)")
+    intra_op = _threads(settings, "intra_op_thread_count")
+    return {"providers": providers_of(settings, options), "parallel": mode == "1",
+            "intra_op": options.intra_op if intra_op is None else intra_op,
+            "inter_op": _threads(settings, "inter_op_thread_count"),
+            "graph_optimization": settings.graph_optimization or "all"}
+
+
+def not_honoured(settings: ModelSettings) -> list[str]:
+    return sorted(_NOT_HONOURED & settings.parameters.keys())
+
+
+def providers_of(settings: ModelSettings, options: LoadOptions) -> Sequence[Provider]:
+    """The model's own, else the server's, on the device that the model asks for."""
+    chosen = settings.providers or options.providers
+    if settings.kind == "cpu":
+        return [each for each in chosen if _short(each[0]) not in _DEVICES] or [("cpu", {})]
+    if settings.kind == "gpu" or settings.gpus:
+        devices = [each for each in chosen if _short(each[0]) in _DEVICES] or [("cuda", {})]
+        if not settings.gpus:
+            return devices
+        return [(name, {**given, "device_id": str(settings.gpus[0])}) for name, given in devices]
+    return chosen
+
+
+def limits_of(settings: ModelSettings, options: LoadOptions) -> dict[str, Any]:
+    """Those limits of a version, under completed settings, that change without a reload."""
+    delay_us = settings.max_queue_delay_us
+    return {"delay_ns": options.delay_ns if delay_us is None else delay_us * 1000,
+            "queue_limit_rows": options.queue_limit_rows}
+
+
+def shape_limits(settings: ModelSettings, options: LoadOptions, providers: Sequence[Provider]) -> dict[str, Any]:
+    """Those that do not."""
+    own = 1 if providers[0][0] in DEVICE_PROVIDERS else options.max_running
+    gathered = settings.preferred_batch_sizes
+    return {"batched": bool(settings.max_batch_size), "max_rows": settings.max_batch_size or 1,
+            "gather_rows": gathered[-1] if gathered else 1, "max_running": settings.instances or own}
+
+
+def served_tensors(declared: Iterable[TensorInfo], written: Sequence[TensorSetting], batched: bool,
+                   optional: bool) -> list[TensorInfo]:
+    """The model's tensors as they are served: sizes that the settings fix where the model leaves them free, and of
+    the outputs only those that are listed. `optional`: an input that is not listed may be left out of a request."""
+    by_name = {each.name: each for each in written}
+    return [_served(tensor, by_name.get(tensor.name), batched, optional) for tensor in declared]
+
+
+def applied(old: ModelSettings, new: ModelSettings) -> ModelSettings:
+    """Completed settings with what an edit asks for that needs no reload."""
+    return replace(old, origin=new.origin, places=new.places, **{name: getattr(new, name) for name in LIVE_FIELDS})
+
+
+def _served(tensor: TensorInfo, setting: TensorSetting | None, batched: bool, optional: bool) -> TensorInfo:
+    if setting is None:
+        return tensor if optional else _with(tensor, tensor.shape, served=False)
+    if setting.reshape is not None and setting.reshape != setting.dims:
+        raise ModelLoadError(f"{setting.name!r}: its reshape from {list(setting.dims)} to {list(setting.reshape)} is "
+                             "not served; write the model's own dims, or leave input and output out of the "
+                             "configuration, and let clients send the model's shapes")
+    skipped = 1 if batched else 0
+    if tensor.shape is None or len(tensor.shape) != skipped + len(setting.dims):
+        return tensor
+    sizes = (size if own < 0 else own for size, own in zip(setting.dims, tensor.shape[skipped:], strict=True))
+    return _with(tensor, (*tensor.shape[:skipped], *sizes), served=tensor.served)
+
+
+def _with(tensor: TensorInfo, shape: tuple[int, ...] | None, *, served: bool) -> TensorInfo:
+    return TensorInfo(tensor.name, tensor.data_type, shape, tensor.symbols, served=served, optional=tensor.optional,
+                      datatype=tensor.datatype)
+
+
+def _threads(settings: ModelSettings, name: str) -> int | None:
+    written = settings.parameters.get(name, "0")
+    if not written.isdecimal() or int(written) > 1024:
+        raise _wrong(settings, name, "a number of threads up to 1024; 0 for the server's")
+    return int(written) or None
+
+
+def _wrong(settings: ModelSettings, name: str, expected: str) -> ModelLoadError:
+    return ModelLoadError(f"{settings.place_of('parameters.' + name)}: parameters.{name}: expected {expected}, got "
+                          f"{settings.parameters[name]!r}")
+
+
+def _short(name: str) -> str:
+    return name.lower().removesuffix("executionprovider")
