@@ -73,6 +73,8 @@ cdef void kick(Batcher *batcher) noexcept nogil
 # of them, oldest first and all of one shape; returns how many, or 0 when stopping and nothing is left.
 # `block` False: 0 at once where nothing can close now.
 cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t *rows, bint block) noexcept nogil
+# Other bounds for a queue that may have requests in it; those that wait are judged anew.
+cdef void set_limits(Batcher *batcher, VersionQueue *queue, int64_t delay_ns, int64_t limit_rows) noexcept nogil
 # The executor has published the batch that it took from `version`.
 cdef void complete_batch(Batcher *batcher, Version *version) noexcept nogil
 # Executors return 0 from take_batch once their queues are empty.

@@ -318,6 +318,14 @@ cdef bint remove_queued(Batcher *batcher, Request *request) noexcept nogil:
     return True
 
 
+cdef void set_limits(Batcher *batcher, VersionQueue *queue, int64_t delay_ns, int64_t limit_rows) noexcept nogil:
+    pthread_mutex_lock(&inside(batcher).mutex)
+    queue.version.delay_ns = delay_ns
+    queue.version.queue_limit_rows = limit_rows
+    relist(batcher, queue, now_ns())
+    pthread_mutex_unlock(&inside(batcher).mutex)
+
+
 cdef int64_t batches_ready(Batcher *batcher, int64_t enough) noexcept nogil:
     """How many batches could be taken now, counted no further than `enough`."""
     cdef int64_t ready = 0

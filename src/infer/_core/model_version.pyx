@@ -137,6 +137,10 @@ cdef class VersionEntry:
         return self.c.delay_ns
 
     @property
+    def queue_limit_rows(self):
+        return self.c.queue_limit_rows
+
+    @property
     def max_running(self):
         return self.c.max_running
 

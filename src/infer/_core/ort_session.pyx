@@ -122,9 +122,9 @@ cdef class OrtSession:
 
     cdef set_threads(self, OrtSessionOptions *options, intra_op, inter_op):
         # Threads that the runtime makes for a session inherit the scheduling of the thread that loads it.
-        self.quiet = intra_op is None and inter_op is None
+        self.quiet = intra_op in (None, 1) and inter_op in (None, 1)
         check(ort.SetInterOpNumThreads(options, 1 if inter_op is None else inter_op), "session options")
-        if self.quiet:
+        if intra_op is None and inter_op is None:
             check(ort.DisablePerSessionThreads(options), "session options")
             return
         check(ort.SetIntraOpNumThreads(options, self.runtime.intra_op if intra_op is None else intra_op),

@@ -13,7 +13,7 @@ from infer._core.admission cimport admit_deadline, admit_queue
 from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport BatchItem, ItemOutput, batch_free
 from infer._core.batcher cimport kick as kick_batcher
-from infer._core.batcher cimport VersionQueue, put, queue_free, queue_new, remove_queued
+from infer._core.batcher cimport VersionQueue, put, queue_free, queue_new, remove_queued, set_limits
 from infer._core.block cimport Block, block_data, block_new, block_ref
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
@@ -120,6 +120,15 @@ cdef class Pipeline(RequestSink):
         """Takes the queue back; after the version has drained."""
         queue_free(<VersionQueue *> entry.c.queue)
         entry.c.queue = NULL
+
+    def set_limits(self, VersionEntry entry not None, *, int64_t delay_ns, int64_t queue_limit_rows):
+        """Other bounds for an attached version; they count for requests that wait as well."""
+        if delay_ns < 0 or queue_limit_rows < 1:
+            raise ValueError(f"{entry!r}: delay_ns {delay_ns} must be at least 0, queue_limit_rows {queue_limit_rows} "
+                             "at least 1")
+        set_limits(&self.pool.batcher, <VersionQueue *> entry.c.queue, delay_ns if entry.c.signature.batched else 0,
+                   queue_limit_rows)
+        self.kick()
 
     def set_routes(self, RouteTable routes not None):
         """Swaps the route table: calls submitted from now on see the new one."""

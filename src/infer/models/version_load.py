@@ -44,10 +44,18 @@ def load_version(spec: LoadSpec, runtime: Runtime, options: LoadOptions,
         return _load(spec, runtime, options, reservations or Reservations(0))
     except InferError as error:
         advice = _TOO_NEW_ADVICE if TOO_NEW.search(error.message) else ""
-        raise ModelLoadError(f"{named}: {error.message}{advice}") from error
+        raise ModelLoadError(f"{named}: {_without_paths(error.message, spec)}{advice}") from error
     except OSError as error:
         file = Path(error.filename or spec.files.path).name
         raise ModelLoadError(f"{named}: its file {file} cannot be read: {error.strerror}") from error
+
+
+def _without_paths(message: str, spec: LoadSpec) -> str:
+    """Callers are told this: they know the model, not where the server has it."""
+    for directory in (spec.files.directory, spec.files.path.parent, spec.settings.base, spec.files.root):
+        if directory is not None:
+            message = message.replace(f"{directory}/", "")
+    return message
 
 
 def _load(spec: LoadSpec, runtime: Runtime, options: LoadOptions, reservations: Reservations) -> VersionEntry:

@@ -18,8 +18,8 @@ def test_the_highest_sound_version_of_each_model(tmp_path: Path, caplog: pytest.
     write_version(tmp_path, "b", 3, models.identity())
     with caplog.at_level(logging.WARNING, "infer.models"):
         sources = scan([tmp_path])
-    assert [(source.name, source.version, source.path) for source in sources] == [
-        ("a", "10", tmp_path / "a/10/model.onnx"), ("b", "3", tmp_path / "b/3/model.onnx")]
+    assert [(source.name, source.version, source.files.path) for source in sources] == [
+        ("a", 10, tmp_path / "a/10/model.onnx"), ("b", 3, tmp_path / "b/3/model.onnx")]
     (record,) = caplog.records
     assert record.message.startswith(f"{tmp_path / 'a/11/model.onnx'}: is not an ONNX model, or only a part of one")
 
