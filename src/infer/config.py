@@ -65,6 +65,8 @@ class Settings(BaseModel):
     model_memory_factor: float = _setting(
         3.25, "A model is refused when this many times the size of its files does not fit into the memory that is "
         "left; 0 for never.", "FACTOR", ge=0, le=100)
+    load_threads: Count = _setting(
+        2, "Models that are loaded at once, beside serving.", "N", "2", ge=1, le=64)
     name: str | None = _setting(None, "Name of the model in a bare file.", "NAME", "the file's stem",
                                 pattern=f"^{MODEL_NAME.pattern}$")
 

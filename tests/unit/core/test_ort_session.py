@@ -1,9 +1,11 @@
 """Sessions: what loading finds and refuses, and single runs, against what NumPy or the model's own description says."""
 
+import contextlib
 import os
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -280,3 +282,40 @@ class TestLibrary:
         capi = tmp_path / "onnxruntime" / "capi"
         (capi / "libonnxruntime.so.1").symlink_to("libonnxruntime.so.1.32.0")
         assert Path(find_library()).resolve() == capi / "libonnxruntime.so.1.32.0"
+
+
+def test_cold_runs_take_only_the_time_that_nobody_else_wants() -> None:
+    loaded = session(models.slow(), providers=[("cpu", {})])
+    running = threading.Thread(target=loaded.run, args=([("INT64", (1, 1), struct.pack("<q", 20_000))],))
+    before = {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+    assert os.SCHED_IDLE not in before
+    running.start()
+    seen: set[int] = set()
+    while running.is_alive() and os.SCHED_IDLE not in seen:
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):      # it has ended since
+                seen.add(os.sched_getscheduler(int(task.name)))
+    assert os.SCHED_IDLE in seen
+    running.join()
+    after = {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+    assert os.SCHED_IDLE not in after
+
+
+def test_threads_of_a_session_s_own_keep_the_ordinary_priority() -> None:
+    loaded = session(models.dense(), providers=[("cpu", {})], intra_op=2, inter_op=2, parallel=True)
+    assert loaded.run([tensor(np.ones((1, 4), np.float32))])
+    assert os.SCHED_IDLE not in {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+
+
+@pytest.mark.parametrize("level", ["off", "basic", "extended", "all"])
+def test_levels_of_optimisation_answer_alike(level: str) -> None:
+    x = tensor(np.arange(8, dtype=np.float32).reshape(2, 4))
+    assert session(models.dense(), graph_optimization=level).run([x]) == session(models.dense()).run([x])
+
+
+def test_a_closed_session_runs_nothing() -> None:
+    loaded = session(models.dense())
+    loaded.close()
+    loaded.close()
+    with pytest.raises(InvalidArgument, match="the session is closed"):
+        loaded.run([tensor(np.ones((1, 4), np.float32))])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infer.errors import ModelLoadError
-from infer.models.memory import LEAST_BYTES, ensure_fits, estimated_bytes, used_bytes
+from infer.models.memory import LEAST_BYTES, Reservations, ensure_fits, estimated_bytes, used_bytes
 
 MIB = 1 << 20
 
@@ -47,3 +47,15 @@ def test_what_this_process_uses(tmp_path: Path) -> None:
     (tmp_path / "proc/self/status").write_text("VmRSS:\t9 kB\n")
     with pytest.raises(OSError, match="RssAnon"):
         used_bytes(tmp_path)
+
+
+def test_memory_that_loads_under_way_will_take_is_not_given_twice() -> None:
+    needed = estimated_bytes(100 * MIB)
+    reservations = Reservations(used_bytes() + needed + needed // 2)
+    with reservations.reserved(100 * MIB):
+        with pytest.raises(ModelLoadError), reservations.reserved(100 * MIB):
+            pass
+        with Reservations(1, 0).reserved(100 * MIB), Reservations(0).reserved(100 * MIB):
+            pass
+    with reservations.reserved(100 * MIB):
+        pass

@@ -1,0 +1,113 @@
+"""What settings come to on a server."""
+
+from typing import Any
+
+import pytest
+
+from infer._core.model_version import TensorInfo
+from infer.errors import ModelLoadError
+from infer.models.effective import (
+    LoadOptions,
+    applied,
+    limits_of,
+    not_honoured,
+    providers_of,
+    served_tensors,
+    session_options,
+    shape_limits,
+)
+from infer.models.settings import LIVE_FIELDS, ModelSettings, TensorSetting, changed_fields
+
+CUDA: Any = ("cuda", {"a": "b"})
+CPU: Any = ("cpu", {})
+TREES: Any = ("openvino", {})
+
+
+def settings(**fields: Any) -> ModelSettings:
+    return ModelSettings("m", **fields)
+
+
+@pytest.mark.parametrize(("asked", "server", "expected"), [
+    ({}, (), ()),
+    ({}, (CUDA, CPU), (CUDA, CPU)),
+    ({"kind": "cpu"}, (), [CPU]),
+    ({"kind": "cpu"}, (CUDA, TREES), [TREES]),
+    ({"kind": "gpu"}, (), [("cuda", {})]),
+    ({"kind": "gpu"}, (CUDA, CPU), [CUDA]),
+    ({"kind": "gpu", "gpus": (1, 2)}, (), [("cuda", {"device_id": "1"})]),
+    ({"gpus": (1,)}, (CUDA,), [("cuda", {"a": "b", "device_id": "1"})]),
+    ({"providers": (TREES,)}, (CUDA,), (TREES,)),
+])
+def test_providers(asked: dict[str, Any], server: Any, expected: Any) -> None:
+    assert providers_of(settings(**asked), LoadOptions(providers=server)) == expected
+
+
+def test_a_session_as_the_server_makes_it() -> None:
+    assert session_options(settings(), LoadOptions(intra_op=3)) == {
+        "providers": (), "parallel": False, "intra_op": 3, "inter_op": None, "graph_optimization": "all"}
+
+
+def test_a_session_as_the_model_asks_for_it() -> None:
+    asked = settings(graph_optimization="basic", parameters={
+        "intra_op_thread_count": "2", "inter_op_thread_count": "4", "execution_mode": "1", "mine": "x"})
+    assert session_options(asked, LoadOptions(intra_op=3)) == {
+        "providers": (), "parallel": True, "intra_op": 2, "inter_op": 4, "graph_optimization": "basic"}
+    assert not_honoured(asked) == []
+    assert not_honoured(settings(parameters={"enable_mem_arena": "0"})) == ["enable_mem_arena"]
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("execution_mode", "parallel"), ("intra_op_thread_count", "-1"), ("inter_op_thread_count", "1025")])
+def test_a_parameter_that_says_nothing_refuses_the_model(name: str, value: str) -> None:
+    asked = settings(parameters={name: value}, places={"parameters": "m/config.pbtxt:7:1"})
+    with pytest.raises(ModelLoadError, match=rf"^m/config.pbtxt:7:1: parameters.{name}: expected .* got '{value}'"):
+        session_options(asked, LoadOptions())
+
+
+def test_limits() -> None:
+    options = LoadOptions(delay_ns=5, queue_limit_rows=6, max_running=3)
+    assert limits_of(settings(), options) == {"delay_ns": 5, "queue_limit_rows": 6}
+    assert limits_of(settings(max_queue_delay_us=0), options)["delay_ns"] == 0
+    on_cpu = [("CPUExecutionProvider", {})]
+    assert shape_limits(settings(max_batch_size=0), options, on_cpu) == {
+        "batched": False, "max_rows": 1, "gather_rows": 1, "max_running": 3}
+    batched = settings(max_batch_size=8, preferred_batch_sizes=(2, 4))
+    assert shape_limits(batched, options, [("CUDAExecutionProvider", {})]) == {
+        "batched": True, "max_rows": 8, "gather_rows": 4, "max_running": 1}
+    # Batches are not gathered, but a request may bring rows.
+    alone = settings(max_batch_size=8, instances=7)
+    assert shape_limits(alone, options, on_cpu) == {
+        "batched": True, "max_rows": 8, "gather_rows": 1, "max_running": 7}
+
+
+def test_sizes_that_are_written_stand_where_the_model_leaves_them_free() -> None:
+    declared = [TensorInfo("x", 1, (-1, -1, 3), ("n", "c", "")), TensorInfo("s", 1, ()), TensorInfo("u", 1, None)]
+    written = [TensorSetting("x", "FP32", (5, -1)), TensorSetting("s", "FP32", (1,)), TensorSetting("u", "FP32", (2,))]
+    batched = served_tensors(declared, written, True, optional=True)
+    assert [tensor.shape for tensor in batched] == [(-1, 5, 3), (), None]
+    assert batched[0].symbols == ("n", "c", "")
+    whole = served_tensors(declared[:1], [TensorSetting("x", "FP32", (4, 5, -1))], False, optional=True)
+    assert whole[0].shape == (4, 5, 3)
+
+
+def test_only_outputs_that_are_listed_are_served() -> None:
+    declared = [TensorInfo("y", 1, (-1,)), TensorInfo("z", 1, (-1,)), TensorInfo("map", 0, None, datatype="MAP")]
+    written = [TensorSetting("z", "FP32", ())]
+    outputs = served_tensors(declared, written, True, optional=False)
+    assert [(tensor.name, tensor.served) for tensor in outputs] == [("y", False), ("z", True), ("map", False)]
+    inputs = served_tensors(declared[:2], written, True, optional=True)
+    assert [tensor.served for tensor in inputs] == [True, True]
+
+
+def test_a_reshape_is_refused() -> None:
+    written = [TensorSetting("x", "FP32", (4,), reshape=(2, 2))]
+    with pytest.raises(ModelLoadError, match=r"'x': its reshape from \[4\] to \[2, 2\] is not served; write"):
+        served_tensors([TensorInfo("x", 1, (-1, 2, 2))], written, True, optional=True)
+
+
+def test_an_edit_changes_what_needs_no_reload() -> None:
+    old = settings(max_batch_size=4, instances=1, max_queue_delay_us=1)
+    new = settings(max_batch_size=9, instances=2, max_queue_delay_us=2, labels={"a": 1}, origin="x:1")
+    both = applied(old, new)
+    assert (both.max_batch_size, both.instances, both.origin) == (4, 1, "x:1")
+    assert changed_fields(new, both) & LIVE_FIELDS == set()
