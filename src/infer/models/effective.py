@@ -20,8 +20,8 @@ from infer.models.settings import LIVE_FIELDS, ModelSettings, TensorSetting
 DEVICE_PROVIDERS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
 _DEVICES = frozenset({"cuda", "tensorrt"})
 # Parameters of Triton's backend for ONNX Runtime that change how a model runs, but for those that are honoured.
-_NOT_HONOURED = frozenset({"enable_mem_arena", "enable_mem_pattern", "memory.enable_memory_arena_shrinkage",
-                           "optimized_model_filepath", "session.use_device_allocator_for_initializers"})
+_PARAMETERS = frozenset({"enable_mem_arena", "enable_mem_pattern", "memory.enable_memory_arena_shrinkage",
+                         "optimized_model_filepath", "session.use_device_allocator_for_initializers"})
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,13 @@ def session_options(settings: ModelSettings, options: LoadOptions) -> dict[str, 
 
 
 def not_honoured(settings: ModelSettings) -> list[str]:
-    return sorted(_NOT_HONOURED & settings.parameters.keys())
+    """What is asked for and has no effect, by the names that it is written with."""
+    asked = {"dynamic_batching.default_queue_policy": settings.queue is not None,
+             "dynamic_batching.priority_levels": settings.priority_levels > 0,
+             "response_cache": bool(settings.response_cache),
+             "instance_group.gpus but the first": len(settings.gpus) > 1}
+    return [name for name, is_asked in asked.items() if is_asked] + [
+        f"parameters.{name}" for name in sorted(_PARAMETERS & settings.parameters.keys())]
 
 
 def providers_of(settings: ModelSettings, options: LoadOptions) -> Sequence[Provider]:

@@ -13,7 +13,6 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 from infer._core.model_version import VersionEntry
 from infer._core.ort_runtime import Runtime, give_back_memory
@@ -111,10 +110,7 @@ class Loader:
     def _loaded(self, spec: LoadSpec, result: VersionEntry | InferError) -> None:
         _, done, _ = self._loads.pop(spec.serial)
         if isinstance(result, VersionEntry):
-            if self._stopping:
-                result = _stopped(spec)
-            else:
-                result = self._attached(spec, result)
+            result = _stopped(spec) if self._stopping else self._attached(spec, result)
         done(spec, result)
 
     def _attached(self, spec: LoadSpec, entry: VersionEntry) -> VersionEntry | InferError:
@@ -138,5 +134,5 @@ class Loader:
         done()
 
 
-def _stopped(spec: LoadSpec) -> Any:
+def _stopped(spec: LoadSpec) -> Unavailable:
     return Unavailable(f"model {spec.name!r} version {spec.version} is not loaded: the server stops")

@@ -25,7 +25,7 @@ def scan(paths: Sequence[Path], name: str | None = None) -> list[LoadSpec]:
     if not paths:
         raise ConfigError("no path to serve was given; name a model.onnx, its directory or a repository")
     seen = Source(paths, name, settle_ns=0).observe(0)
-    found = []
+    found: list[LoadSpec] = []
     for model, each in sorted(seen.models.items()):
         sound = [files for files in each.versions.values() if files.whole and not files.fault and not each.refusal]
         if sound:

@@ -69,7 +69,7 @@ def _load(spec: LoadSpec, runtime: Runtime, options: LoadOptions, reservations: 
     with reservations.reserved(identity.contents.total_bytes):
         with _timed(steps, "session"):
             session = OrtSession(runtime, file, **session_options(settings, options))
-        for message in (*session.messages, *(f"parameters.{name} is not honoured" for name in not_honoured(settings))):
+        for message in (*session.messages, *(f"{name} is not honoured" for name in not_honoured(settings))):
             log.warning("model %r: %s", spec.name, message)
         with _timed(steps, "self-check"):
             batching = _batching(spec, session)

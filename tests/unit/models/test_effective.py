@@ -16,7 +16,7 @@ from infer.models.effective import (
     session_options,
     shape_limits,
 )
-from infer.models.settings import LIVE_FIELDS, ModelSettings, TensorSetting, changed_fields
+from infer.models.settings import LIVE_FIELDS, ModelSettings, QueuePolicy, TensorSetting, changed_fields
 
 CUDA: Any = ("cuda", {"a": "b"})
 CPU: Any = ("cpu", {})
@@ -53,7 +53,15 @@ def test_a_session_as_the_model_asks_for_it() -> None:
     assert session_options(asked, LoadOptions(intra_op=3)) == {
         "providers": (), "parallel": True, "intra_op": 2, "inter_op": 4, "graph_optimization": "basic"}
     assert not_honoured(asked) == []
-    assert not_honoured(settings(parameters={"enable_mem_arena": "0"})) == ["enable_mem_arena"]
+
+
+def test_what_has_no_effect_is_said() -> None:
+    assert not_honoured(settings(gpus=(1,), response_cache=False)) == []
+    assert not_honoured(settings(
+        parameters={"enable_mem_arena": "0"}, gpus=(1, 2), response_cache=True, queue=QueuePolicy(),
+        priority_levels=2)) == [
+            "dynamic_batching.default_queue_policy", "dynamic_batching.priority_levels", "response_cache",
+            "instance_group.gpus but the first", "parameters.enable_mem_arena"]
 
 
 @pytest.mark.parametrize(("name", "value"), [

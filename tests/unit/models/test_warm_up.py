@@ -1,6 +1,7 @@
 """Which runs a version has before it is published, and how written ones fail."""
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Session:
         return self.time
 
 
-def written(kind: FillKind, path: str | None = None, rows: int = 1, count: int = 1, datatype: str = "FP32",
+def written(kind: FillKind, path: str | None = None, *, rows: int = 1, count: int = 1, datatype: str = "FP32",
             dims: tuple[int, ...] = (2,), name: str = "x") -> Warmup:
     return Warmup("w", rows, count, (WarmupInput(name, datatype, dims, kind, path),))
 
@@ -49,7 +50,7 @@ def test_sizes_are_one_row_the_whole_batch_and_what_is_between(gather: int, pref
     assert list(found) == sorted(set(found))
     assert (found[0], found[-1]) == (1, gather)
     assert {rows for rows in preferred if rows <= gather} <= set(found)
-    assert all(larger <= 2 * smaller for smaller, larger in zip(found, found[1:], strict=False))
+    assert all(larger <= 2 * smaller for smaller, larger in pairwise(found))
 
 
 def test_every_size_is_run_smallest_first() -> None:
