@@ -126,6 +126,8 @@ cdef class Pipeline(RequestSink):
         if delay_ns < 0 or queue_limit_rows < 1:
             raise ValueError(f"{entry!r}: delay_ns {delay_ns} must be at least 0, queue_limit_rows {queue_limit_rows} "
                              "at least 1")
+        if entry.c.queue == NULL:
+            raise ValueError(f"{entry!r} is not attached")
         set_limits(&self.pool.batcher, <VersionQueue *> entry.c.queue, delay_ns if entry.c.signature.batched else 0,
                    queue_limit_rows)
         self.kick()

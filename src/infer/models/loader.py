@@ -85,7 +85,8 @@ class Loader:
         try:
             result = load_version(spec, self._runtime_made(), self._options, self._reservations)
         except InferError as error:
-            result = error
+            # Anew: its traceback would keep the session, which is not to be released by the loop.
+            result = type(error)(error.message, error.code)
         except Exception as error:
             log.exception("loading model %r version %s", spec.name, spec.version)
             result = ModelLoadError(f"model {spec.name!r} version {spec.version} is not served: {error!r}; the "

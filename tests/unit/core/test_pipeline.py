@@ -466,3 +466,44 @@ def test_an_executor_without_memory_for_a_batch_answers_it_and_waits_until_the_l
     assert [bench.outcome(call).code for call in calls] == [RESOURCE_EXHAUSTED] * 2 + [OK] * 2
     assert bench.outcome(calls[0]).message == NO_MEMORY
     bench.close()
+
+
+# Limits that change while a version serves.
+
+
+def test_a_shorter_delay_counts_for_what_waits_already(stepped_clock: None) -> None:
+    bench = Bench(make_entry(identity(), delay_ns=SECOND_NS))
+    call = bench.call(ROW)
+    assert bench.run_all() == 0
+    bench.pipeline.set_limits(bench.entries[0], delay_ns=0, queue_limit_rows=7)
+    assert (bench.entries[0].delay_ns, bench.entries[0].queue_limit_rows) == (0, 7)
+    assert bench.run_all() == 1
+    assert bench.outcome(call).code == OK
+    bench.close()
+
+
+def test_a_smaller_bound_refuses_what_comes_from_now_on() -> None:
+    bench = Bench(make_entry(identity()))
+    waiting = [bench.call(ROW) for _ in range(3)]
+    bench.pipeline.set_limits(bench.entries[0], delay_ns=0, queue_limit_rows=2)
+    refused = bench.call(ROW)
+    assert bench.outcome(refused).code == RESOURCE_EXHAUSTED
+    assert "it holds 3 of at most 2 rows" in bench.outcome(refused).message
+    bench.run_all()
+    assert [bench.outcome(call).code for call in waiting] == [OK] * 3
+    bench.close()
+
+
+@pytest.mark.parametrize(("delay_ns", "rows"), [(-1, 1), (0, 0)])
+def test_limits_that_cannot_be(delay_ns: int, rows: int) -> None:
+    bench = Bench(make_entry(identity()))
+    with pytest.raises(ValueError, match=f"delay_ns {delay_ns} .*queue_limit_rows {rows} "):
+        bench.pipeline.set_limits(bench.entries[0], delay_ns=delay_ns, queue_limit_rows=rows)
+    bench.close()
+
+
+def test_limits_of_a_version_that_is_not_attached() -> None:
+    bench = Bench()
+    with pytest.raises(ValueError, match="is not attached"):
+        bench.pipeline.set_limits(make_entry(identity()), delay_ns=0, queue_limit_rows=1)
+    bench.close()

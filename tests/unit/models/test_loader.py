@@ -126,6 +126,7 @@ def test_a_load_that_fails_says_why(tmp_path: Path) -> None:
         result = await loaded(loader, spec_of(tmp_path, model=models.unknown_operator()))
         assert isinstance(result, ModelLoadError)
         assert result.message.startswith("model 'm' version 1 is not served: ")
+        assert (result.__traceback__, result.__cause__) == (None, None)     # which would hold the session
         await loader.stop()
 
     on_a_loop(test)
