@@ -171,6 +171,22 @@ def start_to_ready(start: Callable[[], Server], starts: int) -> Result:
     return [Bar("start to ready with tiny", statistics.median(seconds), 1.0, True, "s")], {"seconds": seconds}
 
 
+def run_parts(parts: dict[str, Callable[[], Result]], amounts: dict[str, Any], output: Path | None, suffix: str
+              ) -> None:
+    """Measures each, prints the bars of all, and writes the result with the amounts that it was measured by."""
+    result: dict[str, Any] = {"commit": commit(), **amounts, "bars": [], "parts": {}}
+    judged: list[Bar] = []
+    for name, measure in parts.items():
+        print(name, flush=True)
+        bars, result["parts"][name] = measure()
+        judged += bars
+        result["bars"] += [bar.record() for bar in bars]
+    print()
+    print_bars(judged)
+    path = write_result(result, output, suffix)
+    print(f"\nwritten to {os.path.relpath(path)}")
+
+
 def parse_arguments() -> argparse.Namespace:
     cores = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,17 +222,7 @@ def main() -> int:
         "many_streams": partial(many_streams, start, case, pairs, seconds),
         "rss_over_requests": partial(rss_over_requests, start, case, early, late),
     }
-    result: dict[str, Any] = {"commit": commit(), "seconds": seconds, "pairs": pairs, "bars": [], "parts": {}}
-    judged: list[Bar] = []
-    for name, measure in parts.items():
-        print(name, flush=True)
-        bars, result["parts"][name] = measure()
-        judged += bars
-        result["bars"] += [bar.record() for bar in bars]
-    print()
-    print_bars(judged)
-    path = write_result(result, arguments.output, "-growth")
-    print(f"\nwritten to {os.path.relpath(path)}")
+    run_parts(parts, {"seconds": seconds, "pairs": pairs}, arguments.output, "-growth")
     return 0
 
 

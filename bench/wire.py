@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import models as bench_models
-from bench.bars import Bar, print_bars, tail_limit
-from bench.compare import BUILD, Case, commit, disagreement, write_result
-from bench.growth import MIB, Result, compared, loaded, pairs_of, print_compared
+from bench.bars import Bar, tail_limit
+from bench.compare import BUILD, Case, disagreement
+from bench.growth import MIB, Result, compared, loaded, pairs_of, print_compared, run_parts
 from bench.load import h2load, loopback
 from bench.load.held import held
 from bench.load.limits import families
@@ -278,17 +278,7 @@ def main() -> int:
         "slow_readers": partial(slow, start, tiny, "readers", spread.body, **repeat),
         "slow_senders": partial(slow, start, tiny, "senders", peak.body, **repeat),
     }
-    result: dict[str, Any] = {"commit": commit(), **repeat, "bars": [], "parts": {}}
-    judged: list[Bar] = []
-    for name in arguments.parts:
-        print(name, flush=True)
-        bars, result["parts"][name] = parts[name]()
-        judged += bars
-        result["bars"] += [bar.record() for bar in bars]
-    print()
-    print_bars(judged)
-    path = write_result(result, arguments.output, "-wire")
-    print(f"\nwritten to {os.path.relpath(path)}")
+    run_parts({name: parts[name] for name in arguments.parts}, repeat, arguments.output, "-wire")
     return 0
 
 

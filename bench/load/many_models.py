@@ -17,11 +17,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from bench.bars import Bar, print_bars
-from bench.compare import BUILD, Case, commit, write_result
-from bench.growth import MIB, Result, compared, loaded, pairs_of, print_compared
+from bench.bars import Bar
+from bench.compare import BUILD, Case
+from bench.growth import MIB, Result, compared, loaded, pairs_of, print_compared, run_parts
 from bench.load.generations import HIDDEN, ROW, TOLERANCE, make_small
 from bench.targets import OURS, SERVICE, Server, ours
 from infer._core import load_client
@@ -188,17 +187,7 @@ def main() -> int:
                                requests=arguments.requests, count=len(answers)),
         "at_once": partial(at_once, start, root, answers[:AT_ONCE], arguments.seconds),
     }
-    result: dict[str, Any] = {"commit": commit(), "bars": [], "parts": {}}
-    judged: list[Bar] = []
-    for name, measure in parts.items():
-        print(name, flush=True)
-        bars, result["parts"][name] = measure()
-        judged += bars
-        result["bars"] += [bar.record() for bar in bars]
-    print()
-    print_bars(judged)
-    path = write_result(result, arguments.output, "-models")
-    print(f"\nwritten to {os.path.relpath(path)}")
+    run_parts(parts, {"models": arguments.models, "requests": arguments.requests}, arguments.output, "-models")
     return 0
 
 

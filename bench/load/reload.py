@@ -26,13 +26,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from bench.bars import Bar, print_bars
-from bench.compare import BUILD, Case, commit, write_result
-from bench.growth import MIB, Result, Sample, loaded, pairs_of
+from bench.bars import Bar
+from bench.compare import BUILD, Case
+from bench.growth import MIB, Result, Sample, loaded, pairs_of, run_parts
 from bench.load import payload
 from bench.load.attribution import CALL, Answer, AuditRow, p99_ms, ready_times, strays
 from bench.load.floods import failed_calls, take_precedence
@@ -323,18 +323,10 @@ def main() -> int:
         return ours(arguments.server + flags, models, arguments.server_cores)
 
     amount = Amount(arguments.pairs, arguments.requests, arguments.steady)
-    parts: dict[str, Any] = {}
-    bars: list[Bar] = []
-    for name in arguments.parts:
-        print(name, flush=True)
-        count = arguments.changes or (QUICK_RELOADS if arguments.quick else RELOADS)[name]
-        judgement, parts[name] = part(name, start, count, amount)
-        bars += judgement
-    print()
-    print_bars(bars)
-    result = {"commit": commit(), "bars": [bar.record() for bar in bars], "parts": parts}
-    path = write_result(result, arguments.output, "-reload")
-    print(f"\nwritten to {os.path.relpath(path)}")
+    counts = QUICK_RELOADS if arguments.quick else RELOADS
+    parts: dict[str, Callable[[], Result]] = {
+        name: partial(part, name, start, arguments.changes or counts[name], amount) for name in arguments.parts}
+    run_parts(parts, amount._asdict(), arguments.output, "-reload")
     return 0
 
 
