@@ -1,12 +1,12 @@
 """The servers that the bench compares: how each is started, and how its counters and its CPU time are read."""
 
-import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ NATIVE, PORTABLE = "infer", "grpcio"
 OK_METRIC = "infer_requests_total"
 ROWS_METRIC = "infer_rows_total"
 BATCHES_METRIC = "infer_batches_total"
+CPUCLOCK_SCHED = 2
 SWITCHES = ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
 
 
@@ -91,7 +92,8 @@ def free_port() -> int:
 class Server:
     """A server process pinned to a core, or to several as taskset lists them; `with` ends it."""
 
-    def __init__(self, name: str, template: str, models: Path, core: int | str, *, has_metrics: bool = False) -> None:
+    def __init__(self, name: str, template: str, models: Path, core: int | str, *, has_metrics: bool = False,
+                 log: Path | None = None) -> None:
         self.name = name
         self.has_metrics = has_metrics
         self.port, self.http_port = free_port(), free_port()
@@ -99,7 +101,9 @@ class Server:
         values = {"python": sys.executable, "models": models, "port": self.port, "http_port": self.http_port}
         command = [word.format(**values) for word in template.split()]
         self.spawned_s = time.monotonic()
-        self.process = subprocess.Popen(["taskset", "-c", str(core), *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+        with open(log, "ab") if log is not None else nullcontext() as stderr:
+            self.process = subprocess.Popen(["taskset", "-c", str(core), *command], cwd=ROOT,
+                                            stdout=subprocess.DEVNULL, stderr=stderr)
 
     def __enter__(self) -> "Server":
         return self
@@ -147,12 +151,17 @@ class Server:
     def usage(self) -> Usage:
         """taskset execs, so the pid is the server's."""
         process = Path(f"/proc/{self.process.pid}")
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
-        cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return Usage(cpu_s, sum(switches_of(thread / "status") for thread in (process / "task").iterdir()))
+        return Usage(time.clock_gettime(cpu_clock(self.process.pid)),
+                     sum(switches_of(thread / "status") for thread in (process / "task").iterdir()))
 
     def rss_bytes(self) -> int:
         return fields_of(Path(f"/proc/{self.process.pid}/status"))["VmRSS"] * 1024
+
+
+def cpu_clock(pid: int) -> int:
+    """The clock of the CPU time, user and system, of all threads that a process has had: exact where /proc counts in
+    ticks. As clock_getcpuclockid(3) makes it."""
+    return ~pid << 3 | CPUCLOCK_SCHED
 
 
 def fields_of(status: Path) -> dict[str, int]:
@@ -175,8 +184,9 @@ def baselines(models: Path, core: int) -> list[Server]:
     return [Server(name, template % name, models, core) for name in ("in_handler", "queued")]
 
 
-def ours(template: str, models: Path, core: int | str) -> Server:
-    return Server(NATIVE, template, models, core, has_metrics=True)
+def ours(template: str, models: Path, core: int | str, log: Path | None = None) -> Server:
+    """Its log goes to the file, if one is given."""
+    return Server(NATIVE, template, models, core, has_metrics=True, log=log)
 
 
 def portable(template: str, models: Path, core: int) -> Server:

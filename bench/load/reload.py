@@ -315,12 +315,14 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     BUILD.mkdir(parents=True, exist_ok=True)
+    (BUILD / "reload.log").write_bytes(b"")
     os.sched_setaffinity(0, {arguments.generator_core})
     # The load's thread takes the GIL a few times a second and must not wait for it.
     sys.setswitchinterval(0.0005)
 
     def start(models: Path, flags: str) -> Server:
-        return ours(arguments.server + flags, models, arguments.server_cores)
+        # Each change is a line of the audit log, which is written at every level.
+        return ours(arguments.server + flags, models, arguments.server_cores, BUILD / "reload.log")
 
     amount = Amount(arguments.pairs, arguments.requests, arguments.steady)
     counts = QUICK_RELOADS if arguments.quick else RELOADS
