@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +37,12 @@ STATES = {State.READY: READY, State.LOADING: LOADING, State.LOADED: LOADING, Sta
 _ORDER = list(STATES)
 
 Answer = Callable[[InferError | None], None]
+# Sees what the repositories hold of a model by now.
+Look = Callable[[str], Awaitable[object]]
+
+
+async def no_look(name: str) -> None:
+    """What was seen last will do."""
 
 
 class AskedManager(Protocol):
@@ -72,12 +78,14 @@ class KeptRecord:
 class ManagerControl:
     """The ModelControl over a manager, which whoever owns it steps when it asks to be."""
 
-    def __init__(self, manager: AskedManager, mode: Mode, kept: KeptRecord) -> None:
+    def __init__(self, manager: AskedManager, mode: Mode, kept: KeptRecord, look: Look = no_look) -> None:
         self.mode = mode
         self._manager = manager
         self._kept = kept
+        self._look = look
 
     async def load(self, name: str, overrides: Overrides | None, who: str) -> None:
+        await self._look(name)
         override = "" if overrides is None else override_text(overrides)
         await self._asked(lambda done: self._manager.ask_load(name, done, who, override))
 

@@ -349,18 +349,3 @@ def test_killed_while_it_loads(tmp_path: Path) -> None:
                               "--drain-delay", "0")) as process:
         process.wait_for("loaded")
         assert process.stop() == DRAINED, process.output
-
-
-@pytest.mark.parametrize("mode", ["explicit", "watch"])
-def test_a_control_mode_that_is_not_served_yet(mode: str) -> None:
-    ended = run("serve", EXAMPLES, "--model-control-mode", mode, "--port", 0, "--http-port", 0)
-    assert ended.returncode == 1
-    assert f"--model-control-mode {mode} is not served yet: expected none" in ended.stderr
-
-
-def test_a_file_of_models_is_not_served_yet(tmp_path: Path) -> None:
-    file = tmp_path / "models.config"
-    file.write_text("model_config_list {}")
-    ended = run("serve", "--model-config-file", file, "--port", 0, "--http-port", 0)
-    assert ended.returncode == 1
-    assert "--model-config-file is not served yet: expected none" in ended.stderr

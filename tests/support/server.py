@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infer import server as composition
 from infer.config import Settings
+from infer.models.written import written_models
 from tests.support.h2_peer import Peer, connect
 from tests.support.models import write_version
 
@@ -89,6 +90,13 @@ class InProcess:
         while not self.look(condition):
             assert time.monotonic() < deadline, self.snapshot()
 
+    def until_here(self, condition: Callable[[], bool]) -> None:
+        """Turns the server's loop until a condition, read on this thread, holds."""
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, self.snapshot()
+            self.look(lambda: None)
+
     def snapshot(self) -> dict[str, Any]:
         pipeline = self.server.pipeline
         return self.look(lambda: {**self.server.transport.snapshot(), "in_flight": pipeline.in_flight,
@@ -124,8 +132,9 @@ class InProcess:
 
 
 @contextlib.contextmanager
-def in_process(repository: Path, **settings: Any) -> Iterator[InProcess]:
-    """A server of the models in `repository`, ready. Its end is asserted to be clean once its clients are gone."""
+def in_process(repository: Path, *, toml: Path | None = None, **settings: Any) -> Iterator[InProcess]:
+    """A server of the models in `repository`, once it listens; what is written for models is in `toml`. Its end is
+    asserted to be clean once its clients are gone."""
     chosen = Settings.model_validate(
         {"paths": (repository,), "host": "127.0.0.1", "port": 0, "http_port": 0} | settings)
     loop = uvloop.new_event_loop()
@@ -133,7 +142,7 @@ def in_process(repository: Path, **settings: Any) -> Iterator[InProcess]:
     thread.start()
 
     async def make() -> composition.Server:
-        server = composition.Server(chosen, loop)
+        server = composition.Server(chosen, loop, written=written_models(chosen.model_config_file, toml).models)
         await server.start()
         return server
 

@@ -142,10 +142,13 @@ PACKAGES = {
     "transport": SHARED | {"services"},
     "proto": set[str](),
     "client": {"errors", "proto"},
-    "cli": SHARED | {"server", "observe", "services", "models", "client", "security", "state"},
-    "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "reload",
-                        "model_control"},
-    "reload": SHARED | {"security"},
+    "cli": SHARED | {"server", "process", "observe", "services", "models", "client", "security", "state"},
+    "process": SHARED | {"server", "models", "observe", "reload"},
+    "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "lifecycle", "sockets"},
+    "lifecycle": SHARED | {"models", "security", "state", "model_control", "watcher"},
+    "watcher": SHARED | {"models"},
+    "sockets": SHARED | {"observe"},
+    "reload": SHARED | {"models", "security"},
     "model_control": SHARED | {"models", "services", "security", "state"},
 }
 
@@ -174,7 +177,7 @@ def test_python_packages_keep_to_their_rooms() -> None:
     assert crossings == []
 
 
-def test_only_the_command_line_imports_the_server() -> None:
+def test_only_the_process_and_the_command_line_import_the_server() -> None:
     importers = {path.relative_to(SOURCES).parts[0] for path in SOURCES.rglob("*.py")
                  if "server" in python_imports(path) and path != SOURCES / "server.py"}
-    assert importers <= {"cli"}
+    assert importers <= {"cli", "process.py"}

@@ -9,7 +9,11 @@ import pytest
 
 from infer.config import Settings
 from infer.errors import ConfigError
-from infer.reload import SettingsReload
+from infer.models.problems import error as problem
+from infer.models.problems import errors_of, warning
+from infer.models.settings import ModelSettings
+from infer.models.written import Written
+from infer.reload import ModelsReload, SettingsReload
 from tests.support.cold_server import FakeAudit
 
 
@@ -18,8 +22,15 @@ class Reloading:
         self.written: Settings | ConfigError = Settings()
         self.applied: list[Any] = []
         self.audit = FakeAudit()
+        self.models = Written({}, [])
         self.reload = SettingsReload(Settings(), self._read, self.audit,  # type: ignore[arg-type]
-                                     {"log_level": self.applied.append})
+                                     {"log_level": self.applied.append},
+                                     ModelsReload({}, self._read_models, self.applied.append))
+
+    def _read_models(self) -> Written:
+        if errors_of(self.models.problems):
+            raise ConfigError(str(self.models.problems[0]))
+        return self.models
 
     def _read(self) -> Settings:
         if isinstance(self.written, ConfigError):
@@ -69,3 +80,25 @@ async def test_f45_settings_with_an_error_change_nothing(
 async def test_paths_are_told_apart(reloading: Reloading) -> None:
     assert await reloading.to(Settings(paths=(Path("a"), Path("b")))) == [
         ("at the next start", "SIGHUP", "PATH: none -> a b")]
+
+
+async def test_the_settings_of_models_are_taken_when_they_have_changed(
+        reloading: Reloading, caplog: pytest.LogCaptureFixture) -> None:
+    written = {"m": ModelSettings("m", labels={"stable": 1})}
+    reloading.models = Written(written, [warning("infer.toml:3", "x", "W101")])
+    assert await reloading.to(Settings()) == []
+    assert reloading.applied == [written]
+    assert "infer.toml:3: x" in caplog.text
+    reloading.models = Written(dict(written), [])
+    assert await reloading.to(Settings()) == []
+    assert reloading.applied == [written]
+
+
+async def test_f45_settings_of_models_with_an_error_change_nothing(reloading: Reloading) -> None:
+    reloading.models = Written({"m": ModelSettings("m")}, [problem("infer.toml:3", "x", "E102")])
+    ((outcome, _, detail),) = await reloading.to(Settings(log_level="debug"))
+    assert (outcome, reloading.applied, reloading.reload.settings) == ("refused", [], Settings())
+    assert "infer.toml:3: x" in detail
+    reloading.models = Written({}, [])
+    assert await reloading.to(Settings(log_level="debug")) == [("done", "SIGHUP", "--log-level: info -> debug")]
+    assert reloading.applied == ["debug"]

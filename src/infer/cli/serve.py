@@ -44,15 +44,21 @@ def _serve(paths: tuple[str, ...], config: str | None, **flags: str | tuple[str,
     def read() -> tuple[Settings, dict[str, Origin]]:
         return load_settings(given(paths, flags), os.environ, settings_file(config))
 
+    def models(settings: Settings) -> Written:
+        return written_models(settings.model_config_file, settings_file(config))
+
+    from infer.models.written import Written, written_models
+
     try:
         settings, origins = read()
+        written = models(settings)
     except ConfigError as error:
         _fail(error.message, USAGE_ERROR)
 
-    from infer.server import run
+    from infer.process import Read, run
 
     try:
-        code = run(settings, origins, lambda: read()[0])
+        code = run(settings, origins, written, Read(lambda: read()[0], models))
     except InferError as error:
         _fail(error.message, START_ERROR)
     except OSError as error:

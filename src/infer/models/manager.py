@@ -24,6 +24,8 @@ from infer.models.status import ModelReport, report_of, unready_of
 from infer.models.transition import Step
 
 ABORTED = 10
+# Whose word it is that everything is unloaded when the server ends.
+THE_END = "the server's end"
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Manager:
         self._loads: dict[int, tuple[ServedModel, Incarnation]] = {}
         self._serial = 0
         self._asks: dict[str, Ask] = {}
+        self._untried: dict[str, int] = {}
         self._stopping = False
         self._stepping = False
         self.observed = False
@@ -145,7 +148,7 @@ class Manager:
         self._stopping = True
         for name, model in self._models.items():
             model.together = False
-            model.want(None, {}, "", "the server's end")
+            model.want(None, {}, "", THE_END)
             self._dirty[name] = None
         for ask in self._asks.values():
             self._answer(ask, InferError("the server is stopping", ABORTED))
@@ -279,6 +282,9 @@ class Manager:
         """Takes the model's labels and routes to what will be kept and published."""
         name = model.name
         record = self._intents.record
+        self._untried[name] = model.untried()
+        if not self._untried[name]:
+            del self._untried[name]
         if model.seen is not None and dict(model.labels.held) != record.held.get(name, {}):
             record.held[name] = dict(model.labels.held)
             self._record_changed = True
@@ -325,8 +331,9 @@ class Manager:
 
     @property
     def pending(self) -> int:
-        """Versions that shall serve and have not been tried yet: none once the first pass of loads has ended."""
-        return sum(model.untried() for model in self._models.values())
+        """Versions that shall serve and have not been tried yet, as of the last step: none once the first pass of loads
+        has ended."""
+        return sum(self._untried.values())
 
     def reports(self) -> list[ModelReport]:
         """Every model that is known, by name."""
@@ -338,7 +345,7 @@ class Manager:
 
     def unready(self) -> dict[str, str]:
         """Why each model that shall be served is not, by name."""
-        return unready_of(self._models.values(), self._intents.missing)
+        return unready_of(self._models.values(), self._effects.routes, self._intents.missing)
 
     def gauges(self) -> dict[str, int]:
         rows = [row.state for model in self._models.values() for row in model.table]

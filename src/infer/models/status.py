@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from infer._core.router import ModelRoute
 from infer.models.harness import State
 from infer.models.labels import default_version
 from infer.models.served_model import ServedModel
@@ -52,12 +53,15 @@ def report_of(model: ServedModel) -> ModelReport:
                        default_version(model.labels.held, ready), code, reason, model.failure, model.refusal, model.who)
 
 
-def unready_of(models: Iterable[ServedModel], missing: Collection[str]) -> dict[str, str]:
-    """Why models that shall be served are not, by name. `missing`: those that are nowhere to be found."""
+def unready_of(models: Iterable[ServedModel], routes: Mapping[str, ModelRoute],
+               missing: Collection[str]) -> dict[str, str]:
+    """Why models that shall be served are not, by name. `routes`: as they were made last; `missing`: those that are
+    nowhere to be found."""
     reasons = {name: f"model {name!r} is to be loaded at the start and is in none of the repositories; copy it there"
                for name in missing}
     for model in models:
-        reason = model.route().reason if model.seen is not None or model.refusal else None
-        if reason is not None:
-            reasons[model.name] = reason[1]
+        if model.seen is not None or model.refusal:
+            route = routes.get(model.name) or model.route()
+            if route.reason is not None:
+                reasons[model.name] = route.reason[1]
     return reasons

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from infer.errors import ConfigError
 from infer.models.model_list import ModelList, read_model_list
-from infer.models.problems import Problem
+from infer.models.problems import Problem, described, errors_of
 from infer.models.settings import ModelSettings, overlaid
 from infer.models.toml_models import read_toml_models
 
@@ -23,6 +24,16 @@ def read_written(model_list: Path | None, toml: Path | None) -> Written:
     """Reads both files, as far as there are any."""
     lists = [read_model_list(model_list)] if model_list is not None else []
     return merged([*lists, read_toml_models(toml)] if toml is not None else lists)
+
+
+def written_models(model_list: Path | None, toml: Path | None) -> Written:
+    """As `read_written`, with warnings alone. Raises ConfigError with everything that is wrong where anything cannot
+    be used."""
+    written = read_written(model_list, toml)
+    errors = errors_of(written.problems)
+    if errors:
+        raise ConfigError(described(errors, "the settings of models"))
+    return written
 
 
 def merged(lists: Iterable[ModelList]) -> Written:
