@@ -79,8 +79,8 @@ class Settings(BaseModel):
     repository_poll_interval: Seconds = _setting(
         2.0, "Time between two looks at the directories of models.", "TIME", "2 s", ge=0.05, le=86400)
     repository_settle_time: Seconds = _setting(
-        2.0, "A version is taken to be whole once its files have not changed for that long; at once when it was renamed "
-        "to its place or has a file _READY.", "TIME", "2 s", ge=0.05, le=86400)
+        2.0, "A version is taken to be whole once its files have not changed for that long, or at once when it was "
+        "renamed to its place or has a file _READY.", "TIME", "2 s", ge=0.05, le=86400)
     load_model: Annotated[tuple[ModelPattern, ...], BeforeValidator(name_list)] = _setting(
         (), "With explicit: a model to load at the start, or * for all; may be given more than once.", "NAME", "none")
     max_control_calls: Count = _setting(

@@ -96,8 +96,8 @@ class Models:
         self._removal_failures: dict[tuple[str, int], str] = {}
         kept = KeptRecord(store)
         self.manager = Manager(
-            self._measured, self._publish, mode=self.mode, start=settings.load_model, record=kept.record, overlay=overlay,
-            keep=kept.keep, tell=self._tell, wake=self._woken, backoff=Backoff(jitter=random.random),
+            self._measured, self._publish, mode=self.mode, start=settings.load_model, record=kept.record,
+            overlay=overlay, keep=kept.keep, tell=self._tell, wake=self._woken, backoff=Backoff(jitter=random.random),
             bounds=Bounds(loading=settings.load_threads, asks=settings.max_control_calls))
         settle_s = settings.repository_settle_time if self.mode != "none" else 0.0
         self.watcher = Watcher(
@@ -193,30 +193,23 @@ class Models:
     def _tell(self, event: Event) -> None:
         if event.who != THE_END:
             audit_event(self._audit, event)
-        self._log(event.kind, event.model, event.version, event.outcome, event.detail, event.who)
+        self.events[event.kind, event.outcome] = self.events.get((event.kind, event.outcome), 0) + 1
         if (event.kind, event.outcome) == ("unload", "ok"):
             self.on_unloaded(event.model, str(event.version))
+        # Others have said it, with more: the loader, or what looks at the repositories.
+        if (event.kind, event.outcome) != ("load", "ok") and not self.watcher.has_told(event.detail):
+            log_event(event)
 
-    def _log(self, kind: str, model: str, version: int | None, outcome: str, detail: str, who: str) -> None:
-        self.events[kind, outcome] = self.events.get((kind, outcome), 0) + 1
-        if self.watcher.has_told(detail) or (kind, outcome) == ("load", "ok"):
-            return      # the loader has said it, with more
-        named = f"model {model!r}" + ("" if version is None else f" version {version}")
-        level = logging.DEBUG if who == THE_END else LEVELS.get((kind, outcome), logging.INFO)
-        text = detail if level == logging.ERROR else f"{named}: {kind} {outcome}" + (f": {detail}" if detail else "")
-        log.log(level, "%s", text, extra={"model": model, "version": "" if version is None else str(version),
-                                          "who": who})
-
-    def _removed(self, model: str, version: int, outcome: str, failure: str) -> None:
+    def _removed(self, model: str, version: int, failure: str) -> None:
+        key = model, version
         if failure:
             self.manager.removal_failed(model, version)
-            if self._removal_failures.get((model, version)) == failure:
+            if self._removal_failures.get(key) == failure:
                 return      # said before; it is tried again after every look
-            self._removal_failures[model, version] = failure
+            self._removal_failures[key] = failure
         else:
-            self._removal_failures.pop((model, version), None)
-        self._audit.record("remove", outcome=outcome, who=RETENTION, model=model, version=str(version), detail=failure)
-        self._log("remove", model, version, outcome, failure, RETENTION)
+            self._removal_failures.pop(key, None)
+        self._tell(Event("remove", model, version, "failed" if failure else "ok", RETENTION, failure))
 
     # The end.
 
@@ -233,3 +226,12 @@ class Models:
         for handle in (self._soon, self._timer):
             if handle is not None:
                 handle.cancel()
+
+
+def log_event(event: Event) -> None:
+    level = logging.DEBUG if event.who == THE_END else LEVELS.get((event.kind, event.outcome), logging.INFO)
+    text = event.detail
+    if level < logging.ERROR:
+        named = f"model {event.model!r}" + ("" if event.version is None else f" version {event.version}")
+        text = f"{named}: {event.kind} {event.outcome}" + (f": {event.detail}" if event.detail else "")
+    log.log(level, "%s", text, extra={"model": event.model, "version": event.version, "who": event.who})

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
 
 from infer.models.problems import Problem
 from infer.models.removal import age_s, finish_removals, remove
@@ -21,8 +21,9 @@ from infer.models.source import Source
 
 log = logging.getLogger("infer.models")
 
-# Model, version, what came of it, why.
-Removed = Callable[[str, int, str, str], None]
+# Model, version, why its directory is still there.
+Removed = Callable[[str, int, str], None]
+T = TypeVar("T")
 
 
 class Watcher:
@@ -45,7 +46,7 @@ class Watcher:
 
     async def look(self) -> Snapshot:
         """One look, taken in."""
-        snapshot = await self._elsewhere(lambda: self._source.observe(time.monotonic_ns()))
+        snapshot = await self._elsewhere(self._observed)
         if snapshot is not self.last:
             self._tell(snapshot.problems)
             self._kept = {name: model for name, model in snapshot.models.items() if is_bounded(model.settings)}
@@ -53,6 +54,9 @@ class Watcher:
         self.looks += 1
         self._take(snapshot)
         return snapshot
+
+    def _observed(self) -> Snapshot:
+        return self._source.observe(time.monotonic_ns())
 
     async def fresh(self, name: str) -> None:
         """A look for a load that is asked for. Where a version of the model was just copied, another one once that can
@@ -89,8 +93,8 @@ class Watcher:
             except Exception:
                 log.exception("a look at the repositories failed; it is made again")
 
-    async def _elsewhere(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _elsewhere(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _tell(self, problems: tuple[Problem, ...]) -> None:
         """Logs each problem once, for as long as it is there."""
@@ -106,10 +110,9 @@ class Watcher:
 
     async def _remove(self) -> None:
         for name, model in list(self._kept.items()):
-            ages_s = await self._elsewhere(lambda model=model: ages(model))
+            ages_s = await self._elsewhere(ages, model)
             for version in self._removable(name, ages_s):
-                failure = await self._elsewhere(lambda version=version, model=model: removal(model, version))
-                self._removed(name, version, "failed" if failure else "ok", failure)
+                self._removed(name, version, await self._elsewhere(removal, model, version))
 
 
 def is_bounded(settings: ModelSettings) -> bool:

@@ -48,14 +48,14 @@ def test_f45_sighup_reads_the_settings_again(settings: Path) -> None:
         rows = run("audit", cwd=settings.parent).stdout.splitlines()[1:]
         assert serving.stop() == DRAINED
         (settings.parent / "log").write_text("".join(line + "\n" for line in serving.stderr))
-    assert [row.split()[2] for row in rows] == ["settings"] * 4
-    assert "one problem in the settings" in rows[0]
-    assert "done" in rows[1]
-    assert "--log-level: info -> debug" in rows[1]
-    assert "ipv4:127.0.0.1:" in rows[3]
+    assert [row.split()[2] for row in rows] == ["load", "settings", "settings", "settings", "settings"]
+    assert "one problem in the settings" in rows[1]
+    assert "done" in rows[2]
+    assert "--log-level: info -> debug" in rows[2]
+    assert "ipv4:127.0.0.1:" in rows[4]
     verified = run("audit", "--log", "log", cwd=settings.parent)
     assert (verified.returncode, verified.stderr) == (0, "")
-    assert verified.stdout.startswith("4 rows, 4 of them compared with the log: as they were written")
+    assert verified.stdout.startswith("5 rows, 5 of them compared with the log: as they were written")
 
 
 def test_a_state_directory_is_one_servers(settings: Path) -> None:

@@ -230,7 +230,8 @@ def unsupported(folder: Path) -> Path:
     (unsupported, r"model 'new' version 1 is not served: .*NoSuchOperator.*; upgrade onnxruntime, or export"),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_what_cannot_be_served(tmp_path: Path, write: Callable[[Path], Path], told: str) -> None:
-    done = run("serve", write(tmp_path), "--host", "127.0.0.1", "--port", "0", "--http-port", "0")
+    done = run("serve", write(tmp_path), "--model-control-mode", "none", "--host", "127.0.0.1", "--port", "0",
+               "--http-port", "0")
     assert done.returncode == FAILED
     assert done.stdout == ""
     last = done.stderr.rpartition("infer serve: ")[2]

@@ -31,6 +31,10 @@ from tests.support.server import fetch, scrape
 from tests.unit.test_triton_repository import ASPIRED, tritons
 
 
+# Refused at their load, as README says: a reshape that is not one of a single value.
+NOT_SERVED = {"two_in_three_out": "its reshape from [2, 2] to [4] is not served"}
+
+
 def refused(repository: Repository, verb: str, *arguments: object, **options: object) -> tuple[str, str]:
     with pytest.raises(InferError) as error:
         getattr(repository.client, verb)(*arguments, **options)
@@ -40,10 +44,13 @@ def refused(repository: Repository, verb: str, *arguments: object, **options: ob
 def test_a_triton_repository_is_served_unchanged(tmp_path: Path, transport: str) -> None:
     root = triton_repository(tmp_path)
     with repository_server(root, transport=transport) as repository:
-        served = {name: {int(version) for (model, version), state in repository.caller.index().items()
-                         if model == name and state == "READY"} for name in TRITON_VERSIONS}
-        assert served == {name: ASPIRED.get(name, {1}) for name in TRITON_VERSIONS}
-        assert fetch(repository.served.http_address, "/v2/health/ready")[0] == 200
+        expected = {(name, str(version)) for name in TRITON_VERSIONS.keys() - NOT_SERVED.keys()
+                    for version in ASPIRED.get(name, {1})}
+        repository.until(lambda: {each for each, state in repository.caller.index().items() if state == "READY"}
+                         == expected)
+        for name, reason in NOT_SERVED.items():
+            status, text = repository.status(name)
+            assert (status, reason in text) == ("FAILED_PRECONDITION", True)
         assert repository.answer("scale_latest") == ("5", 5.0)
         assert repository.answer("scale_latest", "4") == ("4", 4.0)
         assert repository.answer("scale_all", "2") == ("2", 2.0)
@@ -52,21 +59,22 @@ def test_a_triton_repository_is_served_unchanged(tmp_path: Path, transport: str)
         metadata = repository.client.metadata("scale_all")
         assert list(metadata.versions) == ["1", "2", "3", "4", "5"]
         assert {each.version for each in repository.client.statistics("scale_all")} == set(metadata.versions)
-        for name in TRITON_VERSIONS:
-            expected = tritons(name)
+        for name in sorted(TRITON_VERSIONS.keys() - NOT_SERVED.keys()):
+            completed = tritons(name)
             config = repository.caller.config(name)
             # How many run at once where it is not written is this machine's.
-            if len(expected.instance_group) == 1 and expected.instance_group[0].name == name:
-                expected.instance_group[0].count = config.instance_group[0].count
-            assert config == expected, name
+            if len(completed.instance_group) == 1 and completed.instance_group[0].name == name:
+                completed.instance_group[0].count = config.instance_group[0].count
+            assert config == completed, name
 
 
 def test_a_tensorflow_serving_configuration_is_served_unchanged(tmp_path: Path) -> None:
     config = tf_serving_models(tmp_path)
     with repository_server(tmp_path, paths=(), model_config_file=config) as repository:
-        index = repository.caller.index()
-        served = {name: {int(version) for model, version in index if model == name} for name in TF_SERVING_VERSIONS}
-        assert served == {"my_first_model": {3}, "my_second_model": {1, 2}, "my_third_model": {1, 2}}
+        expected = {"my_first_model": {3}, "my_second_model": {1, 2}, "my_third_model": {1, 2}}
+        # Of files that were written just now some may be taken a settle time later.
+        repository.until(lambda: {name: {int(version) for model, version in repository.caller.index() if model == name}
+                                  for name in TF_SERVING_VERSIONS} == expected)
         assert repository.answer("my_first_model") == ("3", 3.0)
         # The default is what `stable` names.
         assert repository.answer("my_second_model") == ("1", 1.0)
@@ -82,7 +90,8 @@ def test_a_mode_that_was_not_chosen_refuses(tmp_path: Path) -> None:
     for mode in ("none", "watch"):
         with repository_server(tmp_path, model_control_mode=mode) as repository:
             status, text = refused(repository, "load", "m")
-            assert (status, mode in text, "--model-control-mode explicit" in text) == ("FAILED_PRECONDITION", True, True)
+            assert status == "FAILED_PRECONDITION"
+            assert f"in mode {mode!r}; start it with --model-control-mode explicit" in text
             assert refused(repository, "unload", "m")[0] == "FAILED_PRECONDITION"
             assert repository.answer("m") == ("1", 1.0)
 

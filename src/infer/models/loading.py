@@ -39,7 +39,7 @@ class Loader(Protocol):
         """Puts an edit that needs no reload into force on a loaded version."""
 
 
-Kind = Literal["load", "unload", "label", "settings", "model"]
+Kind = Literal["load", "unload", "label", "settings", "model", "remove"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Event:
     model: str
     version: int | None
     outcome: str            # load: ok, failed; unload: draining, ok; label: moved, deferred, removed;
-                            # settings: applied, reload; model: refused
+                            # settings: applied, reload; model: refused; remove, of a directory: ok, failed
     who: str                # who asked; "repository" for what the files ask
     detail: str = ""
 
