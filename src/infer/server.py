@@ -272,7 +272,8 @@ class Server:
         host, port = self.http.address
         return Start(models=self.models.served, executors=self.threads.executors, intra_op=self.threads.intra_op,
                      grpc=self.addresses, http=address_text(host, port), steps=self.steps,
-                     failures=self.models.failures, security=self._security(), transport=self.transport_name, ready_ms=self._ready_ms)
+                     failures=self.models.failures, security=self._security(), transport=self.transport_name,
+                     ready_ms=self._ready_ms)
 
     # The end.
 
