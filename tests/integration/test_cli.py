@@ -239,6 +239,17 @@ def test_what_cannot_be_served(tmp_path: Path, write: Callable[[Path], Path], to
     assert "Traceback" not in done.stderr
 
 
+def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
+    models.write_model(tmp_path / "x.pt", b"")
+    (tmp_path / "r" / "c" / "1").mkdir(parents=True)
+    done = run("serve", *(tmp_path / name for name in ("x.pt", "none", "r")), "--model-control-mode", "none",
+               "--port", "0", "--http-port", "0")
+    assert done.returncode == FAILED
+    first, *rest = done.stderr.rpartition("infer serve: ")[2].splitlines()
+    assert first == "3 problems with the models to serve:"
+    assert [line.strip().removeprefix(f"{tmp_path}/").split(":")[0] for line in rest] == ["x.pt", "none", "r/c/1"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     file = bare(tmp_path)

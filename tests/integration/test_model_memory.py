@@ -17,19 +17,25 @@ import sys
 from pathlib import Path
 from infer._core.ort_runtime import Runtime
 from infer.models.effective import LoadOptions
-from infer.models.repository import scan
+from infer.models.loading import LoadSpec
+from infer.models.source import Source
 from infer.models.version_load import load_version
 
 def status(key):
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
+def spec(path):
+    ((name, model),) = Source([path], settle_ns=0).observe(0).models.items()
+    ((version, files),) = model.versions.items()
+    return LoadSpec(name, version, files, model.settings, 0)
+
 runtime = Runtime()
-load_version(scan([Path(sys.argv[1])])[0], runtime, LoadOptions())
+load_version(spec(Path(sys.argv[1])), runtime, LoadOptions())
 with open("/proc/self/clear_refs", "w") as peak:
     peak.write("5")
 before = status("VmRSS")
-kept = load_version(scan([Path(sys.argv[2])])[0], runtime, LoadOptions())
+kept = load_version(spec(Path(sys.argv[2])), runtime, LoadOptions())
 print(status("VmHWM") - before)
 """
 
