@@ -118,7 +118,10 @@ class Models:
             assert snapshot is not None
             if not snapshot.models:
                 raise ConfigError(described(snapshot.problems, "the models to serve"))
-            raise ModelLoadError("\n  ".join(["no model could be loaded:", *self.manager.unready().values()]))
+            texts = list(self.manager.unready().values())
+            texts += [text for problem in snapshot.problems if problem.is_error
+                      and not any((text := str(problem)) in each for each in texts)]
+            raise ModelLoadError("\n  ".join(["no model could be loaded:", *texts]))
         self._publishing = True
         self._route()
         self._see()
@@ -130,7 +133,7 @@ class Models:
         seconds, self._measured.seconds = self._measured.seconds or {}, None
         if len(seconds) > STEPS_SHOWN:
             return {f"{len(seconds)} models": sum(seconds.values())}
-        return seconds
+        return dict(sorted(seconds.items()))
 
     # Steps.
 

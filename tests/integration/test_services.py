@@ -148,7 +148,7 @@ def test_a_model_that_could_not_be_loaded(tmp_path: Path) -> None:
     repository = write_repository(tmp_path, {"bad": models.unknown_operator(), "good": models.dense()})
     with in_process(repository) as server, InferClient(server.address) as client:
         index = {model.name: model for model in ask(client, "RepositoryIndex").models}
-        assert (index["bad"].state, index["bad"].version) == ("UNAVAILABLE", "")
+        assert (index["bad"].state, index["bad"].version) == ("UNAVAILABLE", "1")
         assert "NoSuchOperator" in index["bad"].reason
         assert [model.name for model in ask(client, "RepositoryIndex", ready=True).models] == ["good"]
         assert not client.ready()

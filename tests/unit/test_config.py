@@ -27,6 +27,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "model_control_mode": None, "load_model": (), "max_control_calls": 64, "max_override_bytes": 1 << 30,
         "state_dir": None, "max_state_writes": 1024,
         "model_repository": (), "require_checksums": False, "model_memory_factor": 3.25, "load_threads": 2,
+        "repository_poll_interval": 2.0, "repository_settle_time": 2.0,
         "reply_compression": "none", "max_coding_jobs": 256,
         "provider": (), "executors": None, "intra_op": None, "onnxruntime_library": None, "max_batch_size": 1024,
         "gather_rows": 64, "max_queue_delay_us": 0, "max_queue_rows": 4096, "max_message_bytes": 64 << 20,

@@ -230,9 +230,11 @@ class Source:
         return shown
 
     def _start(self, seen: Mapping[int, _Version]) -> None:
-        changed = {number: max((stamp.newest_ns for stamp in version.watch.look.files.values()), default=0)
+        now_ns = self._wall_ns()
+        # One without files may be one to which nothing was copied yet, and says nothing of the others.
+        changed = {number: max((stamp.newest_ns for stamp in version.watch.look.files.values()), default=now_ns)
                    for number, version in seen.items()}
-        for number in whole_at_start(changed, self._wall_ns(), self._settle_ns):
+        for number in whole_at_start(changed, now_ns, self._settle_ns):
             version = seen[number]
             version.watch = replace(version.watch, whole=True)
             version.started = True
