@@ -248,7 +248,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     first, *rest = done.stderr.rpartition("infer serve: ")[2].splitlines()
     assert first == "no model could be loaded:"
     assert "model 'c' version 1 is not served: 1: model.onnx: expected model.onnx in it" in rest[0]
-    assert [line.strip().removeprefix(f"{tmp_path}/").split(":")[0] for line in rest[1:]] == ["x.pt", "none"]
+    assert [line.strip().removeprefix(f"{tmp_path}/").split(":")[0] for line in rest[1:]] == ["x.pt", "none", "r/c/1"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
