@@ -68,7 +68,8 @@ def command(*, model: str, address: str, model_version: str, connections: int, s
         click.echo(f"infer bench: {error}", err=True)
         raise SystemExit(1) from None
     if as_json:
-        fields = {name: value for name, value in dataclasses.asdict(result).items() if name != "first_reply"}
+        raw = {"first_reply", "calls", "replies"}
+        fields = {name: value for name, value in dataclasses.asdict(result).items() if name not in raw}
         click.echo(json.dumps({"model": model, "connections": connections, "streams": streams,
                                "stream": stream, "scheduled_rate": rate, **fields}))
     else:
