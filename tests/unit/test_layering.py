@@ -13,8 +13,8 @@ CORE = SOURCES / "_core"
 
 LEVELS = [
     {"debug", "clock", "status"},
-    {"abuse", "arena", "block", "frame_heads", "idle_thread", "span", "ring", "stream_ids", "timer_wheel", "counters",
-     "tensor_view", "slab", "utf8"},
+    {"abuse", "arena", "block", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
+     "timer_wheel", "counters", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
      "grpc_message", "model_version", "request"},
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "onnx_facts", "self_check",

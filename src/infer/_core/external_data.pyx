@@ -4,7 +4,7 @@ Walks the ModelProto down to every TensorProto there is, subgraphs and functions
 without the GIL over bytes that the caller holds. Source: onnx.proto, ONNX 1.23 (field numbers never change).
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport free, realloc
 
@@ -115,10 +115,10 @@ cdef str text_of(Span span):
     return PyBytes_FromStringAndSize(<const char *> span.at, <Py_ssize_t> span_left(&span)).decode("utf-8", "replace")
 
 
-def external_entries(bytes model not None):
+def external_entries(const uint8_t[::1] model not None):
     """For each tensor that lies outside the file the (key, value) pairs that say where; None for a malformed model."""
     cdef Found found
-    cdef Span body = span_over(<const uint8_t *> PyBytes_AS_STRING(model), <size_t> PyBytes_GET_SIZE(model))
+    cdef Span body = span_over(&model[0] if len(model) else NULL, <size_t> len(model))
     cdef bint whole
     cdef size_t i
     found.entries = NULL

@@ -1,5 +1,7 @@
 from typing import TypedDict
 
+from infer._core.file_content import FileContent
+
 # Name, kind of its type, element type by ONNX's number, and dims: a size, a symbol, None for one without either.
 Value = tuple[str, str, int, tuple[int | str | None, ...] | None]
 
@@ -16,4 +18,4 @@ class OnnxFacts(TypedDict):
     zipmap: bool
     weight_bytes: int
 
-def onnx_facts(model: bytes) -> OnnxFacts | None: ...
+def onnx_facts(model: bytes | FileContent) -> OnnxFacts | None: ...

@@ -199,14 +199,14 @@ cdef object pair_of(Span body, int key, int value):
     return name_in(fields, key), name_in(fields, value) or number
 
 
-def onnx_facts(bytes model not None):
+def onnx_facts(const uint8_t[::1] model not None):
     """The facts by name; None for a file that is not a whole ModelProto.
 
     Whole means: well-formed to its last byte, with a graph and, after it, the operator sets. A copy that was cut short
     ends inside the graph or before the operator sets.
     """
     cdef Notes found
-    cdef Span body = span_over(<const uint8_t *> PyBytes_AS_STRING(model), <size_t> PyBytes_GET_SIZE(model))
+    cdef Span body = span_over(&model[0] if len(model) else NULL, <size_t> len(model))
     cdef bint whole
     cdef size_t i
     cdef Note note

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infer._core.external_data import external_entries
+from infer._core.file_content import FileContent
 from infer._core.onnx_facts import onnx_facts
 from infer.cores import memory_limit_bytes
 from infer.errors import ModelLoadError
@@ -78,7 +79,7 @@ def read_file(entry: Entry, root: Path | None, mlflow: MlflowModel | None = None
     if unfit:
         return Contents(problem=error(place, "", "E308", cause=unfit[0], fix=unfit[1]))
     # The name that was found, since the model's data lies beside that; the file that was looked at, if it is a link.
-    content = entry.real.read_bytes()
+    content = FileContent(entry.real)
     if not content:
         return Contents(problem=error(place, "", "E209", cause="is empty: the copy or the export was cut short",
                                       fix="write it again"))
@@ -177,7 +178,7 @@ def _mlflow(entries: Sequence[Entry]) -> tuple[MlflowModel | None, Problem | Non
     return None, None
 
 
-def locations(content: bytes) -> tuple[str, ...]:
+def locations(content: bytes | FileContent) -> tuple[str, ...]:
     """Where a model says that its data lies, whether it may or not."""
     return tuple(dict.fromkeys(value for entries in external_entries(content) or () for key, value in entries
                                if key == "location"))

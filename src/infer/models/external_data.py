@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from infer._core.external_data import external_entries
+from infer._core.file_content import FileContent
 from infer.errors import ModelLoadError
 from infer.models.inside import LeadsOut, has_other_names, resolve_inside
 
@@ -26,10 +27,10 @@ def check_external_data(model: Path, root: Path | None = None) -> int:
     The model's file may be a link to anywhere below `root`, an ancestor, and its data to beside that. Raises
     ModelLoadError for a malformed model file and for data that is missing, cut short or from elsewhere.
     """
-    return sum(external_files(model, model.read_bytes(), root).values())
+    return sum(external_files(model, FileContent(model), root).values())
 
 
-def external_files(model: Path, content: bytes, root: Path | None = None) -> dict[str, int]:
+def external_files(model: Path, content: bytes | FileContent, root: Path | None = None) -> dict[str, int]:
     """Sizes of those files by location, as `check_external_data`, of a model whose content has been read."""
     tensors = external_entries(content)
     if tensors is None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from infer._core.file_content import FileContent
 from infer.errors import ModelLoadError
 from infer.models.contents import Contents, locations, read_contents, read_file
 from infer.models.listing import Entry, Listing, file_fault
@@ -93,7 +94,7 @@ def _entries(version: VersionFiles) -> tuple[Listing, dict[str, Entry]]:
         return listing, {path: entry for path, entry in listing.walk(version.directory) if path != MARKER}
     status = version.path.stat()
     entries = {version.path.name: Entry(version.path.name, version.path, version.path, status)}
-    for name in (CHECKSUMS, *locations(version.path.read_bytes())):
+    for name in (CHECKSUMS, *locations(FileContent(version.path))):
         beside = version.path.parent / name
         if beside.is_file():
             entries[name] = Entry(name, beside, beside, beside.stat())
