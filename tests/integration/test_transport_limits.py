@@ -8,7 +8,10 @@ import resource
 import socket
 from pathlib import Path
 
+import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_status import rpc_status
 
 from infer.proto import message
 from tests.support.calls import SERVICE, identity_request, raw_output, slow_request, wide_request
@@ -16,6 +19,7 @@ from tests.support.command import Serving
 from tests.support.h2_peer import (
     DATA,
     ENHANCE_YOUR_CALM,
+    INFER_PATH,
     INITIAL_WINDOW_SIZE,
     PREFACE,
     PRIORITY,
@@ -238,6 +242,29 @@ def test_F16_queued_messages_count(repository: Path):
             assert peer.answer(streams[2]).code == RESOURCE_EXHAUSTED
             assert not peer.replies[streams[0]].ended
             assert [peer.answer(stream).code for stream in streams[:2]] == [OK, OK]
+
+
+def test_F14_a_full_queue_says_when_to_try_again(repository: Path, transport: str):
+    """As a header, and as google.rpc.RetryInfo for clients that read details."""
+    with in_process(repository, transport=transport, executors=1, max_queue_rows=1) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            infer = channel.unary_unary(INFER_PATH)
+            running = infer.future(slow_request(20_000), timeout=60)
+            server.until(lambda: (server.server.pipeline.in_flight, server.server.pipeline.queued_requests) == (1, 0))
+            queued = infer.future(slow_request(0), timeout=60)
+            server.until(lambda: server.server.pipeline.queued_requests == 1)
+            with pytest.raises(grpc.RpcError) as caught:
+                infer(slow_request(0), timeout=60)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            pushback_ms = int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"])
+            assert pushback_ms >= 1
+            # Raises where code or message are not those of the call.
+            (detail,) = rpc_status.from_call(caught.value).details
+            info = RetryInfo()
+            assert detail.Unpack(info)
+            assert info.retry_delay.ToMilliseconds() == pushback_ms
+            assert running.result()
+            assert queued.result()
 
 
 def test_header_bytes(repository: Path):

@@ -13,6 +13,7 @@ from infer._core.block cimport Block, BlockView, block_data, block_new, block_un
 from infer._core.clock cimport now_ns
 from infer._core cimport grpc_message
 from infer._core cimport grpc_stream
+from infer._core cimport retry_info
 from infer._core.cold_call cimport ColdCall, ColdStream
 from infer._core.grpc_stream cimport Stream, stream_free, stream_new
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
@@ -41,6 +42,12 @@ def next_state(state: int, event: int) -> int:
 def message_prefix(text: bytes, limit_bytes: int) -> int:
     """How many bytes of `text` stay within `limit_bytes` once percent-encoded."""
     return grpc_message.encodable_bytes(<const uint8_t *> <const char *> text, <uint64_t> len(text), limit_bytes)
+
+
+def encode_base64(data: bytes) -> bytes:
+    cdef bytearray room = bytearray(len(data) * 4 // 3 + 2)
+    return bytes(room[:retry_info.encode_base64(<const uint8_t *> <const char *> data, <uint32_t> len(data),
+                                                <uint8_t *> <char *> room)])
 
 
 ENCODINGS = {"deflate": int(grpc_message.ENCODING_DEFLATE), "gzip": int(grpc_message.ENCODING_GZIP)}

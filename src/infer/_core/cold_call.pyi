@@ -27,5 +27,7 @@ class ColdStream(ColdCall):
     reader: Future[None] | None
     writer: Future[None] | None
 
+STATUS_DETAILS: str
+
 def encode_metadata(pairs: Iterable[tuple[str, str | bytes]]) -> list[tuple[bytes, bytes]]: ...
 def decode_binary(value: bytes) -> bytes: ...

@@ -31,7 +31,6 @@ cdef void use_events(nghttp2_session_callbacks *table, nghttp2_option *chosen,
 
 cdef enum:
     DEAR_EVENTS = 32             # of a turn, for a stream that is reset or a call that the transport turns down
-    BUSY_PUSHBACK_MS = 100       # when to try again: what is held goes with the next answers, at no known pace
 
 cdef enum RefusedKind:
     REFUSED_HEADERS = 0          # a header block over the limit

@@ -23,8 +23,9 @@ from infer._core.grpc_stream cimport (
     EVENT_REPLY, EVENT_TALK, SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT, SEEN_TOO_LONG, STREAM_CALLED, STREAM_MESSAGE,
     STREAM_TALKING, add_segments, advance, body_room, check_headers, check_message, set_end, stream_free, take_body)
 from infer._core.reply_fields cimport (
-    Refusal, build_refusal, build_trailers, deflate_head, gzip_head, join_pairs, ok_trailer, reply_head)
+    Refusal, add_retry_info, build_refusal, build_trailers, deflate_head, gzip_head, join_pairs, ok_trailer, reply_head)
 from infer._core.request cimport Request, Segment
+from infer._core.retry_info cimport BUSY_PUSHBACK_MS
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE,
@@ -586,6 +587,9 @@ cdef class Http2Session(ResponseSink):
         build_refusal(&refusal, http_status, code, message, message_bytes, pushback_ms,
                       (stream.seen & SEEN_ENCODING) != 0)
         if call is None or call.trailing is None:
+            # A handler that gives trailers may give details of its own.
+            if pushback_ms >= 0:
+                add_retry_info(&refusal, code, message, pushback_ms)
             self.heed(nghttp2_submit_response(self.session, stream.id, refusal.fields, refusal.n_fields, NULL))
         else:
             self.submit_pairs(stream, refusal.fields, refusal.n_fields, call.trailing, NULL)

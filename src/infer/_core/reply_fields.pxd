@@ -1,6 +1,7 @@
 """Header fields of replies and refusals, as nghttp2 takes them. Builds, does not send: nothing here calls the library.
 
-Sources: gRPC `doc/PROTOCOL-HTTP2.md`; gRFC A6 for `grpc-retry-pushback-ms`.
+Sources: gRPC `doc/PROTOCOL-HTTP2.md`; gRFC A6 for `grpc-retry-pushback-ms`, which stands beside the RetryInfo that says
+the same (`retry_info`).
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -10,6 +11,7 @@ from infer._core.capi.nghttp2 cimport nghttp2_nv
 cdef enum:
     REFUSAL_FIELDS = 8
     MESSAGE_BYTES = 1024         # of grpc-message, percent-encoded
+    DETAILS_BYTES = 1468         # of grpc-status-details-bin with such a message, base64
 
 # `:status 200` and the content type: the head of every reply. And the trailer of a good one.
 cdef nghttp2_nv[2] reply_head
@@ -25,9 +27,13 @@ cdef struct Refusal:
     char code_text[12]
     char pushback_text[24]
     uint8_t message[1024]
+    uint32_t message_bytes       # that are in it, before they were encoded
+    uint8_t details[1468]
 
 cdef void build_refusal(Refusal *refusal, int http_status, int code, const char *message, uint32_t message_bytes,
                         int64_t pushback_ms, bint say_encodings) noexcept
+# The RetryInfo of a refusal that was built with the same code and message.
+cdef void add_retry_info(Refusal *refusal, int code, const char *message, int64_t pushback_ms) noexcept
 # The status alone, for a reply that has a head.
 cdef void build_trailers(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept
 # `fields` and behind them `pairs` of (bytes name, bytes value), which both have to outlive it; to be freed. NULL: no

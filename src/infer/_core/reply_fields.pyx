@@ -7,6 +7,7 @@ from infer._core.capi.nghttp2 cimport (
     NGHTTP2_NV_FLAG_NO_COPY_NAME, NGHTTP2_NV_FLAG_NO_COPY_VALUE, NGHTTP2_NV_FLAG_NO_INDEX, NGHTTP2_NV_FLAG_NONE)
 from infer._core.debug cimport try_malloc
 from infer._core.grpc_message cimport encodable_bytes, percent_encode
+from infer._core.retry_info cimport RETRY_OVERHEAD_BYTES, encode_base64, write_retry_status
 
 
 cdef nghttp2_nv field(const char *name, size_t name_bytes, const char *value, size_t value_bytes) noexcept:
@@ -36,9 +37,10 @@ cdef void add(Refusal *refusal, const char *name, size_t name_bytes, const char 
 cdef void add_status(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept:
     cdef uint64_t encoded_bytes
     add(refusal, "grpc-status", 11, refusal.code_text, <size_t> snprintf(refusal.code_text, 12, "%d", code))
+    refusal.message_bytes = 0
     if message_bytes > 0:
-        encoded_bytes = encodable_bytes(<const uint8_t *> message, message_bytes, MESSAGE_BYTES)
-        encoded_bytes = percent_encode(<const uint8_t *> message, encoded_bytes, refusal.message)
+        refusal.message_bytes = <uint32_t> encodable_bytes(<const uint8_t *> message, message_bytes, MESSAGE_BYTES)
+        encoded_bytes = percent_encode(<const uint8_t *> message, refusal.message_bytes, refusal.message)
         add(refusal, "grpc-message", 12, <const char *> refusal.message, encoded_bytes)
         refusal.fields[refusal.n_fields - 1].flags |= NGHTTP2_NV_FLAG_NO_INDEX
 
@@ -56,6 +58,14 @@ cdef void build_refusal(Refusal *refusal, int http_status, int code, const char 
         add(refusal, "grpc-accept-encoding", 20, "identity,deflate,gzip", 21)
     if http_status == 405:
         add(refusal, "allow", 5, "POST", 4)
+
+
+cdef void add_retry_info(Refusal *refusal, int code, const char *message, int64_t pushback_ms) noexcept:
+    cdef uint8_t[MESSAGE_BYTES + RETRY_OVERHEAD_BYTES] status
+    cdef uint32_t size_bytes = write_retry_status(status, code, message, refusal.message_bytes, pushback_ms)
+    size_bytes = encode_base64(status, size_bytes, refusal.details)
+    add(refusal, "grpc-status-details-bin", 23, <const char *> refusal.details, size_bytes)
+    refusal.fields[refusal.n_fields - 1].flags |= NGHTTP2_NV_FLAG_NO_INDEX
 
 
 cdef void build_trailers(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept:

@@ -7,6 +7,7 @@ from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.clock cimport now_ns
 from infer._core.grpc_message cimport PREFIX_BYTES
 from infer._core.request cimport Reply
+from infer._core.retry_info cimport BUSY_PUSHBACK_MS
 from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED)
 
@@ -118,7 +119,8 @@ cdef class UnarySink(ResponseSink):
             self.refused_buffered += 1
             call.future.set_result(refusal(
                 STATUS_RESOURCE_EXHAUSTED,
-                "too many bytes of unfinished requests are buffered; retry later or send to another replica"))
+                "too many bytes of unfinished requests are buffered; retry later or send to another replica",
+                BUSY_PUSHBACK_MS))
             return call
         request = self.requests.open(self, <void *> call, received_ns, call.deadline_ns)
         if request == NULL:
@@ -130,7 +132,8 @@ cdef class UnarySink(ResponseSink):
             self.requests.cancel(request, STATUS_RESOURCE_EXHAUSTED)
             call.future.set_result(refusal(
                 STATUS_RESOURCE_EXHAUSTED,
-                "the server's memory for requests is used up; retry later or send to another replica"))
+                "the server's memory for requests is used up; retry later or send to another replica",
+                BUSY_PUSHBACK_MS))
             return call
         memcpy(block_data(body) + lead, PyBytes_AS_STRING(message), size_bytes)
         body.size_bytes = lead + size_bytes

@@ -20,7 +20,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 import grpc.aio
 
-from infer._core.cold_call import encode_metadata
+from infer._core.cold_call import STATUS_DETAILS, encode_metadata
+from infer._core.retry_info import retry_status
 from infer._core.unary_sink import UnarySink
 from infer.errors import InferError, Unimplemented
 from infer.services.call import Streaming
@@ -201,9 +202,11 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 async def refuse(context: Any, code: int, text: str, pushback_ms: int = -1) -> NoReturn:
     """Ends the call with a status other than OK."""
+    said = cut(text)
     if pushback_ms >= 0:
-        await context.abort(CODES[code], cut(text), ((PUSHBACK, str(pushback_ms)),))
-    await context.abort(CODES[code], cut(text))
+        await context.abort(CODES[code], said, (
+            (PUSHBACK, str(pushback_ms)), (STATUS_DETAILS, retry_status(code, said, pushback_ms))))
+    await context.abort(CODES[code], said)
     raise AssertionError("abort raises")
 
 

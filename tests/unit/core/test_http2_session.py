@@ -1,10 +1,12 @@
 """One connection's protocol over a puppet sink: bytes in, calls out; replies in, bytes out."""
 
+import base64
 from typing import Any
 
 import pytest
 
 from infer._core._testing_transport import SessionDriver
+from infer._core.retry_info import retry_status
 from tests.support.h2_peer import (
     ACK,
     CANCEL,
@@ -170,6 +172,33 @@ def test_an_error_is_trailers_only():
     assert (reply.http_status, reply.code, reply.text) == (200, RESOURCE_EXHAUSTED, "voll: 100 % größer\n")
     assert reply.raw_text == "voll: 100 %25 gr%C3%B6%C3%9Fer%0A"
     assert reply.fields["grpc-retry-pushback-ms"] == "17"
+    assert details(reply) == retry_status(RESOURCE_EXHAUSTED, reply.text, 17)
+    left_clean(driver)
+
+
+def details(reply: Reply) -> bytes:
+    text = reply.fields["grpc-status-details-bin"]
+    assert "=" not in text
+    return base64.b64decode(text + "=" * (-len(text) % 4))
+
+
+@pytest.mark.parametrize("text", ["x" * 1024, "x" * 2000, "\U0001f600" * 100, ""])
+def test_the_longest_message_has_its_retry_info_whole(text: str):
+    driver, peer = session()
+    stream = opened(peer)
+    peer.body(stream, prefixed(b"q"))
+    driver.sink.answer(0, code=RESOURCE_EXHAUSTED, text=text.encode(), pushback_ms=(1 << 63) - 1)
+    reply = ended(driver, peer, stream)
+    assert details(reply) == retry_status(RESOURCE_EXHAUSTED, reply.text or "", (1 << 63) - 1)
+    left_clean(driver)
+
+
+def test_an_error_that_no_retry_helps_has_no_details():
+    driver, peer = session()
+    stream = opened(peer)
+    peer.body(stream, prefixed(b"q"))
+    driver.sink.answer(0, code=RESOURCE_EXHAUSTED, text=b"too large")
+    assert not {"grpc-retry-pushback-ms", "grpc-status-details-bin"} & dict(ended(driver, peer, stream).fields).keys()
     left_clean(driver)
 
 
