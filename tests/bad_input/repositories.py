@@ -316,3 +316,62 @@ ROOTS = [
 
 # With a healthy model beside the broken one; of ROOTS nothing in the root can be served.
 ROWS = [*LAYOUT, *LINKS, *CONTENT, *RUNTIME, *CONFIG]
+
+
+@dataclass(frozen=True)
+class WrittenRow:
+    """A file of models, or infer.toml, beside a directory `m` with version 1 of a healthy model."""
+
+    name: str
+    text: str
+    code: str
+    line: int               # 0: the file as a whole
+    said: tuple[str, ...]
+
+
+def listed(fields: str) -> str:
+    return f"model_config_list {{\n config {{\n{fields}\n }}\n}}\n"
+
+
+LISTS = [
+    WrittenRow("list-tensorflow", listed('name: "m" base_path: "m"\nmodel_platform: "tensorflow"'), "E107", 4,
+               ("model_platform", "expected 'onnx'", "got 'tensorflow'", "tf2onnx.convert", "then write 'onnx'")),
+    WrittenRow("list-without-a-platform", listed('name: "m" base_path: "m"'), "E106", 0,
+               ("model_platform", "is missing", "expected 'onnx'")),
+    WrittenRow("list-without-a-path", listed('name: "m" model_platform: "onnx"'), "E106", 0,
+               ("base_path", "is missing", "write the directory that holds 1/, 2/")),
+    WrittenRow("list-of-a-bucket", listed('name: "m" model_platform: "onnx"\nbase_path: "gs://bucket/m"'), "E103", 4,
+               ("base_path", "expected a directory of this machine", "got 'gs://bucket/m'", "copy or mount it")),
+    WrittenRow("list-of-a-path-that-is-not-there", listed('name: "m" model_platform: "onnx"\nbase_path: "gone"'),
+               "E200", 0, ("does not exist", "correct the path")),
+    WrittenRow("list-with-an-unknown-key", listed('name: "m" base_path: "m"\nmodel_platfrom: "onnx"'), "E102", 4,
+               ("model_platfrom", "did you mean 'model_platform'?")),
+    WrittenRow("list-with-a-name-twice", listed(
+        'name: "m" base_path: "m" model_platform: "onnx" }\nconfig { name: "m" base_path: "m" model_platform: "onnx"'),
+        "E111", 4, ("model 'm' is configured twice", "rename one of them")),
+    WrittenRow("list-with-a-label-that-is-a-number", listed(
+        'name: "m" base_path: "m" model_platform: "onnx"\nversion_labels { key: "7" value: 1 }'), "E103", 0,
+        ("version_labels", "expected a label of", "got '7'")),
+    WrittenRow("list-with-a-label-of-version-0", listed(
+        'name: "m" base_path: "m" model_platform: "onnx"\nversion_labels { key: "stable" value: 0 }'), "E103", 0,
+        ("version_labels", "expected a version's number from 1", "got 0")),
+    WrittenRow("list-cut-short", "model_config_list {\n config {\n", "E101", 2, ("expected", "got")),
+    WrittenRow("list-of-nothing", "", "E106", 0, ("model_config_list", "is missing", "write model_config_list")),
+]
+
+TABLES = [
+    WrittenRow("table-with-an-unknown-key", "[models.m]\nmax_batchsize = 8\n", "E102", 2, ("max_batch_size",)),
+    WrittenRow("table-with-an-unknown-key-of-ours", "[models.m]\nkeep_version = 8\n", "E102", 2,
+               ("keep_version", "did you mean 'keep_versions'?")),
+    WrittenRow("table-with-a-wrong-value", '[models.m]\nmax_batch_size = "many"\n', "E103", 2,
+               ("max_batch_size", "expected", "got")),
+    WrittenRow("table-with-a-policy-that-is-none", "[models.m]\nversion_policy = { newest = 1 }\n", "E102", 2,
+               ("newest",)),
+    WrittenRow("table-of-a-name-that-is-none", '[models."a b"]\nmax_batch_size = 8\n', "E103", 1,
+               ("expected a name of 1 to 128", "got 'a b'")),
+    WrittenRow("table-of-a-model-that-is-not-there", "[models.other]\nmax_batch_size = 8\n", "W103", 1,
+               ("there is no model 'other'", "copy it into the repository")),
+    WrittenRow("table-that-the-model-contradicts", '[models.m]\ninput = [{ name = "xx", data_type = "TYPE_FP32", '
+               "dims = [4] }]\n", "E301", 2, ("xx", "did you mean 'x'?")),
+    WrittenRow("table-that-is-none", "models = 3\n", "E103", 1, ("expected tables of models: [models.NAME]", "got 3")),
+]

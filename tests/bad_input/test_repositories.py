@@ -11,7 +11,8 @@ import pytest
 
 from infer.models.check import Checked, check
 from infer.models.problems import Problem
-from tests.bad_input.repositories import ROOTS, ROWS, Row
+from infer.models.written import read_written
+from tests.bad_input.repositories import LISTS, ROOTS, ROWS, TABLES, Row, WrittenRow
 from tests.support import models
 from tests.support.engine import runtime
 from tests.support.models import write_version
@@ -73,15 +74,37 @@ def assert_found(row: Row, root: Path, problems: tuple[Problem, ...]) -> None:
     text = str(fitting[0])
     for part in row.said:
         assert part in text, text
-    problem = fitting[0]
-    assert problem.cause or (problem.expected and problem.got), text
-    assert problem.is_error != row.served or row.code.startswith("E"), text
+    assert_complete(fitting[0])
+    assert fitting[0].is_error != row.served or row.code.startswith("E"), text
+
+
+def assert_complete(problem: Problem) -> None:
+    """It says what is wrong and what to do."""
+    assert problem.cause or (problem.expected and problem.got), str(problem)
+    assert problem.fix, str(problem)
 
 
 def test_one_pass_finds_all_of_them(roots: Mapping[str, Path]) -> None:
     found = checked(*roots.values())
     for row in EVERY:
         assert_found(row, roots[row.name], found.problems)
+
+
+@pytest.mark.parametrize("row", [*LISTS, *TABLES], ids=lambda row: row.name)
+def test_check_finds_what_is_wrong_with_files_of_models(tmp_path: Path, row: WrittenRow) -> None:
+    write_version(tmp_path, "m", 1, models.dense())
+    write_version(tmp_path, "good", 1, models.dense())
+    file = tmp_path.parent / f"{tmp_path.name}.{'config' if row in LISTS else 'toml'}"
+    file.write_text(row.text.replace('base_path: "', f'base_path: "{tmp_path.name}/'))
+    written = read_written(file, None) if row in LISTS else read_written(None, file)
+    found = check([tmp_path], runtime(), written=written)
+    assert (found.models, found.versions) == (2, 2)
+    (problem,) = found.problems
+    assert problem.code == row.code, str(problem)
+    for part in row.said:
+        assert part in str(problem)
+    assert row.line == 0 or problem.place.startswith(f"{file}:{row.line}"), str(problem)
+    assert_complete(problem)
 
 
 @pytest.fixture(scope="module")

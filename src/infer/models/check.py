@@ -23,6 +23,7 @@ from infer.models.settings import ModelSettings
 from infer.models.snapshot import ModelSeen, VersionFiles
 from infer.models.source import Source
 from infer.models.version_load import TOO_NEW
+from infer.models.written import Written
 
 # TensorProto.DataType, ONNX 1.23, by number.
 ELEMENT_TYPES = {1: "FP32", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64", 8: "BYTES",
@@ -58,10 +59,13 @@ class _Declared:
     optional: bool = False
 
 
-def check(paths: Sequence[Path], runtime: Runtime, limits: Limits | None = None) -> Checked:
-    """Problems in the order of paths and models, each once. Never raises for what is there."""
-    snapshot = Source(paths, settle_ns=0).observe(0)
-    found = list(snapshot.problems)
+def check(paths: Sequence[Path], runtime: Runtime, limits: Limits | None = None,
+          written: Written | None = None) -> Checked:
+    """Problems in the order of paths and models, each once; those of what is `written` outside of them come first.
+    Never raises for what is there."""
+    written = written or Written({}, [])
+    snapshot = Source(paths, settle_ns=0, written=written.models).observe(0)
+    found = [*written.problems, *snapshot.problems]
     versions = 0
     for name in sorted(snapshot.models):
         seen = snapshot.models[name]

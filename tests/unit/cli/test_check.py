@@ -57,7 +57,25 @@ def test_json(repository: Path) -> None:
     assert {"field", "expected", "got", "fix", "cause"} <= problem.keys()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--no-such-flag", "x"]])
+def test_files_of_models(repository: Path) -> None:
+    text = 'model_config_list { config { name: "good" base_path: "good" model_platform: "onnx" } }'
+    models_list = write_model(repository / "models.config", text.encode())
+    assert run("--model-config-file", models_list).output == "1 model, 1 version: 0 errors, 0 warnings\n"
+    toml = write_model(repository / "infer.toml", b"port = 1\n[models.good]\nmax_batchsize = 8\n")
+    done = run(repository, "--model-config-file", models_list, "--config", toml)
+    assert done.exit_code == 1
+    assert done.output.startswith(f"error: {toml}:3:1: ")
+    models_list.write_text(text.replace("onnx", "tensorflow"))
+    assert "tf2onnx.convert" in run("--model-config-file", models_list).output
+
+
+def test_a_file_of_models_that_is_not_there(tmp_path: Path) -> None:
+    done = run("--model-config-file", tmp_path / "none")
+    assert done.exit_code == 1
+    assert str(tmp_path / "none") in done.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["--strict"], ["--no-such-flag", "x"]])
 def test_a_wrong_command_line(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
