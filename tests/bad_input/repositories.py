@@ -355,7 +355,7 @@ LISTS = [
     WrittenRow("list-with-a-label-of-version-0", listed(
         'name: "m" base_path: "m" model_platform: "onnx"\nversion_labels { key: "stable" value: 0 }'), "E103", 0,
         ("version_labels", "expected a version's number from 1", "got 0")),
-    WrittenRow("list-cut-short", "model_config_list {\n config {\n", "E101", 2, ("expected", "got")),
+    WrittenRow("list-cut-short", "model_config_list {\n config {\n", "E101", 3, ("expected '}'", "got the end")),
     WrittenRow("list-of-nothing", "", "E106", 0, ("model_config_list", "is missing", "write model_config_list")),
 ]
 

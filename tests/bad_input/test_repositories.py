@@ -95,12 +95,11 @@ def test_check_finds_what_is_wrong_with_files_of_models(tmp_path: Path, row: Wri
     write_version(tmp_path, "m", 1, models.dense())
     write_version(tmp_path, "good", 1, models.dense())
     file = tmp_path.parent / f"{tmp_path.name}.{'config' if row in LISTS else 'toml'}"
-    file.write_text(row.text.replace('base_path: "', f'base_path: "{tmp_path.name}/'))
+    file.write_text(row.text.replace('base_path: "m"', f'base_path: "{tmp_path.name}/m"'))
     written = read_written(file, None) if row in LISTS else read_written(None, file)
     found = check([tmp_path], runtime(), written=written)
     assert (found.models, found.versions) == (2, 2)
-    (problem,) = found.problems
-    assert problem.code == row.code, str(problem)
+    (problem,) = [each for each in found.problems if each.code == row.code]
     for part in row.said:
         assert part in str(problem)
     assert row.line == 0 or problem.place.startswith(f"{file}:{row.line}"), str(problem)

@@ -10,7 +10,7 @@ import click
 FINE, PROBLEMS = 0, 1
 
 
-def _check(paths: tuple[str, ...], model_config_file: str | None, config: str | None, fix: bool, as_json: bool,
+def _check(*, paths: tuple[str, ...], model_config_file: str | None, config: str | None, fix: bool, as_json: bool,
            strict: bool, require_checksums: bool) -> None:
     from infer._core.ort_runtime import Runtime
     from infer.cores import memory_limit_bytes

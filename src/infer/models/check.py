@@ -91,7 +91,8 @@ def _check_version(seen: ModelSeen, files: VersionFiles, runtime: Runtime, limit
     try:
         identity = identify(files, seen.settings.filename, limits.require_checksums)
     except ModelLoadError as refused:
-        yield error(place, "SHA256SUMS", "E211", cause=refused.message)
+        cause, _, fix = refused.message.rpartition("; ")
+        yield error(place, "SHA256SUMS", "E211", cause=cause, fix=fix)
         return
     except OSError as refused:
         yield error(place, "", "E200", cause=f"cannot be read: {refused.strerror}", fix="see that it can be read")
@@ -126,7 +127,8 @@ def _refusal(place: str, refused: InferError) -> Problem:
         return error(place, "", "E306", cause=cause, expected="operators and an opset that the runtime has",
                      fix="upgrade onnxruntime, or export the model again with an older opset")
     if "none of the model's outputs is a tensor" in said:
-        return error(place, "output", "E309", cause=cause)
+        cause, _, fix = said.partition("; ")
+        return error(place, "output", "E309", cause=cause, fix=fix)
     return error(place, "", "E307", cause=f"the runtime refuses it: {cause}", fix="export the model again")
 
 

@@ -59,6 +59,17 @@ CODES = {
     "W302": "a model that is not batched, though it might be",
 }
 
+# What to do where expected and got say all that is to be said.
+_ADVICE = {
+    "E101": "correct the text",
+    "E103": "correct the value",
+    "E104": "write one of these",
+    "E105": "remove one of them",
+    "E106": "add it",
+    "E109": "change one of them",
+    "E301": "correct the name, or remove it",
+}
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -94,12 +105,12 @@ class Problem:
 
 def error(place: str, field: str, code: str, *, expected: str = "", got: str = "", fix: str = "",
           cause: str = "") -> Problem:
-    return Problem(place, "error", field, expected, got, fix, code, cause)
+    return Problem(place, "error", field, expected, got, fix or _ADVICE.get(code, ""), code, cause)
 
 
 def warning(place: str, field: str, code: str, *, expected: str = "", got: str = "", fix: str = "",
             cause: str = "") -> Problem:
-    return Problem(place, "warning", field, expected, got, fix, code, cause)
+    return Problem(place, "warning", field, expected, got, fix or _ADVICE.get(code, ""), code, cause)
 
 
 def errors_of(problems: Iterable[Problem]) -> list[Problem]:

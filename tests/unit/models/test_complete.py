@@ -123,7 +123,8 @@ def test_batching_asked_of_a_fixed_first_dimension(shape: tuple[int, ...] | None
     ("model_warmup { name: \"w\" }",
      "c:1:1: model_warmup: 'w' has no data for x; add an entry of inputs for each [E106]"),
     ("dynamic_batching { preferred_batch_size: 2000 }",
-     "c:1:20: dynamic_batching.preferred_batch_size: expected rows from 1 to max_batch_size, 1024, got 2000 [E103]"),
+     "c:1:20: dynamic_batching.preferred_batch_size: expected rows from 1 to max_batch_size, 1024, got 2000; "
+     "correct the value [E103]"),
     ("instance_group { kind: KIND_GPU }", "c:1:1: instance_group.kind: expected a GPU that a provider of this server "
      "runs on, got none; write KIND_CPU or KIND_AUTO, or install onnxruntime-gpu [E109]"),
 ])
@@ -185,7 +186,7 @@ def test_devices(text: str, available: tuple[int, ...], kind: str, gpus: tuple[i
 
 def test_a_gpu_that_is_not_there() -> None:
     (only,) = completed("instance_group { kind: KIND_GPU gpus: [0, 7] }", gpus=(0,)).problems
-    assert str(only) == "c:1:1: instance_group.gpus: expected some of 0, got 7 [E109]"
+    assert str(only) == "c:1:1: instance_group.gpus: expected some of 0, got 7; change one of them [E109]"
 
 
 def test_who_decides_batching() -> None:

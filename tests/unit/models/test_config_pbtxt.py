@@ -121,7 +121,8 @@ def test_version_policies(text: str, policy: VersionPolicy) -> None:
     ('max_bach_size: 8', "1:1: max_bach_size: is no field of ModelConfig; did you mean 'max_batch_size'? [E102]"),
     ('input { nmae: "x" name: "x" data_type: TYPE_FP32 dims: 1 }',
      "1:9: input[0].nmae: is no field of ModelInput; did you mean 'name'? [E102]"),
-    ('max_batch_size: -1', "1:1: max_batch_size: expected rows from 1 to 1048576, or 0 for no batching, got -1 [E103]"),
+    ('max_batch_size: -1', "1:1: max_batch_size: expected rows from 1 to 1048576, or 0 for no batching, got -1; "
+     "correct the value [E103]"),
     ('max_batch_size: "8"', "1:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, got \"8\"; "
      "leave the quotes out [E103]"),
     ('name: m', '1:1: name: expected text in quotes, got m; write "m" [E103]'),
@@ -132,9 +133,9 @@ def test_version_policies(text: str, policy: VersionPolicy) -> None:
      "1:26: version_policy.latest: is given beside 'all'; leave one of them [E105]"),
     ('version_policy { specific { } }', "1:18: version_policy.specific: names no version; write versions: [1] [E106]"),
     ('version_policy { specific { versions: [1, 0] } }',
-     "1:43: version_policy.specific.versions[1]: expected a version's number from 1, got 0 [E103]"),
+     "1:43: version_policy.specific.versions[1]: expected a version's number from 1, got 0; correct the value [E103]"),
     ('version_policy { latest { num_versions: 0 } }',
-     "1:27: version_policy.latest.num_versions: expected a whole number from 1, got 0 [E103]"),
+     "1:27: version_policy.latest.num_versions: expected a whole number from 1, got 0; correct the value [E103]"),
     ('platform: "tensorflow_savedmodel"',
      "1:1: platform: expected 'onnxruntime_onnx', got 'tensorflow_savedmodel'; convert it: python -m tf2onnx.convert "
      "--saved-model DIRECTORY --output model.onnx; then write 'onnxruntime_onnx' [E107]"),
@@ -151,10 +152,11 @@ def test_version_policies(text: str, policy: VersionPolicy) -> None:
     ('max_batch_size 8', "1:16: expected ':' or '{' after 'max_batch_size', got '8'; write max_batch_size: VALUE "
      "[E101]"),
     ('parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
-     "1:1: parameters[intra_op_thread_count]: expected a whole number from 0 in quotes, got 'many' [E103]"),
+     "1:1: parameters[intra_op_thread_count]: expected a whole number from 0 in quotes, got 'many'; "
+     "correct the value [E103]"),
     ('optimization { graph { level: 3 } }', "1:24: optimization.graph.level: expected -1 (basic), 0 (all), 1 "
-     "(extended) or 2 (none), got 3 [E103]"),
-    ('response_cache: true', "1:1: response_cache: expected a message: { ... }, got true [E103]"),
+     "(extended) or 2 (none), got 3; correct the value [E103]"),
+    ('response_cache: true', "1:1: response_cache: expected a message: { ... }, got true; correct the value [E103]"),
     ('max_batch_size { }', "1:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, got a "
      "message; write max_batch_size: VALUE [E103]"),
 ])
@@ -189,7 +191,7 @@ def test_a_quoted_datatype_and_one_that_means_nothing() -> None:
     ('name: "x" data_type: TYPE_FP32', "1:1: input[0].dims: is missing; write the shape without the batch dimension; "
      "of one value a row: dims: [1] with reshape { shape: [] } [E106]"),
     ('name: "x" data_type: TYPE_FP32 dims: [4, 0]',
-     "1:50: input[0].dims[1]: expected a size from 1, or -1 for any, got 0 [E103]"),
+     "1:50: input[0].dims[1]: expected a size from 1, or -1 for any, got 0; correct the value [E103]"),
     ('name: "x" data_type: TYPE_FP32 dims: 4 reshape { shape: 5 }',
      "1:58: input[0].reshape.shape: expected as many elements as dims [4] has, dims of any size at the same places, "
      "got [5]; write another order of sizes with the same product [E109]"),
@@ -204,15 +206,15 @@ def test_a_tensor_twice() -> None:
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ("preferred_batch_size: [4, 9]", "[1]: expected rows from 1 to max_batch_size, 8, got 9 [E103]"),
-    ("max_queue_delay_microseconds: 10000001", "microseconds up to 10000000, got 10000001 [E103]"),
+    ("preferred_batch_size: [4, 9]", "[1]: expected rows from 1 to max_batch_size, 8, got 9; correct the value [E103]"),
+    ("max_queue_delay_microseconds: 10000001", "microseconds up to 10000000, got 10000001; correct the value [E103]"),
     ("priority_levels: 3", "default_priority_level: expected a level from 1 to 3, got 0; write which level a request "
      "without one has [E109]"),
     ("default_priority_level: 1", "there are no priority levels; write priority_levels too [E109]"),
-    ("priority_levels: 65 default_priority_level: 1", "expected at most 64, got 65 [E103]"),
-    ("priority_queue_policy { key: 1 }", "expected priority_levels beside it, got 1 [E109]"),
+    ("priority_levels: 65 default_priority_level: 1", "expected at most 64, got 65; correct the value [E103]"),
+    ("priority_queue_policy { key: 1 }", "expected priority_levels beside it, got 1; change one of them [E109]"),
     ("priority_levels: 1 default_priority_level: 1 priority_queue_policy { key: 2 }",
-     "expected a level from 1 to 1, got 2 [E109]"),
+     "expected a level from 1 to 1, got 2; change one of them [E109]"),
 ])
 def test_scheduling_with_an_error(text: str, problem: str) -> None:
     (only,) = said(f"max_batch_size: 8 dynamic_batching {{ {text} }}")
@@ -226,7 +228,7 @@ def test_batching_of_a_model_that_does_not_batch_is_said() -> None:
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ("count: 0", "instance_group[0].count: expected a whole number from 1 to 1024, got 0 [E103]"),
+    ("count: 0", "instance_group[0].count: expected a whole number from 1 to 1024, got 0; correct the value [E103]"),
     ("kind: KIND_CPU gpus: 0", "names GPUs for instances that run on none"),
     ("kind: KIND_GPU gpus: -1", "expected a device's number from 0, got -1"),
     ("kind: GPU", "expected KIND_GPU, got GPU; write KIND_GPU [E104]"),
@@ -239,7 +241,7 @@ def test_instance_groups(text: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ("name: \"w\" batch_size: 0", ".batch_size: expected a whole number from 1, got 0 [E103]"),
+    ("name: \"w\" batch_size: 0", ".batch_size: expected a whole number from 1, got 0; correct the value [E103]"),
     ('inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 } }', "says no data"),
     ('inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: false } }', "says no data"),
     ('inputs { key: "x" value { data_type: TYPE_FP32 dims: -1 zero_data: true } }', "expected a size from 1, got -1"),

@@ -73,14 +73,15 @@ def test_a_relative_path_is_below_the_file() -> None:
 @pytest.mark.parametrize(("text", "problem"), [
     ("model_platform: 'tensorflow'", "expected 'onnx', got 'tensorflow'; convert it: python -m tf2onnx.convert "
      "--saved-model DIRECTORY --output model.onnx; then write 'onnx' [E107]"),
-    ("model_platform: ''", "model_platform: is missing, expected 'onnx' [E106]"),
-    ("name: ''", "name: expected a name of 1 to 128 of A-Z a-z 0-9 _ . -, got '' [E106]"),
-    ("name: '../m'", "got '../m' [E103]"),
+    ("model_platform: ''", "model_platform: is missing, expected 'onnx'; add it [E106]"),
+    ("name: ''", "name: expected a name of 1 to 128 of A-Z a-z 0-9 _ . -, got ''; add it [E106]"),
+    ("name: '../m'", "got '../m'; correct the value [E103]"),
     ("base_path: ''", "base_path: is missing; write the directory that holds 1/, 2/, ... [E106]"),
     ("base_path: 's3://bucket/m'", "expected a directory of this machine, got 's3://bucket/m'; copy or mount it"),
-    ("model_version_policy { specific { versions: 0 } }", "expected a version's number from 1, got 0 [E103]"),
+    ("model_version_policy { specific { versions: 0 } }",
+     "expected a version's number from 1, got 0; correct the value [E103]"),
     ("version_labels { key: 'stable' value: 0 }",
-     "version_labels[stable]: expected a version's number from 1, got 0 [E103]"),
+     "version_labels[stable]: expected a version's number from 1, got 0; correct the value [E103]"),
     ("version_labels { key: '3' value: 3 }", "expected a label of A-Z a-z 0-9 _ . - that is no number, got '3'"),
     ("base_pth: '/m'", "base_pth: is no field of ModelConfig; did you mean 'base_path'? [E102]"),
 ])
@@ -110,7 +111,8 @@ def test_what_is_not_honoured_is_said_and_the_model_served() -> None:
 @pytest.mark.parametrize(("text", "problem"), [
     ("", "model_config_list: is missing; write model_config_list { config { name: ... base_path: ... } } [E106]"),
     ("config { }", "1:1: config: is no field of ModelServerConfig; it has model_config_list [E102]"),
-    ("model_config_list: {", "1:21: expected '}' for a message that is still open, got the end of the text [E101]"),
+    ("model_config_list: {",
+     "1:21: expected '}' for a message that is still open, got the end of the text; correct the text [E101]"),
 ])
 def test_a_file_of_something_else(text: str, problem: str) -> None:
     assert problem in said(text)[0]

@@ -92,16 +92,19 @@ def test_it_stands_over_the_models_own_file() -> None:
     ("label = { a = 1 }", "2:1: label: is no setting of a model; did you mean 'labels'? [E102]"),
     ("max_batch_size = 'a'", '2:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, got "a"; '
      "leave the quotes out [E103]"),
-    ("keep_versions = 0", "2:1: keep_versions: expected a whole number from 1, got 0 [E103]"),
-    ("keep_age = 'soon'", "2:1: keep_age: expected a time such as 30, 1.5s, 500ms or 2m, got 'soon' [E103]"),
-    ("keep_age = 0", "2:1: keep_age: expected a time above 0, such as 30d or 12h, got 0 [E103]"),
+    ("keep_versions = 0", "2:1: keep_versions: expected a whole number from 1, got 0; correct the value [E103]"),
+    ("keep_age = 'soon'",
+     "2:1: keep_age: expected a time such as 30, 1.5s, 500ms or 2m, got 'soon'; correct the value [E103]"),
+    ("keep_age = 0", "2:1: keep_age: expected a time above 0, such as 30d or 12h, got 0; correct the value [E103]"),
     ("keep_age = true", "2:1: keep_age: expected a time such as"),
     ("keep_age = inf", "2:1: keep_age: expected a time above 0"),
-    ("availability_preserving = 1", "2:1: availability_preserving: expected true or false, got 1 [E103]"),
-    ("base_path = ''", "2:1: base_path: expected a directory in quotes, got '' [E103]"),
+    ("availability_preserving = 1",
+     "2:1: availability_preserving: expected true or false, got 1; correct the value [E103]"),
+    ("base_path = ''", "2:1: base_path: expected a directory in quotes, got ''; correct the value [E103]"),
     ("labels = { 1 = 2 }", "2:1: labels: expected labels of A-Z a-z 0-9 _ . - that are no numbers, not '1', got "),
-    ("labels = { a = true }", "2:1: labels: expected the number of a version for 'a', got {'a': True} [E103]"),
-    ("labels = 3", "2:1: labels: expected labels with their versions: { stable = 3 }, got 3 [E103]"),
+    ("labels = { a = true }",
+     "2:1: labels: expected the number of a version for 'a', got {'a': True}; correct the value [E103]"),
+    ("labels = 3", "2:1: labels: expected labels with their versions: { stable = 3 }, got 3; correct the value [E103]"),
     ("name = 'n'", "2:1: name: expected 'm', as the model's directory is called, got 'n'"),
     ("[[models.m.input]]\nname = 'x'\ndata_type = 'FP32'\ndims = [4]",
      "4:1: input[0].data_type: expected TYPE_FP32, got FP32; write TYPE_FP32 [E104]"),
@@ -115,9 +118,10 @@ def test_a_setting_with_an_error(text: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ("models = 3", "1: models: expected tables of models: [models.NAME], got 3 [E103]"),
-    ("[models]\nm = 3", "2:1: m: expected a table: [models.NAME], got 3 [E103]"),
-    ('[models."a/b"]', "1:1: a/b: expected a name of 1 to 128 of A-Z a-z 0-9 _ . -, got 'a/b' [E103]"),
+    ("models = 3", "1: models: expected tables of models: [models.NAME], got 3; correct the value [E103]"),
+    ("[models]\nm = 3", "2:1: m: expected a table: [models.NAME], got 3; correct the value [E103]"),
+    ('[models."a/b"]',
+     "1:1: a/b: expected a name of 1 to 128 of A-Z a-z 0-9 _ . -, got 'a/b'; correct the value [E103]"),
     ("models = ", "is not TOML: Invalid value"),
 ])
 def test_something_else_than_models(text: str, problem: str) -> None:
