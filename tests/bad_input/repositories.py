@@ -237,18 +237,18 @@ CONTENT = [
 
 RUNTIME = [
     Row("unknown-operator", content(models.unknown_operator()), "E306", "m/1/model.onnx",
-        ("NoSuchOperator", "expected operators", "upgrade onnxruntime")),
+        ("NoSuchOperator", "upgrade onnxruntime, or export the model again with operators and an opset")),
     Row("opset-too-new", content(changed(lambda parsed: setattr(parsed.opset_import[0], "version", 999))), "E306",
-        "m/1/model.onnx", ("999", "upgrade onnxruntime, or export the model again with an older opset")),
+        "m/1/model.onnx", ("999", "upgrade onnxruntime, or export the model again")),
     Row("ir-version-too-new", content(changed(lambda parsed: setattr(parsed, "ir_version", 99))), "E306",
         "m/1/model.onnx", ("99", "upgrade onnxruntime")),
     Row("no-tensor-output", content(models.sequence_only()), "E309", "m/1/model.onnx",
         ("output", "none of the model's outputs is a tensor")),
     Row("a-node-without-its-input", content(changed(lambda parsed: parsed.graph.node[0].input.__setitem__(0, "gone"))),
-        "E307", "m/1/model.onnx", ("the runtime refuses it", "gone", "export the model again")),
+        "E307", "m/1/model.onnx", ("cannot load it", "gone", "export the model again")),
     Row("types-that-do-not-fit", content(changed(lambda parsed: setattr(
         parsed.graph.input[0].type.tensor_type, "elem_type", TensorProto.INT64))), "E307", "m/1/model.onnx",
-        ("the runtime refuses it", "export the model again")),
+        ("cannot load it", "export the model again")),
     Row("zipmap", content(models.zipmap()), "W301", "m/1/model.onnx",
         ("output 'scores'", "expected a tensor", "got a sequence made by ZipMap", "options={'zipmap': False}"),
         served=True),

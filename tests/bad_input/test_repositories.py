@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import pytest
@@ -106,18 +107,40 @@ def test_check_finds_what_is_wrong_with_files_of_models(tmp_path: Path, row: Wri
     assert_complete(problem)
 
 
+class Lines(logging.Handler):
+    """Warnings and errors of the server's log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+class Served(NamedTuple):
+    server: InProcess
+    roots: Mapping[str, Path]
+    said: list[str]
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
-    """All rows at once, each in a root of its own."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """All rows at once, each in a root of its own, in one server."""
     home = tmp_path_factory.mktemp("served")
-    roots = [build(row, home) for row in EVERY]
-    shutil.rmtree(roots[-len(ROOTS)], ignore_errors=True)
-    with in_process(roots[0], paths=tuple(roots), executors=1) as served:
-        yield served
+    roots = {row.name: build(row, home) for row in EVERY}
+    lines = Lines()
+    logging.getLogger("infer").addHandler(lines)
+    try:
+        with in_process(home, paths=tuple(roots.values()), executors=1) as server:
+            yield Served(server, roots, lines.said)
+    finally:
+        logging.getLogger("infer").removeHandler(lines)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_the_server_refuses_it_and_serves_the_healthy_one(server: InProcess, row: Row) -> None:
+def test_the_server_refuses_it_and_serves_the_healthy_one(served: Served, row: Row) -> None:
+    server = served.server
     with grpc.insecure_channel(server.address) as channel:
         assert infer(channel, f"good-{row.name}") == grpc.StatusCode.OK
         code = infer(channel, broken(row))
@@ -126,6 +149,13 @@ def test_the_server_refuses_it_and_serves_the_healthy_one(server: InProcess, row
         assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
     else:
         assert code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAVAILABLE)
+
+
+@pytest.mark.parametrize("row", EVERY, ids=lambda row: row.name)
+def test_the_server_says_what_is_wrong_as_check_does(served: Served, row: Row) -> None:
+    place, model = place_of(row, served.roots[row.name]), f"model {broken(row)!r}"
+    lines = [line for line in served.said if place in line or model in line]
+    assert any(all(part in line for part in row.said) for line in lines), "\n".join(lines)
 
 
 def infer(channel: grpc.Channel, model: str) -> grpc.StatusCode:

@@ -10,25 +10,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infer._core.model_version import TensorInfo
 from infer._core.ort_runtime import Runtime
 from infer._core.ort_session import OrtSession
 from infer.errors import InferError, ModelLoadError
 from infer.models.batchability import shape_objection
 from infer.models.complete import Defaults, complete, decides_batching
+from infer.models.findings import left_out, not_batched, refusal
 from infer.models.identity import Identity, identify
 from infer.models.memory import ensure_fits
-from infer.models.problems import Problem, error, warning
+from infer.models.problems import Problem, error
 from infer.models.settings import ModelSettings
 from infer.models.snapshot import ModelSeen, VersionFiles
 from infer.models.source import Source
-from infer.models.version_load import TOO_NEW
 from infer.models.written import Written
 
 # TensorProto.DataType, ONNX 1.23, by number.
 ELEMENT_TYPES = {1: "FP32", 2: "UINT8", 3: "INT8", 4: "UINT16", 5: "INT16", 6: "INT32", 7: "INT64", 8: "BYTES",
                  9: "BOOL", 10: "FP16", 11: "FP64", 12: "UINT32", 13: "UINT64", 16: "BF16"}
-_CAUSE_CHARACTERS = 700
 
 
 @dataclass(frozen=True)
@@ -101,12 +99,12 @@ def _check_version(seen: ModelSeen, files: VersionFiles, runtime: Runtime, limit
     try:
         session = OrtSession(runtime, files.path, providers=[("cpu", {})])
     except InferError as refused:
-        yield _refusal(place, refused)
+        yield refusal(place, refused.message)
         inputs, outputs = declared(identity)
         if not seen.refusal:
             yield from complete(seen.settings, inputs, outputs, batchable=False, defaults=limits.defaults).problems
         return
-    yield from _tensors(place, identity, session.outputs)
+    yield from left_out(place, identity.contents.facts, session.outputs)
     if not seen.refusal:
         yield from _settings(place, seen.settings, session, limits)
 
@@ -120,32 +118,6 @@ def _size(place: str, identity: Identity, limits: Limits) -> Iterator[Problem]:
             yield error(place, "", "E308", cause=cause, fix=fix)
 
 
-def _refusal(place: str, refused: InferError) -> Problem:
-    said = refused.message
-    cause = said if len(said) <= _CAUSE_CHARACTERS else said[:_CAUSE_CHARACTERS] + "..."
-    if TOO_NEW.search(said):
-        return error(place, "", "E306", cause=cause, expected="operators and an opset that the runtime has",
-                     fix="upgrade onnxruntime, or export the model again with an older opset")
-    if "none of the model's outputs is a tensor" in said:
-        cause, _, fix = said.partition("; ")
-        return error(place, "output", "E309", cause=cause, fix=fix)
-    return error(place, "", "E307", cause=f"the runtime refuses it: {cause}", fix="export the model again")
-
-
-def _tensors(place: str, identity: Identity, outputs: Sequence[TensorInfo]) -> Iterator[Problem]:
-    facts = identity.contents.facts
-    if facts is None:
-        return
-    left_out = {info.name for info in outputs if not info.served}
-    for name, kind, _, _ in facts["outputs"]:
-        if name in left_out or kind in ("sequence", "map"):
-            zipmap = facts["zipmap"] and kind in ("sequence", "map")
-            yield warning(place, f"output {name!r}", "W301", expected="a tensor",
-                          got=f"a {kind or 'value without a type'}" + (" made by ZipMap" if zipmap else ""),
-                          fix="convert the model with options={'zipmap': False}" if zipmap
-                          else "export it with tensors alone")
-
-
 def _settings(place: str, settings: ModelSettings, session: OrtSession, limits: Limits) -> Iterator[Problem]:
     served = [info for info in session.outputs if info.served]
     objection = shape_objection(session.inputs, served)
@@ -153,9 +125,7 @@ def _settings(place: str, settings: ModelSettings, session: OrtSession, limits: 
                          defaults=limits.defaults)
     yield from completed.problems
     if objection and not decides_batching(settings):
-        yield warning(place, "", "W302", cause=f"is not batched: {objection}",
-                      fix="export the model with one name for the first dimension of every input and output, or write "
-                      "max_batch_size into config.pbtxt")
+        yield not_batched(place, objection)
 
 
 def declared(identity: Identity) -> tuple[list[_Declared], list[_Declared]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,10 @@ from infer._core.ort_provider import cuda_devices
 from infer._core.ort_runtime import Runtime
 from infer._core.ort_session import OrtSession, attach
 from infer.errors import InferError, ModelLoadError
-from infer.models.batchability import Batchability, decide, find_fill
+from infer.models.batchability import Batchability, decide, find_fill, shape_objection
 from infer.models.complete import complete, decides_batching
 from infer.models.effective import LoadOptions, limits_of, not_honoured, served_tensors, session_options, shape_limits
+from infer.models.findings import left_out, not_batched, refusal_fix
 from infer.models.identity import Identity, identify
 from infer.models.loading import LoadSpec
 from infer.models.memory import Reservations
@@ -30,11 +30,6 @@ from infer.models.warm_up import sizes, warm_sizes, warm_written
 
 log = logging.getLogger("infer.models")
 
-# How the runtime says that a model asks for more than it has.
-TOO_NEW = re.compile("No Op registered|not a registered function/op|Could not find an implementation|"
-                      "Unsupported model IR version|ONNX Runtime only .?guarantees.? support")
-_TOO_NEW_ADVICE = "; upgrade onnxruntime, or export the model again with operators and an opset that it has"
-
 
 def load_version(spec: LoadSpec, runtime: Runtime, options: LoadOptions,
                  reservations: Reservations | None = None) -> VersionEntry:
@@ -43,8 +38,8 @@ def load_version(spec: LoadSpec, runtime: Runtime, options: LoadOptions,
     try:
         return _load(spec, runtime, options, reservations or Reservations(0))
     except InferError as error:
-        advice = _TOO_NEW_ADVICE if TOO_NEW.search(error.message) else ""
-        raise ModelLoadError(f"{named}: {_without_paths(error.message, spec)}{advice}") from error
+        said = "; ".join(part for part in (error.message, refusal_fix(error.message)) if part)
+        raise ModelLoadError(f"{named}: {_without_paths(said, spec)}") from error
     except OSError as error:
         file = Path(error.filename or spec.files.path).name
         raise ModelLoadError(f"{named}: its file {file} cannot be read: {error.strerror}") from error
@@ -71,8 +66,10 @@ def _load(spec: LoadSpec, runtime: Runtime, options: LoadOptions, reservations: 
             session = OrtSession(runtime, file, **session_options(settings, options))
         for message in (*session.messages, *(f"{name} is not honoured" for name in not_honoured(settings))):
             log.warning("model %r: %s", spec.name, message)
+        for problem in left_out(str(file), identity.contents.facts, session.outputs):
+            log.warning("%s", problem)
         with _timed(steps, "self-check"):
-            batching = _batching(spec, session)
+            batching = _batching(spec, session, file)
             effective = _completed(spec, session, batching, options)
             rows = effective.max_batch_size or 0
             inputs = served_tensors(session.inputs, effective.inputs, rows > 0, optional=True)
@@ -98,10 +95,13 @@ def _load(spec: LoadSpec, runtime: Runtime, options: LoadOptions, reservations: 
     return entry
 
 
-def _batching(spec: LoadSpec, session: OrtSession) -> Batchability | None:
+def _batching(spec: LoadSpec, session: OrtSession, file: Path) -> Batchability | None:
     """What the self-check says; None where the settings decide."""
     if decides_batching(spec.settings):
         return None
+    objection = shape_objection(session.inputs, [info for info in session.outputs if info.served])
+    if objection:
+        log.warning("%s", not_batched(str(file), objection))
     batching = decide(session)
     if batching.detail:
         log.warning("model %r is not batched: %s: %s", spec.name, batching.reason, batching.detail)
