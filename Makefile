@@ -8,6 +8,9 @@ CORE_SOURCES := $(wildcard src/infer/_core/*.pyx src/infer/_core/*.pxd src/infer
 PYTHON_SOURCES := $(shell find src/infer -name '*.py' -o -name '*.pyi')
 BUILD_INPUTS := setup.py pyproject.toml $(CORE_SOURCES) $(wildcard protos/*.proto)
 PYTEST := -m pytest -q -p no:cacheprovider
+# Processes of the suite, each with whole files of tests.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
+PARALLEL := -n $(WORKERS) --dist loadfile
 TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
@@ -76,17 +79,17 @@ demo: setup
 debug: build/debug/.built
 
 test-release: setup
-	$(PY) $(PYTEST) $(TESTS)
+	$(PY) $(PYTEST) $(PARALLEL) $(TESTS)
 
 test-debug: setup build/debug/.built
-	PYTHONPATH=build/debug/lib $(PY) $(PYTEST) $(TESTS)
+	PYTHONPATH=build/debug/lib $(PY) $(PYTEST) $(PARALLEL) $(TESTS)
 
 test: test-release test-debug
 
 sanitize: setup build/sanitize/.built
 	PYTHONPATH=build/sanitize/lib PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libstdc++.so)" \
-	  $(PY) $(PYTEST) tests/unit tests/property tests/integration tests/bad_input
+	  $(PY) $(PYTEST) $(PARALLEL) tests/unit tests/property tests/integration tests/bad_input
 
 FUZZ ?= session message decoder
 SECONDS ?= 600
