@@ -77,7 +77,8 @@ class Settings(BaseModel):
         None, "What changes the models while the server runs: nothing, RepositoryModelLoad and Unload, or what the "
         "directories hold.", "none|explicit|watch", "watch for directories, none for files")
     repository_poll_interval: Seconds = _setting(
-        2.0, "Time between two looks at the directories of models.", "TIME", "2 s", ge=0.05, le=86400)
+        2.0, "Time between two looks at the directories of models; longer where a look takes over a 50th of it.",
+        "TIME", "2 s", ge=0.05, le=86400)
     repository_settle_time: Seconds = _setting(
         2.0, "A version is taken to be whole once its files have not changed for that long, or at once when it was "
         "renamed to its place or has a file _READY.", "TIME", "2 s", ge=0.05, le=86400)

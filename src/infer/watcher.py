@@ -24,6 +24,8 @@ log = logging.getLogger("infer.models")
 # Model, version, why its directory is still there.
 Removed = Callable[[str, int, str], None]
 T = TypeVar("T")
+# Looks take at most this share of one core's time: a thousand models are looked at less often than ten.
+LOOK_SHARE = 0.02
 
 
 class Watcher:
@@ -38,6 +40,7 @@ class Watcher:
         self._source = source
         self._take, self._removable, self._removed = take, removable, removed
         self._interval_s, self._settle_s = interval_s, settle_s
+        self._look_s = 0.0
         self._thread = ThreadPoolExecutor(1, "infer-source")
         self._told: frozenset[str] = frozenset()
         self._kept: dict[str, ModelSeen] = {}
@@ -56,7 +59,15 @@ class Watcher:
         return snapshot
 
     def _observed(self) -> Snapshot:
-        return self._source.observe(time.monotonic_ns())
+        begin_s = time.thread_time()
+        snapshot = self._source.observe(time.monotonic_ns())
+        self._look_s = time.thread_time() - begin_s
+        return snapshot
+
+    @property
+    def pause_s(self) -> float:
+        """Between the last look and the next, unless one is asked for."""
+        return max(self._interval_s, self._look_s / LOOK_SHARE)
 
     async def fresh(self, name: str) -> None:
         """A look for a load that is asked for. Where a version of the model was just copied, another one once that can
@@ -67,7 +78,7 @@ class Watcher:
             await self.look()
 
     def begin(self) -> None:
-        """Looks every interval from now on."""
+        """Looks again and again from now on."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def set_written(self, written: Mapping[str, ModelSettings]) -> None:
@@ -85,7 +96,7 @@ class Watcher:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._soon.wait(), self._interval_s)
+                await asyncio.wait_for(self._soon.wait(), self.pause_s)
             self._soon.clear()
             try:
                 await self.look()

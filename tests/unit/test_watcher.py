@@ -60,6 +60,16 @@ async def test_a_problem_is_said_once_for_as_long_as_it_is_there(
     assert said() == 2
 
 
+async def test_looks_that_take_long_are_made_less_often(
+        watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = iter([10.0, 10.0, 20.0, 20.5])
+    monkeypatch.setattr("infer.watcher.time.thread_time", lambda: next(spent))
+    await watched.watcher.look()
+    assert watched.watcher.pause_s == 0.01
+    await watched.watcher.look()
+    assert watched.watcher.pause_s == 25.0
+
+
 async def test_versions_are_deleted_after_a_look(watched: Watched, tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.pbtxt").write_text("")
