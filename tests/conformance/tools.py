@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ GO_BIN = REPOSITORY / "build" / "go"
 NODE = REPOSITORY / "build" / "node"
 DEBIAN = REPOSITORY / "build" / "debian"
 INSTALL_SECONDS = 900
+# By name, why: where a registry is out of reach each attempt takes minutes.
+_failed: dict[str, str] = {}
 
 
 def python_environment(name: str, requirements: Sequence[str]) -> Path:
@@ -66,8 +68,8 @@ def node_packages(name: str, packages: Sequence[str]) -> Path:
         _found(name, "node")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _install(name, [_found(name, "npm"), "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder),
-                        *packages])
+        _install(name, [_found(name, "npm"), "install", "--silent", "--no-audit", "--no-fund", "--fetch-retries=1",
+                        "--prefix", str(folder), *packages])
         stamp.write_text(wanted)
     return folder / "node_modules"
 
@@ -93,12 +95,23 @@ def _found(name: str, tool: str) -> str:
 
 
 def _install(name: str, command: Sequence[str], cwd: Path | None = None, **variables: str) -> None:
+    """Skips the test where that fails, and those that ask for the same later on without another attempt."""
+    if name in _failed:
+        pytest.skip(_failed[name])
+    reason = _attempt(name, command, cwd, variables)
+    if reason:
+        _failed[name] = reason
+        pytest.skip(reason)
+
+
+def _attempt(name: str, command: Sequence[str], cwd: Path | None, variables: Mapping[str, str]) -> str:
     kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LD_PRELOAD")}
     try:
-        done = subprocess.run(command, cwd=cwd, env=kept | variables, capture_output=True, text=True,
+        done = subprocess.run(command, cwd=cwd, env=kept | {**variables}, capture_output=True, text=True,
                               timeout=INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"{name}: not installed within {INSTALL_SECONDS} s: {' '.join(command)}")
+        return f"{name}: not installed within {INSTALL_SECONDS} s: {' '.join(command)}"
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
-        pytest.skip(f"{name} cannot be installed: {last}")
+        return f"{name} cannot be installed: {last}"
+    return ""
