@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import grpc
 import pytest
 
+from infer._core import debug
 from infer.models.check import Checked, check
 from infer.models.problems import Problem
 from infer.models.written import read_written
@@ -122,6 +124,19 @@ class Served(NamedTuple):
     server: InProcess
     roots: Mapping[str, Path]
     said: list[str]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As everywhere, but for Blocks where the server runs: it tries broken models again, and a load holds some then.
+    That none is left is asserted at the server's end."""
+    counted = {"request", "stream", "session", "batch"} | ({"block"} if "served" not in request.fixturenames else set())
+    before = debug.live() if debug.ENABLED else {}
+    yield
+    gc.collect()
+    after = debug.live() if debug.ENABLED else {}
+    assert {name: after[name] for name in counted & after.keys()} == {
+        name: before[name] for name in counted & before.keys()}
 
 
 @pytest.fixture(scope="module")
