@@ -18,7 +18,7 @@ from infer._core.grpc_stream cimport (
     CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, SEEN_PATH, STREAM_HEADERS, STREAM_MESSAGE, STREAM_TALKING, Stream,
     on_data, on_field, stream_new)
 from infer._core.http2_session cimport (
-    DEAR_EVENTS, DRAIN_PING, REFUSED_EARLY_RESETS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_IDLE_FRAMES,
+    COSTLY_EVENTS, DRAIN_PING, REFUSED_EARLY_RESETS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_IDLE_FRAMES,
     REFUSED_OVERSIZE_HEADERS, REFUSED_PINGS, REFUSED_PROTOCOL, REFUSED_SETTINGS_FRAMES, REFUSED_STREAM_ERRORS,
     REFUSED_STREAMS, REFUSED_WINDOW_UPDATES, Http2Session, error, output, use_events)
 from infer._core.request cimport Segment
@@ -156,7 +156,7 @@ cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame,
     cdef Stream *stream = stream_of(session, frame.hd.stream_id)
     if stream != NULL and not stream.dead:
         stream.dead = 1
-        (<Http2Session> user_data).events += DEAR_EVENTS
+        (<Http2Session> user_data).events += COSTLY_EVENTS
         (<Http2Session> user_data).heed(nghttp2_submit_rst_stream(
             session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_PROTOCOL_ERROR))
     return 0
@@ -164,7 +164,7 @@ cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame,
 
 cdef int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int result, void *user_data) noexcept:
     """The library is about to reset the stream, or to end the connection."""
-    (<Http2Session> user_data).events += DEAR_EVENTS
+    (<Http2Session> user_data).events += COSTLY_EVENTS
     stream_reset(&(<Http2Session> user_data).ids, frame.hd.stream_id)
     return 0
 
@@ -276,7 +276,7 @@ cdef int on_stream_close(nghttp2_session *session, int32_t stream_id, uint32_t e
     if stream == NULL:
         return 0
     if error_code != NGHTTP2_NO_ERROR:
-        self.events += DEAR_EVENTS
+        self.events += COSTLY_EVENTS
     early = stream.early_reset
     self.drop(stream)
     # Not an error for nghttp2: it would keep the stream, and the Stream is gone.

@@ -30,7 +30,7 @@ cdef void use_events(nghttp2_session_callbacks *table, nghttp2_option *chosen,
                      nghttp2_data_source_read_callback reader) noexcept
 
 cdef enum:
-    DEAR_EVENTS = 32             # of a turn, for a stream that is reset or a call that the transport turns down
+    COSTLY_EVENTS = 32             # of a turn, for a stream that is reset or a call that the transport turns down
 
 cdef enum RefusedKind:
     REFUSED_HEADERS = 0          # a header block over the limit
@@ -115,7 +115,7 @@ cdef class Http2Session(ResponseSink):
     cdef int32_t n_streams
     cdef int32_t early_replies             # replies whose request has not ended
     cdef Conduct conduct
-    cdef int64_t events                    # frames and header fields that have come, and DEAR_EVENTS
+    cdef int64_t events                    # frames and header fields that have come, and COSTLY_EVENTS
     cdef int64_t turn_from                 # `events` when the turn began
     cdef int32_t frame_stream_id           # of the DATA frame that is coming
     cdef uint64_t frame_left_bytes         # of its content; 0 where it is padded

@@ -564,7 +564,7 @@ cdef class Http2Session(ResponseSink):
     cdef void end_refused(self, Stream *stream, int http_status, int code, int64_t pushback_ms) noexcept:
         if not advance(stream, EVENT_REPLY):
             return
-        self.events += DEAR_EVENTS
+        self.events += COSTLY_EVENTS
         self.set_early(stream, not stream.ended)
         self.let_go(stream, code)
         if stream.cold != NULL:
