@@ -22,7 +22,20 @@ from bench import models as bench_models
 from bench.alone import Alone
 from bench.bars import Bar, print_bars
 from bench.load import h2load, payload
-from bench.targets import NATIVE, OURS, PORTABLE, ROOT, SERVICE, Counts, Server, Usage, baselines, ours, portable
+from bench.targets import (
+    NATIVE,
+    PORTABLE,
+    ROOT,
+    SERVICE,
+    Counts,
+    Server,
+    Usage,
+    add_server_options,
+    baselines,
+    ours,
+    portable,
+    require_two_cores,
+)
 from infer._core import load_client
 
 POINTS = {"c1": (1, 1), "c16": (16, 1), "c256": (4, 64)}
@@ -291,7 +304,6 @@ def write_result(result: dict[str, Any], path: Path | None, suffix: str = "") ->
 
 
 def parse_arguments() -> argparse.Namespace:
-    cores = sorted(os.sched_getaffinity(0))
     split = {"type": lambda text: text.split(",")}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=list(bench_models.ROW_SHAPES), **split)  # type: ignore[arg-type]
@@ -299,19 +311,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, help=f"of each run [{SECONDS}]")
     parser.add_argument("--quick", action="store_true", help=f"runs of {QUICK_SECONDS} s: for a look, not for a record")
-    parser.add_argument("--server", default=OURS, help="command of our server; {python} {models} {port} {http_port}")
     parser.add_argument("--baselines-only", action="store_true")
     parser.add_argument("--skip-alone", action="store_true", help="leave out ONNX Runtime without a server")
-    parser.add_argument("--server-core", type=int, default=cores[0])
-    parser.add_argument("--generator-core", type=int, default=cores[-1])
-    parser.add_argument("--output", type=Path, help="default: bench/results/<commit>.json")
+    add_server_options(parser, "")
     arguments = parser.parse_args()
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     unknown = {*arguments.models} - {*bench_models.ROW_SHAPES} | {*arguments.points} - {*POINTS, "open"}
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    if arguments.server_core == arguments.generator_core:
-        parser.error("server and generator need a core each")
+    require_two_cores(parser, arguments)
     if not shutil.which("h2load"):
         parser.error("h2load is missing; on Debian or Ubuntu: apt-get install nghttp2-client")
     return arguments

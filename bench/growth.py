@@ -22,7 +22,7 @@ from bench.bars import Bar, print_bars
 from bench.compare import BUILD, Case, commit, disagreement, write_result
 from bench.load import payload
 from bench.load.held import held
-from bench.targets import OURS, SERVICE, Server, ours
+from bench.targets import SERVICE, Server, add_server_options, ours, require_two_cores
 from infer._core import load_client
 
 MODEL = "tiny"
@@ -188,21 +188,16 @@ def run_parts(parts: dict[str, Callable[[], Result]], amounts: dict[str, Any], o
 
 
 def parse_arguments() -> argparse.Namespace:
-    cores = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, help=f"of each comparison [{PAIRS}]")
     parser.add_argument("--seconds", type=float, help=f"of each load [{SECONDS}]")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter pairs, a tenth of the requests")
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
-    parser.add_argument("--server", default=OURS, help="command of our server; {python} {models} {port} {http_port}")
-    parser.add_argument("--server-core", type=int, default=cores[0])
-    parser.add_argument("--generator-core", type=int, default=cores[-1])
-    parser.add_argument("--output", type=Path, help="default: bench/results/<commit>-growth.json")
+    add_server_options(parser, "-growth")
     arguments = parser.parse_args()
     arguments.pairs = arguments.pairs or (QUICK_PAIRS if arguments.quick else PAIRS)
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
-    if arguments.server_core == arguments.generator_core:
-        parser.error("server and generator need a core each")
+    require_two_cores(parser, arguments)
     return arguments
 
 

@@ -1,5 +1,7 @@
 """The servers that the bench compares: how each is started, and how its counters and its CPU time are read."""
 
+import argparse
+import os
 import socket
 import subprocess
 import sys
@@ -192,3 +194,17 @@ def ours(template: str, models: Path, core: int | str, log: Path | None = None) 
 def portable(template: str, models: Path, core: int) -> Server:
     """Ours on its portable transport."""
     return Server(PORTABLE, template + " --transport grpcio", models, core, has_metrics=True)
+
+
+def add_server_options(parser: argparse.ArgumentParser, suffix: str) -> None:
+    """What a bench of one server on one core is told; `suffix` ends the name of its result."""
+    cores = sorted(os.sched_getaffinity(0))
+    parser.add_argument("--server", default=OURS, help="command of our server; {python} {models} {port} {http_port}")
+    parser.add_argument("--server-core", type=int, default=cores[0])
+    parser.add_argument("--generator-core", type=int, default=cores[-1])
+    parser.add_argument("--output", type=Path, help=f"default: bench/results/<commit>{suffix}.json")
+
+
+def require_two_cores(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.server_core == arguments.generator_core:
+        parser.error("server and generator need a core each")

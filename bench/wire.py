@@ -25,7 +25,7 @@ from bench.growth import MIB, Result, compared, loaded, pairs_of, print_compared
 from bench.load import h2load, loopback
 from bench.load.held import held
 from bench.load.limits import families
-from bench.targets import OURS, SERVICE, Server, ours
+from bench.targets import SERVICE, Server, add_server_options, ours, require_two_cores
 from infer._core import load_client
 from infer.cores import memory_limit_bytes
 
@@ -236,23 +236,18 @@ PARTS = ("streaming", "tls", "large", "slow_readers", "slow_senders")
 
 
 def parse_arguments() -> argparse.Namespace:
-    cores = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=list(PARTS), type=lambda text: text.split(","), help=",".join(PARTS))
     parser.add_argument("--pairs", type=int, help=f"of each comparison [{PAIRS}]")
     parser.add_argument("--seconds", type=float, help=f"of each load [{SECONDS}]")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter pairs: for a look, not for a record")
-    parser.add_argument("--server", default=OURS, help="command of our server; {python} {models} {port} {http_port}")
-    parser.add_argument("--server-core", type=int, default=cores[0])
-    parser.add_argument("--generator-core", type=int, default=cores[-1])
-    parser.add_argument("--output", type=Path, help="default: bench/results/<commit>-wire.json")
+    add_server_options(parser, "-wire")
     arguments = parser.parse_args()
     arguments.pairs = arguments.pairs or (QUICK_PAIRS if arguments.quick else PAIRS)
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     if unknown := {*arguments.parts} - {*PARTS}:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
-    if arguments.server_core == arguments.generator_core:
-        parser.error("server and generator need a core each")
+    require_two_cores(parser, arguments)
     missing = [tool for tool in ("h2load", "openssl") if "tls" in arguments.parts and not shutil.which(tool)]
     if missing:
         parser.error(f"missing: {', '.join(missing)}; on Debian or Ubuntu: apt-get install nghttp2-client openssl")

@@ -31,7 +31,7 @@ from bench.growth import Result
 from bench.load.attacks import Attack, attacks
 from bench.load.limits import difference, refused
 from bench.load.patience import SCENARIOS, scenario, write_slow_model
-from bench.targets import OURS, ROOT, SERVICE, Server, ours
+from bench.targets import ROOT, SERVICE, Server, add_server_options, ours, require_two_cores
 from infer._core import load_client
 
 RATE = 1_000
@@ -139,7 +139,6 @@ def flood(case: Case, server: Server, attack: Attack, pairs: int, seconds: float
 
 
 def parse_arguments(names: list[str]) -> argparse.Namespace:
-    cores = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default=[], action="append", metavar="TEXT",
                         help=f"only those whose name has TEXT, once for each: {'; '.join(names)}")
@@ -147,16 +146,12 @@ def parse_arguments(names: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help=f"of each phase [{SECONDS}]")
     parser.add_argument("--patience", type=float, metavar="SECONDS", help=f"of each good client [{PATIENCE_S}]")
     parser.add_argument("--quick", action="store_true", help="one short pair each: for a look, not for a record")
-    parser.add_argument("--server", default=OURS, help="command of our server; {python} {models} {port} {http_port}")
-    parser.add_argument("--server-core", type=int, default=cores[0])
-    parser.add_argument("--generator-core", type=int, default=cores[-1])
-    parser.add_argument("--output", type=Path, help="default: bench/results/<commit>-floods.json")
+    add_server_options(parser, "-floods")
     arguments = parser.parse_args()
     arguments.pairs = arguments.pairs or (QUICK_PAIRS if arguments.quick else PAIRS)
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
     arguments.patience = arguments.patience or (QUICK_PATIENCE_S if arguments.quick else PATIENCE_S)
-    if arguments.server_core == arguments.generator_core:
-        parser.error("server and generator need a core each")
+    require_two_cores(parser, arguments)
     return arguments
 
 

@@ -22,7 +22,7 @@ from bench.bars import Bar
 from bench.compare import BUILD, Case
 from bench.growth import MIB, Result, compared, loaded, pairs_of, print_compared, run_parts
 from bench.load.generations import HIDDEN, ROW, TOLERANCE, make_small
-from bench.targets import OURS, SERVICE, Server, ours
+from bench.targets import SERVICE, Server, add_server_options, ours, require_two_cores
 from infer._core import load_client
 from infer.client.messages import decode_reply
 
@@ -84,11 +84,14 @@ def spread(served: list[int]) -> float:
 def size(start: Start, root: Path, alone_root: Path, answers: list[float]) -> Result:
     """Time until all are ready, and memory."""
     count = len(answers)
-    with start(root) as many, start(alone_root) as alone:
-        ready_s = many.wait_http_ready()
+    with start(alone_root) as alone:
         alone_s = alone.wait_http_ready()
         time.sleep(SETTLE_S)
-        many_bytes, alone_bytes = many.rss_bytes(), alone.rss_bytes()
+        alone_bytes = alone.rss_bytes()
+    with start(root) as many:
+        ready_s = many.wait_http_ready()
+        time.sleep(SETTLE_S)
+        many_bytes = many.rss_bytes()
         ask_each(many, answers)
         begin = time.monotonic()
         counts = many.counts()
@@ -149,23 +152,18 @@ def at_once(start: Start, root: Path, answers: list[float], seconds: float) -> R
 
 
 def parse_arguments() -> argparse.Namespace:
-    cores = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, default=MODELS)
     parser.add_argument("--pairs", type=int, help=f"of turns, one of many and alone [{PAIRS}]")
     parser.add_argument("--requests", type=int, help=f"of each turn [{REQUESTS}]")
     parser.add_argument("--seconds", type=float, help=f"of the models under load at once [{SECONDS}]")
     parser.add_argument("--quick", action="store_true", help="few and short turns: for a look, not for a record")
-    parser.add_argument("--server", default=OURS, help="command of our server; {python} {models} {port} {http_port}")
-    parser.add_argument("--server-core", type=int, default=cores[0])
-    parser.add_argument("--generator-core", type=int, default=cores[-1])
-    parser.add_argument("--output", type=Path, help="default: bench/results/<commit>-models.json")
+    add_server_options(parser, "-models")
     arguments = parser.parse_args()
     arguments.pairs = arguments.pairs or (QUICK_PAIRS if arguments.quick else PAIRS)
     arguments.requests = arguments.requests or (QUICK_REQUESTS if arguments.quick else REQUESTS)
     arguments.seconds = arguments.seconds or (QUICK_SECONDS if arguments.quick else SECONDS)
-    if arguments.server_core == arguments.generator_core:
-        parser.error("server and generator need a core each")
+    require_two_cores(parser, arguments)
     if arguments.models < AT_ONCE:
         parser.error(f"at least {AT_ONCE} models are called at once")
     return arguments
