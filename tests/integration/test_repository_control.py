@@ -30,7 +30,7 @@ from tests.support.repositories import (
 from tests.support.server import fetch, scrape
 from tests.unit.test_triton_repository import ASPIRED, tritons
 
-# Refused at their load, as README says: a reshape that is not one of a single value.
+# Refused at their load, as README says: a reshape to another shape.
 NOT_SERVED = {"two_in_three_out": "its reshape from [2, 2] to [4] is not served"}
 
 
