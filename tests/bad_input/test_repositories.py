@@ -131,12 +131,15 @@ def nothing_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     """As everywhere, but for Blocks where the server runs: it tries broken models again, and a load holds some then.
     That none is left is asserted at the server's end."""
     counted = {"request", "stream", "session", "batch"} | ({"block"} if "served" not in request.fixturenames else set())
-    before = debug.live() if debug.ENABLED else {}
+
+    def live() -> dict[str, int]:
+        return {name: count for name, count in debug.live().items() if name in counted} if debug.ENABLED else {}
+
+    before = live()
     yield
-    gc.collect()
-    after = debug.live() if debug.ENABLED else {}
-    assert {name: after[name] for name in counted & after.keys()} == {
-        name: before[name] for name in counted & before.keys()}
+    if live() != before:
+        gc.collect()
+    assert live() == before
 
 
 @pytest.fixture(scope="module")
