@@ -201,7 +201,7 @@ class Settings(BaseModel):
         10_000, "Our frames that a client may leave unread.", "N", ge=1, le=COUNT_MAX)
     max_turn_events: Count = _setting(
         1000, "Frames and header fields of a connection that are read before others have their turn; a stream that is "
-        "reset or refused counts for 32.", "N", ge=1, le=COUNT_MAX)
+        "reset or refused, or opened while 128 requests are still to come, counts for 32.", "N", ge=1, le=COUNT_MAX)
 
     drain_timeout: Seconds = _setting(
         30.0, "Time that calls in flight have to finish on SIGTERM.", "TIME", "30 s", ge=0, le=86400, live=True)

@@ -5,7 +5,7 @@ test answers when and how it likes. One thread.
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from infer._core.abuse cimport AbuseLimits
@@ -437,9 +437,9 @@ cdef class SessionDriver:
     def end_calls(self, message: bytes) -> None:
         self.session.end_calls(message)
 
-    def close(self) -> None:
-        """The connection is lost."""
-        self.session.close()
+    def close(self, most: int = INT32_MAX) -> bool:
+        """The connection is lost. False: more than `most` streams were left."""
+        return self.session.close(most)
 
     @property
     def done(self) -> bool:

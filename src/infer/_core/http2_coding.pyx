@@ -196,6 +196,8 @@ cdef class CodingSession(Http2Session):
     def finish_coding(self, CodingJob job not None):
         """A job is back."""
         self.stats.coding_jobs -= 1
+        if self.closed and job.stream != NULL:
+            self.forget_jobs(job.stream)
         if job.inflates:
             self.finish_inflating(job)
             self.sink.kick()

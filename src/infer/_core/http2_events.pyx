@@ -18,9 +18,9 @@ from infer._core.grpc_stream cimport (
     CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, SEEN_PATH, STREAM_HEADERS, STREAM_MESSAGE, STREAM_TALKING, Stream,
     on_data, on_field, stream_new)
 from infer._core.http2_session cimport (
-    COSTLY_EVENTS, DRAIN_PING, REFUSED_EARLY_RESETS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_IDLE_FRAMES,
-    REFUSED_OVERSIZE_HEADERS, REFUSED_PINGS, REFUSED_PROTOCOL, REFUSED_SETTINGS_FRAMES, REFUSED_STREAM_ERRORS,
-    REFUSED_STREAMS, REFUSED_WINDOW_UPDATES, Http2Session, error, output, use_events)
+    BURST_STREAMS, COSTLY_EVENTS, DRAIN_PING, REFUSED_EARLY_RESETS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS,
+    REFUSED_IDLE_FRAMES, REFUSED_OVERSIZE_HEADERS, REFUSED_PINGS, REFUSED_PROTOCOL, REFUSED_SETTINGS_FRAMES,
+    REFUSED_STREAM_ERRORS, REFUSED_STREAMS, REFUSED_WINDOW_UPDATES, Http2Session, error, output, use_events)
 from infer._core.request cimport Segment
 from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED
 from infer._core.stream_ids cimport GONE_RESET, frame_for_gone, stream_opened, stream_reset
@@ -96,6 +96,10 @@ cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, 
         self.heed(nghttp2_submit_rst_stream(
             session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_ENHANCE_YOUR_CALM))
         return 0
+    self.open_requests += 1
+    if self.open_requests > BURST_STREAMS:
+        # It costs what a call costs, and comes in a few bytes. Clients open many at once, and then send the messages.
+        self.events += COSTLY_EVENTS
     stream.next = self.streams
     if self.streams != NULL:
         self.streams.prev = stream

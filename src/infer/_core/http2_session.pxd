@@ -30,7 +30,8 @@ cdef void use_events(nghttp2_session_callbacks *table, nghttp2_option *chosen,
                      nghttp2_data_source_read_callback reader) noexcept
 
 cdef enum:
-    COSTLY_EVENTS = 32             # of a turn, for a stream that is reset or a call that the transport turns down
+    COSTLY_EVENTS = 32           # of a turn, for a stream that is reset or a call that the transport turns down
+    BURST_STREAMS = 128          # whose requests are to come: one that is opened beside them counts as costly, too
 
 cdef enum RefusedKind:
     REFUSED_HEADERS = 0          # a header block over the limit
@@ -113,6 +114,7 @@ cdef class Http2Session(ResponseSink):
     cdef Stream *streams
     cdef Stream *due                       # those to be settled before anything is sent
     cdef int32_t n_streams
+    cdef int32_t open_requests             # of streams: not all of the request has come
     cdef int32_t early_replies             # replies whose request has not ended
     cdef Conduct conduct
     cdef int64_t events                    # frames and header fields that have come, and COSTLY_EVENTS
@@ -219,6 +221,7 @@ cdef class Http2Session(ResponseSink):
     cdef void buffer(self, Stream *stream, uint64_t size_bytes) noexcept
     cdef void release(self, Stream *stream, uint64_t size_bytes) noexcept
     cdef void set_early(self, Stream *stream, bint early) noexcept
+    cdef void set_ended(self, Stream *stream) noexcept
     cdef void say_last_goaway(self) noexcept
     cdef void drop(self, Stream *stream) noexcept
     # GOAWAY, a PING, and once it is answered the last GOAWAY with `reason`; streams under way finish. Without one the
@@ -232,6 +235,7 @@ cdef class Http2Session(ResponseSink):
     # Ends the session with GOAWAY(ENHANCE_YOUR_CALM) for a bound, which is counted. A callback of `feed` that returns
     # the result stops nghttp2.
     cdef int cut(self, int kind) noexcept
-    # The connection is gone: every call is cancelled, all memory freed.
-    cdef void close(self) noexcept
+    # The connection is gone: every call is cancelled, all memory freed. False: that was done for `most` streams, and
+    # there are more, for which it has to be called again.
+    cdef bint close(self, int most) noexcept
     cdef void terminate(self, uint32_t error_code) noexcept

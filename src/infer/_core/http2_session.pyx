@@ -207,7 +207,8 @@ cdef class Http2Session(ResponseSink):
         cdef int code
         cdef int64_t deadline_ns = 0
         cdef bint talks
-        stream.ended = end_stream
+        if end_stream:
+            self.set_ended(stream)
         if not stream.seen & SEEN_TE:
             self.stats.calls_without_te += 1
         error.size_bytes = 0
@@ -269,7 +270,7 @@ cdef class Http2Session(ResponseSink):
 
     cdef void message_end(self, Stream *stream) noexcept:
         cdef int code
-        stream.ended = 1
+        self.set_ended(stream)
         if stream.early:
             self.set_early(stream, False)
         if stream.state == STREAM_TALKING:
@@ -388,6 +389,10 @@ cdef class Http2Session(ResponseSink):
             stream.early = early
             self.early_replies += 1 if early else -1
 
+    cdef inline void set_ended(self, Stream *stream) noexcept:
+        self.open_requests -= not stream.ended
+        stream.ended = 1
+
     cdef inline void buffer(self, Stream *stream, uint64_t size_bytes) noexcept:
         self.buffered_bytes += size_bytes
         self.stats.buffered_bytes += size_bytes
@@ -426,7 +431,7 @@ cdef class Http2Session(ResponseSink):
         cdef Stream *stream = <Stream *> call
         cdef int i
         stream.request = NULL
-        if not advance(stream, EVENT_REPLY):
+        if self.closed or not advance(stream, EVENT_REPLY):
             for i in range(reply.n_segments):
                 block_unref(reply.segments[i].block)
             return
@@ -607,6 +612,7 @@ cdef class Http2Session(ResponseSink):
         self.n_streams -= 1
         self.stats.streams -= 1
         self.set_early(stream, False)
+        self.set_ended(stream)
         if stream.inflating != NULL or stream.deflating != NULL:
             self.forget_jobs(stream)
         advance(stream, EVENT_CLOSE)
@@ -738,13 +744,17 @@ cdef class Http2Session(ResponseSink):
         self.heed(nghttp2_session_terminate_session(self.session, error_code))
         self.want_flush()
 
-    cdef void close(self) noexcept:
+    cdef bint close(self, int most) noexcept:
         self.connection = None
-        if self.closed:
-            return
         self.closed = True
-        while self.streams != NULL:
+        while self.streams != NULL and most > 0:
             self.drop(self.streams)
+            most -= 1
+        if self.streams != NULL:
+            return False
+        if self.session == NULL:
+            return True
         nghttp2_session_del(self.session)
         self.session = NULL
         count_live(LIVE_SESSION, -1)
+        return True

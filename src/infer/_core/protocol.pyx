@@ -11,7 +11,7 @@ from infer._core.block cimport BlockView, block_data
 from infer._core.clock cimport now_ns
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
 from infer._core.http2_session cimport (
-    REFUSED_AGE, REFUSED_AGE_GRACE, REFUSED_CONNECTIONS, REFUSED_IDLE, REFUSED_KEEPALIVE, REFUSED_KINDS,
+    BURST_STREAMS, REFUSED_AGE, REFUSED_AGE_GRACE, REFUSED_CONNECTIONS, REFUSED_IDLE, REFUSED_KEEPALIVE, REFUSED_KINDS,
     REFUSED_PREFACE, REFUSED_STALLED, Http2Session)
 from infer._core.grpc_message cimport ENCODING_DEFLATE, ENCODING_GZIP
 from infer._core.http2_streams cimport StreamingSession
@@ -26,7 +26,9 @@ cdef extern from "<sched.h>" nogil:
 
 cdef enum:
     READ_BYTES = 131072
+    CLOSED_STREAMS = 128             # of a connection that is lost, dropped in one turn of the loop
     PIECE_BYTES = 1024               # fed at once, or what is left of a frame of DATA: a turn ends between two
+    CAREFUL_BYTES = 128              # instead, of a peer that has opened many streams and sent no messages
     GOAWAY_WAIT_NS = 10000000000     # for the answer to the PING after the first GOAWAY
     LINGER_NS = 2000000000           # for the peer to close once all is said and sent
     LATE_CHECK_NS = 5000000000       # between two checks: the loop stood still, and what peers sent is not read yet
@@ -167,7 +169,7 @@ cdef class Endpoint:
         self.checked_ns = now
         if late:
             return
-        for each in list(self.connections):
+        for each in self.open_connections():
             self.check(<Connection> each, now)
 
     cdef void check(self, Connection connection, int64_t now) except *:
@@ -252,7 +254,7 @@ cdef class Endpoint:
         cdef int64_t now = now_ns()
         self.draining = True
         self.on_idle = on_idle
-        for each in list(self.connections):
+        for each in self.open_connections():
             (<Connection> each).drain(now, NULL)
         if not self.connections:
             self.on_idle = None
@@ -260,17 +262,17 @@ cdef class Endpoint:
 
     def end_calls(self, bytes message not None):
         """Ends every call under way with UNAVAILABLE and closes the connections."""
-        for each in list(self.connections):
+        for each in self.open_connections():
             (<Connection> each).end_calls(message)
 
     def abort(self):
         """Closes every connection at once, sending nothing more."""
-        for each in list(self.connections):
+        for each in self.open_connections():
             (<Connection> each).transport.abort()
 
     def open_connections(self):
-        """The Connections that are open now."""
-        return list(self.connections)
+        """The Connections that are open now: of one that is lost, there may still be streams to drop."""
+        return [each for each in self.connections if (<Connection> each).transport is not None]
 
     cdef void closed(self, Connection connection) except *:
         self.connections.discard(connection)
@@ -422,9 +424,11 @@ cdef class Connection:
         cdef Http2Session session = self.session
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t piece_bytes
+        cdef uint64_t least_bytes
         while at < size_bytes and not self.failed and not session.turn_is_over():
             if self.tls is None:
-                piece_bytes = min(size_bytes - at, <Py_ssize_t> max(<uint64_t> PIECE_BYTES, session.frame_left_bytes))
+                least_bytes = CAREFUL_BYTES if session.open_requests > BURST_STREAMS else PIECE_BYTES
+                piece_bytes = min(size_bytes - at, <Py_ssize_t> max(least_bytes, session.frame_left_bytes))
                 if session.feed(data + at, <uint64_t> piece_bytes) != 0:
                     self.failed = True
             else:
@@ -488,9 +492,19 @@ cdef class Connection:
 
     def connection_lost(self, error):
         self.rest = None
-        self.session.close()
-        self.endpoint.closed(self)
         self.transport = None
+        self.drop_streams()
+
+    def drop_streams(self):
+        """Drops the streams of a connection that is lost, many of them in turns: other connections are served between.
+
+        Until the last is gone, the connection counts as one of those that there are.
+        """
+        if self.session.close(CLOSED_STREAMS):
+            self.endpoint.closed(self)
+        else:
+            sched_yield()
+            self.endpoint.soon(self.drop_streams)
 
     cdef void drain(self, int64_t now, const char *reason) except *:
         if self.draining_ns == 0:

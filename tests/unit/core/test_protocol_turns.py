@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -156,6 +156,90 @@ def test_a_stream_that_is_reset_counts_for_many_events():
     assert bench.endpoint.snapshot()["streams_total"] == 100
     assert turns >= 100 * 32 // 1000
     socket.lose()
+
+
+def opened(peer: Peer, count: int) -> bytes:
+    """Calls without their messages, as bytes that are still to be sent."""
+    heads = []
+    for _ in range(count):
+        heads.append(peer.headers_frame(peer.next_stream, request_fields()))
+        peer.next_stream += 2
+    return b"".join(heads)
+
+
+@pytest.mark.parametrize(("make", "count", "turns"), [
+    pytest.param(opened, 128, False, id="a burst of streams"),
+    pytest.param(opened, 300, True, id="more streams than a burst"),
+    pytest.param(calls, 300, False, id="calls with their messages")])
+def test_streams_without_their_messages_count_for_many_events(
+        make: Callable[[Peer, int], bytes], count: int, turns: bool):
+    """Each costs what a call costs and comes in a few bytes; clients open some at once before they send the rest."""
+    bench = Bench(max_turn_events=3500)
+    socket, peer = bench.connect()
+    bench.steps = True
+    socket.sendall(make(peer, count))
+    assert bool(bench.turns) is turns
+    assert (bench.endpoint.snapshot()["streams"] < count) is turns
+    while bench.turns:
+        bench.turn()
+    assert bench.endpoint.snapshot()["streams"] == count
+    # Those that are whole, or gone, make room for others.
+    socket.sendall(b"".join(frame(DATA, END_STREAM, 2 * number + 1, prefixed(b"q")) for number in range(count))
+                   if make is opened else b"")
+    while bench.turns:
+        bench.turn()
+    socket.sendall(opened(peer, 100))
+    assert not bench.turns
+    assert bench.endpoint.snapshot()["streams"] == count + 100
+    socket.lose()
+    while bench.turns:
+        bench.turn()
+
+
+def test_the_streams_of_a_connection_that_is_lost_go_in_turns():
+    bench = Bench()
+    socket, peer = bench.connect()
+    other, good = bench.connect()
+    socket.sendall(opened(peer, 300))
+    idle: list[bool] = []
+    bench.steps = True
+    socket.lose()
+    stream = called(good)
+    bench.endpoint.drain(lambda: idle.append(True))
+    left = [bench.endpoint.snapshot()["streams"]]
+    bench.sink.answer(300, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    assert good.answer(stream).code == OK
+    # What is left of it is there for nobody but the loop.
+    bench.endpoint.end_calls(b"the server is stopping")
+    bench.endpoint.check_timeouts()
+    other.lose()
+    while bench.turns:
+        assert not idle
+        assert bench.endpoint.snapshot()["connections"] == 1
+        bench.turn()
+        left.append(bench.endpoint.snapshot()["streams"])
+    assert left == [300 - 128 + 1, 300 - 256, 0]
+    assert idle == [True]
+    assert bench.endpoint.snapshot()["connections"] == 0
+    assert bench.sink.live == []
+
+
+def test_replies_for_a_connection_that_is_lost_are_dropped():
+    bench = Bench()
+    socket, peer = bench.connect()
+    socket.sendall(calls(peer, 300))
+    bench.steps = True
+    socket.lose()
+    live = bench.sink.live
+    assert len(live) == 300 - 128
+    for number in live:
+        bench.sink.answer(number, segments=(prefixed(b"a"),))
+    bench.endpoint.flush_all()
+    assert socket.sent == b""
+    while bench.turns:
+        bench.turn()
+    assert bench.endpoint.snapshot()["outbound_bytes"] == 0
 
 
 def test_nothing_is_read_after_the_cut(bench: Bench):
