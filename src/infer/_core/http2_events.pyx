@@ -33,6 +33,7 @@ cdef enum:
     FIELD_OVERHEAD_BYTES = 32    # that a header field counts besides its text (RFC 9113, 6.5.2)
     UPLOAD_BYTES = 16384         # of a message: a client that sent so much of it was not opening streams to reset them
     SETTINGS_ENTRIES = 32
+    SURPLUS_SHARE = 4            # fields of no use are too much at this part of what a header block may have
     FIRST_UNKNOWN_FRAME = 10
 
 cdef const char *HOT_PATH = "/inference.GRPCInferenceService/ModelInfer"
@@ -151,7 +152,7 @@ cdef int oversize(Http2Session self, Stream *stream) noexcept:
 cdef int surplus_field(Http2Session self, Stream *stream, uint64_t field_bytes) noexcept:
     """A field of no use: the rest of a block that was refused, or a trailer."""
     stream.header_bytes += <int32_t> field_bytes
-    return oversize(self, stream) if stream.header_bytes > self.limits.header_bytes else 0
+    return oversize(self, stream) if stream.header_bytes > self.limits.header_bytes // SURPLUS_SHARE else 0
 
 
 cdef int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_bytes,
