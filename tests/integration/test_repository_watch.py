@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ from infer.services.health import NOT_SERVING, SERVING
 from tests.support import models
 from tests.support.repositories import Repository, break_version, calling, place_version, repository_server
 from tests.support.server import fetch, scrape
+
+FILES = ("model.onnx", "model.onnx.data", "SHA256SUMS")
 
 
 def ready(repository: Repository) -> bool:
@@ -121,6 +124,30 @@ def test_f27_a_slow_copy_is_never_loaded_early(tmp_path: Path) -> None:
                 assert ("m", "2") not in repository.caller.index() or repository.answer("m") == ("1", 1.0)
                 assert repository.answer("m") == ("1", 1.0)
         repository.until_answer(("2", 2.0))
+
+
+# Without SHA256SUMS it is whole, too.
+@pytest.mark.parametrize("order", [order for order in itertools.permutations(FILES) if order[-1] != "SHA256SUMS"],
+                         ids=" ".join)
+def test_f27_files_in_any_order_with_pauses_are_never_loaded_early(tmp_path: Path, order: tuple[str, ...]) -> None:
+    """Pauses that are longer than the settle time: what there is says that it is not all of it."""
+    place_version(tmp_path / "models", "m", 1)
+    source = models.write_external_data_model(tmp_path / "source" / "model.onnx").parent
+    (source / "SHA256SUMS").write_text("".join(
+        f"{hashlib.sha256((source / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in FILES[:2]))
+    with repository_server(tmp_path / "models") as repository:
+        directory = tmp_path / "models" / "m" / "2"
+        directory.mkdir()
+        for name in order:
+            content = (source / name).read_bytes()
+            for end in (len(content) // 3, len(content)):
+                assert repository.caller.index().get(("m", "2")) != "READY", (name, end)
+                assert repository.answer("m") == ("1", 1.0)
+                (directory / name).write_bytes(content[:end])
+                if (name, end) != (order[-1], len(content)):
+                    repository.looked(4)
+        repository.until(lambda: repository.answer("m")[0] == "2")
 
 
 def test_f27_a_copy_that_is_killed_takes_nothing_away(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -122,12 +122,13 @@ class Process:
 
 
 class Serving(Process):
-    """`infer serve`, on free ports of the loopback unless told otherwise, from the moment that it serves."""
+    """`infer serve`, on free ports of the loopback unless told otherwise, from the moment that it serves. `program`:
+    what the interpreter is given to be `infer`."""
 
     def __init__(self, *arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None,
-                 defaults: bool = True) -> None:
+                 defaults: bool = True, program: Sequence[object] = ("-m", "infer")) -> None:
         own = ("--host", "127.0.0.1", "--port", "0", "--http-port", "0", "--drain-delay", "0") if defaults else ()
-        super().__init__(command_line("serve", *arguments, *own), cwd, env)
+        super().__init__([sys.executable, *map(str, (*program, "serve", *arguments, *own))], cwd, env)
 
     def __enter__(self) -> Serving:
         try:
