@@ -30,9 +30,6 @@ from tests.support.repositories import (
 from tests.support.server import fetch, scrape
 from tests.unit.test_triton_repository import ASPIRED, tritons
 
-# Refused at their load, as README says: a reshape to another shape.
-NOT_SERVED = {"two_in_three_out": "its reshape from [2, 2] to [4] is not served"}
-
 
 def refused(repository: Repository, verb: str, *arguments: object, **options: object) -> tuple[str, str]:
     with pytest.raises(InferError) as error:
@@ -43,22 +40,25 @@ def refused(repository: Repository, verb: str, *arguments: object, **options: ob
 def test_a_triton_repository_is_served_unchanged(tmp_path: Path, transport: str) -> None:
     root = triton_repository(tmp_path)
     with repository_server(root, transport=transport) as repository:
-        expected = {(name, str(version)) for name in TRITON_VERSIONS.keys() - NOT_SERVED.keys()
+        expected = {(name, str(version)) for name in TRITON_VERSIONS
                     for version in ASPIRED.get(name, {1})}
         repository.until(lambda: {each for each, state in repository.caller.index().items() if state == "READY"}
                          == expected)
-        for name, reason in NOT_SERVED.items():
-            status, text = repository.status(name)
-            assert (status, reason in text) == ("FAILED_PRECONDITION", True)
         assert repository.answer("scale_latest") == ("5", 5.0)
         assert repository.answer("scale_latest", "4") == ("4", 4.0)
         assert repository.answer("scale_all", "2") == ("2", 2.0)
         assert repository.answer("scale_specific") == ("3", 3.0)
         assert repository.status("scale_specific", "2")[0] == "NOT_FOUND"
+        reshaped = repository.client.infer("two_in_three_out", {
+            "x": np.arange(8, dtype=np.float32).reshape(2, 2, 2), "z": np.ones((2, 2), np.float32)})
+        assert reshaped["y"].tolist() == [[0, 1, 2, 3, 1, 1], [4, 5, 6, 7, 1, 1]]
+        assert reshaped["w"].tolist() == [6, 22]
+        assert [list(each.shape) for each in repository.client.metadata("two_in_three_out").inputs] == [
+            [-1, 2, 2], [-1, 2]]
         metadata = repository.client.metadata("scale_all")
         assert list(metadata.versions) == ["1", "2", "3", "4", "5"]
         assert {each.version for each in repository.client.statistics("scale_all")} == set(metadata.versions)
-        for name in sorted(TRITON_VERSIONS.keys() - NOT_SERVED.keys()):
+        for name in sorted(TRITON_VERSIONS):
             completed = tritons(name)
             config = repository.caller.config(name)
             # How many run at once where it is not written is this machine's.

@@ -23,6 +23,7 @@ from infer._core.model_version cimport VersionEntry
 from infer._core.ort_run cimport Session, session_run
 from infer._core.status cimport STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_OK, STATUS_RESOURCE_EXHAUSTED
 from infer._core.tensor_contents cimport decode_contents
+from infer._core.tensor_reshape cimport view_from_model, view_to_model
 from infer._core.tensor_text cimport ErrorText, clear_error, say
 from infer._core.tensor_view cimport (
     FORM_RAW, FORM_TYPED, TYPE_NONE, OutputMask, element_bytes)
@@ -339,6 +340,8 @@ cdef void scatter(Batch *batch, Scratch *scratch, int32_t first, int32_t end, in
     for k in range(batch.n_outputs):
         output = &scratch.outputs[k]
         run.views[k] = output.view
+        # Where the model gave other sizes than its configuration says, the reply has them as they are.
+        view_from_model(&batch.version.signature.outputs[k], &run.views[k])
         run.blocks[k] = output.block
         row_bytes = output.view.size_bytes // <uint64_t> rows if rows > 0 else 0
         row = 0
@@ -401,6 +404,8 @@ cdef int run_once(Batch *batch, Scratch *scratch, int32_t first, int32_t end) no
     for i in range(session.n_inputs):
         if not gather_input(batch, scratch, first, end, i, rows):
             return STATUS_RESOURCE_EXHAUSTED
+        if scratch.inputs[i].data_type != TYPE_NONE:
+            view_to_model(&version.signature.inputs[i], &scratch.inputs[i])
     if batch.gathered_ns == 0:
         batch.gathered_ns = now_ns()
     if not run_reserve(batch):

@@ -8,7 +8,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from infer._core.counters cimport Histogram, bucket_of
-from infer._core.tensor_view cimport Signature, TensorSpec
+from infer._core.tensor_view cimport ModelShape, Signature, TensorSpec
 
 cdef enum:
     EXACT_ROWS = 1024            # batches of up to so many rows are counted by their size, larger ones by log buckets
@@ -61,6 +61,7 @@ cdef class TensorInfo:
     cdef readonly tuple symbols            # per dimension the symbolic name, "" where it has none
     cdef readonly bint served
     cdef readonly bint optional
+    cdef readonly tuple reshape            # the model's own shape, where `shape` is another; else None
 
 cdef class VersionEntry:
     cdef Version c
@@ -74,10 +75,13 @@ cdef class VersionEntry:
     cdef public object session             # keeps what c.session points to alive
     cdef public object settings            # what its operator asked for, completed (models.settings); None: nothing
     cdef public object on_drained          # called once when closing and the last handle is gone
+    cdef ModelShape *reshaped              # of the tensors that have one
+    cdef int n_reshaped
     cdef list _strings                     # owners of the names that the signature points to
     cdef SizeStats *sizes                  # at size_slot of a run's rows
     cdef int n_sizes                       # as many as the largest batch needs
     cdef TensorSpec *specs(self, list tensors, bint batched) except? NULL
+    cdef const ModelShape *model_shape(self, tuple shape, bint batched) noexcept
 
 cdef inline int size_slot(int64_t rows) noexcept nogil:
     return <int> rows if rows <= EXACT_ROWS else EXACT_ROWS + 1 + bucket_of(rows) - bucket_of(EXACT_ROWS)

@@ -9,6 +9,7 @@ class TensorInfo:
     symbols: tuple[str, ...]
     served: bool
     optional: bool
+    reshape: tuple[int, ...] | None
     def __init__(
         self,
         name: str,
@@ -19,6 +20,7 @@ class TensorInfo:
         served: bool = True,
         optional: bool = False,
         datatype: str | None = None,
+        reshape: Sequence[int] | None = None,
     ) -> None: ...
 
 class VersionEntry:

@@ -10,14 +10,18 @@ from libc.string cimport memset
 from infer._core.counters cimport bucket_floor, snapshot
 from infer._core.status cimport STATUS_CODES
 from infer._core.tensor cimport data_type_name, encode_prefix
-from infer._core.tensor_view cimport MAX_OUTPUTS, MAX_RANK, TYPE_NONE, TensorSpec
+from infer._core.tensor_view cimport MAX_OUTPUTS, MAX_RANK, TYPE_NONE, ModelShape, TensorSpec
 
 
 cdef class TensorInfo:
-    """One declared input or output: name, element type (ONNX number and protocol name), shape with -1 for any."""
+    """One declared input or output: name, element type (ONNX number and protocol name), shape with -1 for any.
+
+    reshape: the model's own shape, where requests and replies carry `shape`; its -1 stand for those of `shape`, in
+    their order.
+    """
 
     def __cinit__(self, str name not None, int data_type, shape, symbols=(), *, served=True, optional=False,
-                  datatype=None):
+                  datatype=None, reshape=None):
         self.name = name
         self.data_type = data_type
         self.datatype = datatype if datatype is not None else data_type_name(data_type).decode()
@@ -25,6 +29,7 @@ cdef class TensorInfo:
         self.symbols = tuple(symbols) or ("",) * (0 if shape is None else len(shape))
         self.served = served and data_type != TYPE_NONE
         self.optional = optional
+        self.reshape = None if reshape is None else tuple(reshape)
 
     def __repr__(self):
         dims = "?" if self.shape is None else ",".join(
@@ -50,12 +55,17 @@ cdef class VersionEntry:
         memset(&self.stats, 0, sizeof(self.stats))
         self.sizes = NULL
         self.n_sizes = 0
+        self.reshaped = NULL
+        self.n_reshaped = 0
 
     def __init__(self, str name not None, str version not None, session, list inputs not None, list outputs not None, *,
                  bint batched, int64_t max_rows, int64_t gather_rows, int64_t delay_ns, int64_t queue_limit_rows,
                  int max_running, dict properties not None):
         if len(outputs) > MAX_OUTPUTS:
             raise ValueError(f"model {name!r} has {len(outputs)} outputs, at most {MAX_OUTPUTS} can be served")
+        if any(max(len(each.shape), len(each.reshape)) > MAX_RANK for each in (*inputs, *outputs)
+               if each.reshape is not None):
+            raise ValueError(f"model {name!r} has a reshape of more than {MAX_RANK} dimensions")
         if min(max_rows, gather_rows, queue_limit_rows, max_running) < 1 or delay_ns < 0:
             raise ValueError(f"model {name!r}: max_rows {max_rows}, gather_rows {gather_rows}, queue_limit_rows "
                              f"{queue_limit_rows} and max_running {max_running} must be at least 1, "
@@ -74,6 +84,10 @@ cdef class VersionEntry:
         self.c.number = number
         self.c.signature.model = self.name
         self.c.signature.batched = batched
+        self.reshaped = <ModelShape *> PyMem_Calloc(
+            max(1, sum(each.reshape is not None for each in (*inputs, *outputs))), sizeof(ModelShape))
+        if self.reshaped == NULL:
+            raise MemoryError("no memory for the model's signature")
         self.c.signature.max_rows = max_rows
         self.c.signature.inputs = self.specs(inputs, batched)
         self.c.signature.n_inputs = <int32_t> len(inputs)
@@ -113,11 +127,25 @@ cdef class VersionEntry:
             if batched and specs[i].rank > 0:
                 specs[i].shape[0] = -1
             specs[i].row_elements = product(info.shape[1:] if batched else info.shape)
+            if info.reshape is not None:
+                specs[i].reshaped = self.model_shape(info.reshape, batched)
         return specs
+
+    cdef const ModelShape *model_shape(self, tuple shape, bint batched) noexcept:
+        cdef ModelShape *taken = &self.reshaped[self.n_reshaped]
+        cdef int k
+        self.n_reshaped += 1
+        taken.rank = <int32_t> len(shape)
+        for k in range(taken.rank):
+            taken.shape[k] = <int64_t> shape[k]
+        if batched and taken.rank > 0:
+            taken.shape[0] = -1
+        return taken
 
     def __dealloc__(self):
         PyMem_Free(self.c.signature.inputs)
         PyMem_Free(self.c.signature.outputs)
+        PyMem_Free(self.reshaped)
         PyMem_Free(self.sizes)
 
     @property

@@ -171,17 +171,25 @@ cdef int make_inputs(const Session *session, const TensorView *views, Handles *h
     return STATUS_OK
 
 
-cdef uint64_t bound_bytes(const TensorSpec *spec, int64_t rows, int64_t *shape) noexcept nogil:
+cdef uint64_t bound_bytes(const TensorSpec *spec, int64_t rows, TensorView *view) noexcept nogil:
     """Bytes and shape of an output whose size is known before the run, else 0 (also where it holds nothing)."""
     cdef uint64_t size = element_bytes(spec.data_type)
+    cdef int32_t rank = spec.rank
+    cdef const int64_t *shape = &spec.shape[0]
+    cdef int64_t length
     cdef int32_t k
-    if spec.rank < 0 or (rows >= 0 and spec.rank == 0):
+    if spec.reshaped != NULL:
+        rank = spec.reshaped.rank
+        shape = &spec.reshaped.shape[0]
+    if rank < 0 or (rows >= 0 and rank == 0):
         return 0
-    for k in range(spec.rank):
-        shape[k] = rows if k == 0 and rows >= 0 else spec.shape[k]
-        if shape[k] <= 0 or shape[k] >> 31 or size >> LARGEST_BOUND_LOG2:
+    for k in range(rank):
+        length = rows if k == 0 and rows >= 0 else shape[k]
+        if length <= 0 or length >> 31 or size >> LARGEST_BOUND_LOG2:
             return 0
-        size *= <uint64_t> shape[k]
+        view.shape[k] = length
+        size *= <uint64_t> length
+    view.rank = <int16_t> rank
     return 0 if size >> LARGEST_BOUND_LOG2 else size
 
 
@@ -206,7 +214,7 @@ cdef int make_outputs(const Session *session, const OutputMask *mask, int64_t ro
         handles.n_outputs += 1
         if session.bindable == NULL or not session.bindable[i]:
             continue
-        size_bytes = bound_bytes(spec, rows, output.view.shape)
+        size_bytes = bound_bytes(spec, rows, &output.view)
         if not size_bytes:
             continue
         output.block = block_new(size_bytes)
@@ -216,10 +224,9 @@ cdef int make_outputs(const Session *session, const OutputMask *mask, int64_t ro
         output.view.data = offset_of(block_data(output.block))
         output.view.size_bytes = size_bytes
         output.view.data_type = spec.data_type
-        output.view.rank = <int16_t> spec.rank
         code = take_failure(ort.CreateTensorWithDataAsOrtValue(
-            cpu_memory, block_data(output.block), size_bytes, output.view.shape, <size_t> spec.rank, spec.data_type,
-            value), detail)
+            cpu_memory, block_data(output.block), size_bytes, output.view.shape, <size_t> output.view.rank,
+            spec.data_type, value), detail)
         if code != STATUS_OK:
             return code
     return STATUS_OK

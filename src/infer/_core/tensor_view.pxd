@@ -39,6 +39,11 @@ cdef struct TensorView:
     int16_t form
     int64_t shape[12]
 
+# How the model has a tensor that requests and replies carry in another shape.
+cdef struct ModelShape:
+    int32_t rank
+    int64_t shape[12]            # -1: any; the size at the same turn among those that are -1 in the other shape
+
 # One input or output that a model declares. Strings are owned by the VersionEntry that holds the spec.
 cdef struct TensorSpec:
     const char *name
@@ -49,6 +54,7 @@ cdef struct TensorSpec:
     int32_t optional             # 1: a request may leave it out
     int64_t shape[12]            # -1: any; with batching, shape[0] is the batch's and -1
     uint64_t row_elements        # product of shape[1:] (batched) or of shape, 0 where that is not fixed
+    const ModelShape *reshaped   # NULL: `shape` is the model's own; owned like the strings
 
 # A model's inputs and outputs as codec and batch see them.
 cdef struct Signature:

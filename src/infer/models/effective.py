@@ -97,8 +97,9 @@ def shape_limits(settings: ModelSettings, options: LoadOptions, providers: Seque
 
 def served_tensors(declared: Iterable[TensorInfo], written: Sequence[TensorSetting], batched: bool,
                    optional: bool) -> list[TensorInfo]:
-    """The model's tensors as they are served: sizes that the settings fix where the model leaves them free, and of
-    the outputs only those that are listed. `optional`: an input that is not listed may be left out of a request."""
+    """The model's tensors as they are served: sizes that the settings fix where the model leaves them free, another
+    shape where they reshape, and of the outputs only those that are listed. `optional`: an input that is not listed may
+    be left out of a request."""
     by_name = {each.name: each for each in written}
     return [_served(tensor, by_name.get(tensor.name), batched, optional) for tensor in declared]
 
@@ -111,20 +112,34 @@ def applied(old: ModelSettings, new: ModelSettings) -> ModelSettings:
 def _served(tensor: TensorInfo, setting: TensorSetting | None, batched: bool, optional: bool) -> TensorInfo:
     if setting is None:
         return tensor if optional else _with(tensor, tensor.shape, served=False)
-    if setting.reshape is not None and setting.reshape != setting.dims:
-        raise ModelLoadError(f"{setting.name!r}: its reshape from {list(setting.dims)} to {list(setting.reshape)} is "
-                             "not served; write the model's own dims, or leave input and output out of the "
-                             "configuration, and let clients send the model's shapes")
     skipped = 1 if batched else 0
-    if tensor.shape is None or len(tensor.shape) != skipped + len(setting.dims):
+    written = setting.dims if setting.reshape is None else setting.reshape
+    if tensor.shape is None or len(tensor.shape) != skipped + len(written):
         return tensor
-    sizes = (size if own < 0 else own for size, own in zip(setting.dims, tensor.shape[skipped:], strict=True))
-    return _with(tensor, (*tensor.shape[:skipped], *sizes), served=tensor.served)
+    sizes = tuple(size if own < 0 else own for size, own in zip(written, tensor.shape[skipped:], strict=True))
+    model = (*tensor.shape[:skipped], *sizes)
+    if written == setting.dims:
+        return _with(tensor, model, served=tensor.served)
+    carried = map_sizes(sizes, written, setting.dims)
+    return _with(tensor, (*tensor.shape[:skipped], *carried), served=tensor.served, reshape=model)
 
 
-def _with(tensor: TensorInfo, shape: tuple[int, ...] | None, *, served: bool) -> TensorInfo:
-    return TensorInfo(tensor.name, tensor.data_type, shape, tensor.symbols, served=served, optional=tensor.optional,
-                      datatype=tensor.datatype)
+def map_sizes(sizes: Sequence[int], pattern: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+    """A shape of `pattern` as one of `other`: those that are free (-1) in both stand for each other, in order."""
+    free = iter(size for size, own in zip(sizes, pattern, strict=True) if own < 0)
+    return tuple(next(free) if size < 0 else size for size in other)
+
+
+def as_model_has(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
+    """Tensors as they are served, in the shapes that the model itself takes and gives."""
+    return [each if each.reshape is None else _with(each, each.reshape, served=each.served) for each in tensors]
+
+
+def _with(tensor: TensorInfo, shape: tuple[int, ...] | None, *, served: bool,
+          reshape: tuple[int, ...] | None = None) -> TensorInfo:
+    symbols = tensor.symbols if shape is not None and len(shape) == len(tensor.symbols) else ()
+    return TensorInfo(tensor.name, tensor.data_type, shape, symbols, served=served, optional=tensor.optional,
+                      datatype=tensor.datatype, reshape=reshape)
 
 
 def _threads(settings: ModelSettings, name: str) -> int | None:

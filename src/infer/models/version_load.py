@@ -19,7 +19,15 @@ from infer._core.ort_session import OrtSession, attach
 from infer.errors import InferError, ModelLoadError
 from infer.models.batchability import Batchability, decide, find_fill, shape_objection
 from infer.models.complete import complete, decides_batching
-from infer.models.effective import LoadOptions, limits_of, not_honoured, served_tensors, session_options, shape_limits
+from infer.models.effective import (
+    LoadOptions,
+    as_model_has,
+    limits_of,
+    not_honoured,
+    served_tensors,
+    session_options,
+    shape_limits,
+)
 from infer.models.findings import left_out, not_batched, refusal_fix
 from infer.models.identity import Identity, identify
 from infer.models.loading import LoadSpec
@@ -75,7 +83,8 @@ def _load(spec: LoadSpec, runtime: Runtime, options: LoadOptions, reservations: 
             inputs = served_tensors(session.inputs, effective.inputs, rows > 0, optional=True)
             outputs = served_tensors(session.outputs, effective.outputs, rows > 0, optional=False)
             if batching is None:
-                batching = Batchability(rows > 0, "as configured", find_fill(session, inputs, 1 if rows else None))
+                batching = Batchability(rows > 0, "as configured",
+                                        find_fill(session, as_model_has(inputs), 1 if rows else None))
         entry = VersionEntry(
             spec.name, str(spec.version), session, inputs, outputs, **limits_of(effective, options),
             **shape_limits(effective, options, session.providers),
@@ -130,11 +139,12 @@ def _warm_up(spec: LoadSpec, session: OrtSession, entry: VersionEntry, settings:
     """What the operator wrote; then every size of batch that is to be expected, of which those that fail are left."""
     if settings.warmups:
         files = spec.files
-        warm_written(session, settings.warmups, entry.batched, settings.base or files.directory.parent, files.root)
+        warm_written(session, entry.inputs, settings.warmups, entry.batched, settings.base or files.directory.parent,
+                     root=files.root)
     if entry.batched and batching.fill is not None:
         expected = sizes(entry.gather_rows, settings.preferred_batch_sizes)
         try:
-            warm_sizes(session, entry.inputs, batching.fill, expected)
+            warm_sizes(session, as_model_has(entry.inputs), batching.fill, expected)
         except InferError as error:
             log.warning("model %r: a warm-up of up to %d made-up rows failed: %s", spec.name, entry.gather_rows,
                         error.message)

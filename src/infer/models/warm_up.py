@@ -19,6 +19,7 @@ from infer._core.ort_session import OrtSession
 from infer._core.self_check import made_up
 from infer.errors import InferError, ModelLoadError
 from infer.models.batchability import Fill, sample
+from infer.models.effective import map_sizes
 from infer.models.inside import resolve_inside
 from infer.models.settings import Warmup, WarmupInput
 
@@ -56,10 +57,12 @@ def warm_sizes(session: OrtSession, inputs: Sequence[TensorInfo], fill: Fill, ro
     return ran
 
 
-def warm_written(session: OrtSession, warmups: Sequence[Warmup], batched: bool, base: Path, root: Path | None) -> None:
-    """The requests that were written for the model. `base`: its directory; links may lead as far as `root`."""
+def warm_written(session: OrtSession, inputs: Sequence[TensorInfo], warmups: Sequence[Warmup], batched: bool,
+                 base: Path, *, root: Path | None) -> None:
+    """The requests that were written for the model, whose shapes are those of `inputs`, as it serves them. `base`: its
+    directory; links may lead as far as `root`."""
     for warmup in warmups:
-        tensors = _tensors(session, warmup, batched, base, root)
+        tensors = _tensors(inputs, warmup, batched, base, root)
         for _ in range(warmup.count):
             try:
                 session.run(tensors)
@@ -68,16 +71,20 @@ def warm_written(session: OrtSession, warmups: Sequence[Warmup], batched: bool, 
                                      "it out") from error
 
 
-def _tensors(session: OrtSession, warmup: Warmup, batched: bool, base: Path, root: Path | None) -> list[Tensor | None]:
+def _tensors(inputs: Sequence[TensorInfo], warmup: Warmup, batched: bool, base: Path,
+             root: Path | None) -> list[Tensor | None]:
     by_name = {each.name: each for each in warmup.inputs}
     rows = warmup.batch_size if batched else 1
     tensors: list[Tensor | None] = []
-    for seed, info in enumerate(session.inputs):
+    for seed, info in enumerate(inputs):
         written = by_name.get(info.name)
         if written is None:
             tensors.append(None)
             continue
-        shape = (rows, *written.dims) if batched else written.dims
+        shape: tuple[int, ...] = (rows, *written.dims) if batched else written.dims
+        if info.reshape is not None and info.shape is not None and len(info.shape) == len(shape):
+            shape = map_sizes(shape, (-1, *info.shape[1:]) if batched else info.shape,
+                              (-1, *info.reshape[1:]) if batched else info.reshape)
         data = _one_row(warmup.name, written, seed, base, root)
         tensors.append((written.datatype, shape, data * rows))
     return tensors

@@ -9,7 +9,9 @@ from infer.errors import ModelLoadError
 from infer.models.effective import (
     LoadOptions,
     applied,
+    as_model_has,
     limits_of,
+    map_sizes,
     not_honoured,
     providers_of,
     served_tensors,
@@ -107,10 +109,26 @@ def test_only_outputs_that_are_listed_are_served() -> None:
     assert [tensor.served for tensor in inputs] == [True, True]
 
 
-def test_a_reshape_is_refused() -> None:
-    written = [TensorSetting("x", "FP32", (4,), reshape=(2, 2))]
-    with pytest.raises(ModelLoadError, match=r"'x': its reshape from \[4\] to \[2, 2\] is not served; write"):
-        served_tensors([TensorInfo("x", 1, (-1, 2, 2))], written, True, optional=True)
+def test_a_reshape_is_served_in_the_shape_that_is_written() -> None:
+    declared = [TensorInfo("x", 1, (-1, 2, -1), ("b", "", "n")), TensorInfo("s", 1, (-1,), ("b",)),
+                TensorInfo("same", 1, (-1, 4))]
+    written = [TensorSetting("x", "FP32", (-1, 2, 3), reshape=(-1, 6)), TensorSetting("s", "FP32", (1,), reshape=()),
+               TensorSetting("same", "FP32", (4,), reshape=(4,))]
+    served = served_tensors(declared, written, True, optional=True)
+    # What the model fixes is fixed in requests as well, at the place that stands for it.
+    assert [each.shape for each in served] == [(-1, 2, 2, 3), (-1, 1), (-1, 4)]
+    assert [each.reshape for each in served] == [(-1, 2, 6), (-1,), None]
+    assert [each.shape for each in as_model_has(served)] == [(-1, 2, 6), (-1,), (-1, 4)]
+    assert [each.reshape for each in as_model_has(served)] == [None, None, None]
+    whole = served_tensors([TensorInfo("x", 1, (2, 6))], [TensorSetting("x", "FP32", (12,), reshape=(2, 6))], False,
+                           optional=True)
+    assert [(each.shape, each.reshape) for each in whole] == [((12,), (2, 6))]
+
+
+def test_free_sizes_stand_for_each_other_in_their_order() -> None:
+    assert map_sizes((7, 2, 3, 9), (-1, 2, 3, -1), (-1, 6, -1)) == (7, 6, 9)
+    assert map_sizes((5,), (-1,), (-1, 1)) == (5, 1)
+    assert map_sizes((), (), (1, 1)) == (1, 1)
 
 
 def test_an_edit_changes_what_needs_no_reload() -> None:

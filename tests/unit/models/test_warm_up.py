@@ -67,7 +67,8 @@ def test_sizes_for_which_the_time_would_not_do_are_left(seconds: float, ran: lis
 
 def test_written_requests_are_run_as_often_as_they_say(tmp_path: Path) -> None:
     session: Any = Session(X)
-    warm_written(session, [written("zero", rows=3, count=2), written("random")], True, tmp_path, None)
+    requests = [written("zero", rows=3, count=2), written("random")]
+    warm_written(session, session.inputs, requests, True, tmp_path, root=None)
     zero, again, [(datatype, shape, made_up)] = session.runs
     assert zero == again == [("FP32", (3, 2), bytes(3 * 8))]
     assert (datatype, shape, len(made_up)) == ("FP32", (1, 2), 8)
@@ -76,13 +77,23 @@ def test_written_requests_are_run_as_often_as_they_say(tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_batched_gets_the_dims_as_they_are(tmp_path: Path) -> None:
     session: Any = Session(TensorInfo("x", 1, (5, 2)))
-    warm_written(session, [written("zero", rows=1, dims=(5, 2))], False, tmp_path, None)
+    warm_written(session, session.inputs, [written("zero", rows=1, dims=(5, 2))], False, tmp_path, root=None)
     assert session.runs == [[("FP32", (5, 2), bytes(40))]]
+
+
+def test_a_model_that_reshapes_gets_its_own_dims(tmp_path: Path) -> None:
+    session: Any = Session(TensorInfo("x", 1, (-1, 6, -1)))
+    served = [TensorInfo("x", 1, (-1, 2, 3, -1), reshape=(-1, 6, -1))]
+    warm_written(session, served, [written("zero", rows=2, dims=(2, 3, 5))], True, tmp_path, root=None)
+    whole = [TensorInfo("x", 1, (2, 3), reshape=(6,))]
+    warm_written(session, whole, [written("zero", dims=(2, 3))], False, tmp_path, root=None)
+    assert session.runs == [[("FP32", (2, 6, 5), bytes(2 * 30 * 4))], [("FP32", (6,), bytes(24))]]
 
 
 def test_strings_of_no_length_and_inputs_that_are_left_out(tmp_path: Path) -> None:
     session: Any = Session(TEXT, X)
-    warm_written(session, [written("zero", rows=2, datatype="BYTES", dims=(1,), name="text")], True, tmp_path, None)
+    text = written("zero", rows=2, datatype="BYTES", dims=(1,), name="text")
+    warm_written(session, session.inputs, [text], True, tmp_path, root=None)
     assert session.runs == [[("BYTES", (2, 1), bytes(8)), None]]
 
 
@@ -91,7 +102,7 @@ def test_the_row_of_a_file_is_repeated(tmp_path: Path) -> None:
     (tmp_path / DIRECTORY).mkdir()
     (tmp_path / DIRECTORY / "row").write_bytes(row)
     session: Any = Session(X)
-    warm_written(session, [written("file", "row", rows=2)], True, tmp_path, None)
+    warm_written(session, session.inputs, [written("file", "row", rows=2)], True, tmp_path, root=None)
     assert session.runs == [[("FP32", (2, 2), row * 2)]]
 
 
@@ -105,11 +116,11 @@ def test_a_file_that_does_not_do_fails_the_load(tmp_path: Path, make: Any, said:
     make(tmp_path / DIRECTORY / "row")
     session: Any = Session(X)
     with pytest.raises(ModelLoadError, match=f"warm-up 'w', input 'x': {DIRECTORY}/row.*{said}"):
-        warm_written(session, [written("file", "row")], True, tmp_path, None)
+        warm_written(session, session.inputs, [written("file", "row")], True, tmp_path, root=None)
     assert session.runs == []
 
 
 def test_a_written_request_that_the_model_refuses_fails_the_load(tmp_path: Path) -> None:
     session: Any = Session(X, error="indices out of range")
     with pytest.raises(ModelLoadError, match="warm-up 'w' failed: indices out of range; correct model_warmup"):
-        warm_written(session, [written("zero")], True, tmp_path, None)
+        warm_written(session, session.inputs, [written("zero")], True, tmp_path, root=None)
