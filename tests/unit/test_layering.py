@@ -16,7 +16,7 @@ LEVELS = [
     {"abuse", "arena", "block", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "counters", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
-     "grpc_message", "retry_info", "model_version", "request"},
+     "tensor_reshape", "grpc_message", "retry_info", "model_version", "request"},
     {"admission", "router", "batch_policy", "batcher", "batch", "external_data", "onnx_facts", "self_check",
      "ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
     {"pipeline"},
