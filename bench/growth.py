@@ -79,7 +79,15 @@ def loaded(case: Case, server: Server, shape: tuple[int, int], method: str = "Mo
 
 
 def pairs_of(first: Callable[[], Sample], second: Callable[[], Sample], pairs: int) -> list[tuple[Sample, Sample]]:
-    return [(first(), second()) for _ in range(pairs)]
+    """Which of the two comes first alternates: what a turn leaves behind is not always the same one's to bear."""
+    found = []
+    for pair in range(pairs):
+        if pair % 2:
+            after = second()
+            found.append((first(), after))
+        else:
+            found.append((first(), second()))
+    return found
 
 
 def compared(pairs: list[tuple[Sample, Sample]]) -> dict[str, Any]:
