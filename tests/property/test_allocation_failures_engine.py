@@ -86,6 +86,29 @@ def test_a_queue_that_is_filled_and_emptied(and_on: bool):
     assert fail_each(play, and_on) > 18
 
 
+@both_ways
+def test_a_queue_whose_requests_are_delayed(and_on: bool):
+    """One for which there is no memory keeps its place."""
+    def play() -> Iterator[None]:
+        box, queue = BatcherBox(), QueueBox(gather_rows=1, levels=2)
+        for number in range(8):
+            assert box.put(queue, number, (1, number), level=1 + number % 2)
+        # Each leaves a bucket to the next, but for the first, which is not alone in its own.
+        assert box.put(queue, 8, (1, 0), level=1)
+        yield
+        moved = [number for number in range(8) if box.delay(number)]
+        yield
+        assert (queue.requests, queue.shapes) == (9, 8)
+        taken: list[int] = []
+        while (batch := box.take()) is not None:
+            taken += batch[1]
+            box.complete(queue, batch[1])
+        stayed = [number for number in (0, 2, 4, 6, 8, 1, 3, 5, 7) if number not in moved]
+        assert taken == stayed + moved
+
+    assert fail_each(play, and_on) >= 1
+
+
 # Calls from their first byte to their reply.
 
 def rows_and_columns() -> tuple[VersionEntry, list[bytes]]:

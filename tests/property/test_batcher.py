@@ -1,10 +1,11 @@
 """The batcher against a plain Python model, its wake-ups counted, and against real threads.
 
-Model: a queue is a list of requests in the order of their arrival. Its batch is of the shape of the oldest one and
-takes those of that shape, oldest first, until the next would pass `gather_rows`. Queues that may run stand in three
-lines, each served from its front: those that run nowhere, then those that run somewhere; those that wait for more rows
-come into one of the two when their time is over. A queue goes to the end of a line when it changes lines and after a
-batch was taken from it.
+Model: a queue is a list of requests in the order of their turns: of their arrival, but that each level of priority
+stands LEVEL_STEP_NS behind the one before it, and one that is delayed behind all others. Its batch is of the shape of
+the first one and takes those of that shape, in turn, until the next would pass `gather_rows`. Queues that may run stand
+in three lines, each served from its front: those that run nowhere, then those that run somewhere; those that wait for
+more rows come into one of the two when their time is over. A queue goes to the end of a line when it changes lines and
+after a batch was taken from it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from infer._core import clock, debug
-from infer._core._testing_batcher import NEVER_NS, BatcherBox, QueueBox, Rush
+from infer._core._testing_batcher import LEVEL_STEP_NS, NEVER_NS, BatcherBox, QueueBox, Rush
 
 UNLISTED, FRESH, BUSY, DELAYED = -1, 0, 1, 2
 START_NS = 10**12
@@ -30,6 +31,9 @@ class Waiting:
     rows: int
     kind: tuple[object, ...]
     queued_ns: int
+    level: int                  # 0: its queue has none
+    turn_ns: int
+    delayed: bool = False
 
 
 @dataclass(eq=False)
@@ -39,9 +43,21 @@ class Queue:
     delay_ns: int
     max_running: int
     batched: bool
-    waiting: list[Waiting] = field(default_factory=list)
+    levels: int
+    waiting: list[Waiting] = field(default_factory=list)    # the first in turn first
     running: int = 0
     line: int = UNLISTED
+
+    def add(self, request: Waiting) -> None:
+        """Behind those with the same turn: whoever comes, or goes behind all others, later."""
+        self.waiting.append(request)
+        self.waiting.sort(key=lambda each: each.turn_ns)
+
+    def delay(self, request: Waiting, now: int) -> None:
+        self.waiting.remove(request)
+        request.turn_ns, request.delayed = now + max(self.levels, 1) * LEVEL_STEP_NS, True
+        self.add(request)
+        assert self.waiting[-1] is request
 
     def batch(self) -> list[Waiting]:
         taken: list[Waiting] = []
@@ -58,8 +74,10 @@ class Queue:
         if not self.waiting or self.running >= self.max_running:
             return None
         kinds = {request.kind for request in self.waiting}
-        rows = sum(request.rows for request in self.waiting if request.kind == self.waiting[0].kind)
-        due = self.waiting[0].queued_ns + self.delay_ns
+        alike = [request for request in self.waiting if request.kind == self.waiting[0].kind]
+        rows = sum(request.rows for request in alike)
+        heads = {request.level if not request.delayed else -1: request.queued_ns for request in reversed(alike)}
+        due = min(heads.values()) + self.delay_ns
         return now if rows >= self.gather_rows or len(kinds) > 1 or due <= now else due
 
     def line_for(self, now: int) -> int:
@@ -82,14 +100,15 @@ class BatcherMachine(RuleBasedStateMachine):
         self.number = 0
 
     @initialize(limits=st.lists(
-        st.tuples(st.integers(1, 6), st.sampled_from([0, 0, 3, 10]), st.integers(1, 3), st.booleans()),
+        st.tuples(st.integers(1, 6), st.sampled_from([0, 0, 3, 10]), st.integers(1, 3), st.booleans(),
+                  st.sampled_from([0, 0, 1, 3, 64])),
         min_size=1, max_size=3))
-    def make_queues(self, limits: list[tuple[int, int, int, bool]]) -> None:
-        for gather_rows, delay_ns, max_running, batched in limits:
+    def make_queues(self, limits: list[tuple[int, int, int, bool, int]]) -> None:
+        for gather_rows, delay_ns, max_running, batched, levels in limits:
             gather = gather_rows if batched else 1
             delay = delay_ns if batched else 0
-            box = QueueBox(gather, delay, max_running, batched)
-            self.queues.append(Queue(box, gather, delay, max_running, batched))
+            box = QueueBox(gather, delay, max_running, batched, levels)
+            self.queues.append(Queue(box, gather, delay, max_running, batched, levels))
 
     def settle(self, queue: Queue, *, to_the_end: bool = False) -> None:
         line = queue.line_for(clock.now())
@@ -106,15 +125,18 @@ class BatcherMachine(RuleBasedStateMachine):
             self.settle(queue)
 
     @rule(queue=st.integers(0, 2), rows=st.integers(1, 8), length=st.integers(1, 3),
-          shape=st.tuples(st.sampled_from([1, 1, 3]), st.sampled_from([None, 7]), st.sampled_from([0, 0x7F, 0xFF])))
-    def put(self, queue: int, rows: int, length: int, shape: tuple[int, int | None, int]) -> None:
+          shape=st.tuples(st.sampled_from([1, 1, 3]), st.sampled_from([None, 7]), st.sampled_from([0, 0x7F, 0xFF])),
+          priority=st.integers(0, 63))
+    def put(self, queue: int, rows: int, length: int, shape: tuple[int, int | None, int], priority: int) -> None:
         outputs, hash, noise = shape
         into = self.queues[queue % len(self.queues)]
         self.number += 1
         dims = (rows if into.batched else 1, length)
-        assert self.batcher.put(into.box, self.number, dims, outputs=outputs, hash=hash, noise=noise)
+        level = priority % into.levels + 1 if into.levels else 0
+        assert self.batcher.put(into.box, self.number, dims, outputs=outputs, hash=hash, noise=noise, level=level)
         kind: tuple[object, ...] = (length, outputs, hash) if into.batched else ()
-        into.waiting.append(Waiting(self.number, dims[0], kind, clock.now()))
+        into.add(Waiting(self.number, dims[0], kind, clock.now(), level,
+                         clock.now() + max(level - 1, 0) * LEVEL_STEP_NS))
         # A queue that can run keeps its place whatever is put.
         if into.line not in (FRESH, BUSY):
             self.settle(into)
@@ -128,11 +150,22 @@ class BatcherMachine(RuleBasedStateMachine):
         queue.waiting.remove(request)
         self.settle(queue)
 
+    @precondition(lambda self: any(not each.delayed for queue in self.queues for each in queue.waiting))
+    @rule(data=st.data())
+    def delay(self, data: st.DataObject) -> None:
+        queue, request = data.draw(st.sampled_from(
+            [(queue, each) for queue in self.queues for each in queue.waiting if not each.delayed]))
+        assert self.batcher.delay(request.number)
+        queue.delay(request, clock.now())
+        self.settle(queue)
+
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
-    def remove_what_runs(self, data: st.DataObject) -> None:
+    def remove_or_delay_what_runs(self, data: st.DataObject) -> None:
         _, numbers = data.draw(st.sampled_from(self.batches))
-        assert not self.batcher.remove(data.draw(st.sampled_from(numbers)))
+        number = data.draw(st.sampled_from(numbers))
+        assert not self.batcher.remove(number)
+        assert not self.batcher.delay(number)
 
     @rule()
     def take(self) -> None:
@@ -159,7 +192,7 @@ class BatcherMachine(RuleBasedStateMachine):
         queue.running -= 1
         self.settle(queue)
 
-    @rule(delta_ns=st.integers(1, 6))
+    @rule(delta_ns=st.integers(1, 6) | st.sampled_from([LEVEL_STEP_NS // 2, LEVEL_STEP_NS, 3 * LEVEL_STEP_NS]))
     def advance(self, delta_ns: int) -> None:
         clock.advance(delta_ns)
 
@@ -188,7 +221,11 @@ class BatcherMachine(RuleBasedStateMachine):
         for queue in self.queues:
             assert queue.box.rows == sum(each.rows for each in queue.waiting)
             assert queue.box.requests == len(queue.waiting)
-            assert queue.box.buckets == len({each.kind for each in queue.waiting})
+            assert queue.box.shapes == len({each.kind for each in queue.waiting})
+            assert queue.box.buckets == len({(each.kind, each.level if not each.delayed else -1)
+                                             for each in queue.waiting})
+            for level in range(1, queue.levels + 1):
+                assert queue.box.requests_of(level) == sum(each.level == level for each in queue.waiting)
             assert (queue.box.running, queue.box.listed) == (queue.running, queue.line)
         assert self.batcher.rows == sum(queue.box.rows for queue in self.queues)
         assert self.batcher.request_count == sum(queue.box.requests for queue in self.queues)
@@ -284,6 +321,79 @@ def test_a_batch_has_no_more_requests_than_its_taker_has_room_for() -> None:
     assert [batcher.take(3) for _ in range(3)] == [(queue, [0, 1, 2], 3), (queue, [3, 4, 5], 3), (queue, [6], 1)]
 
 
+# Levels of priority.
+
+
+def order(batcher: BatcherBox) -> list[int]:
+    taken = []
+    while (batch := batcher.take()) is not None:
+        taken += batch[1]
+        batcher.complete(batch[0], batch[1])
+    return taken
+
+
+def test_a_more_urgent_request_runs_first_and_the_least_urgent_waits_for_no_more_than_its_steps(
+        stepped_clock: None) -> None:
+    """However many urgent ones keep coming."""
+    batcher, queue = BatcherBox(), QueueBox(1, levels=3)
+    batcher.put(queue, 0, (1, 1), level=3)
+    order_of_runs: list[int] = []
+    for number in range(1, 30):
+        batcher.put(queue, number, (1, 1), level=1)
+        # One runs for each that comes: what waits does not get less.
+        taken = batcher.take()
+        assert taken is not None
+        order_of_runs += taken[1]
+        batcher.complete(queue, taken[1])
+        clock.advance(LEVEL_STEP_NS // 4)
+    # It was put two steps behind the first level, in which eight of those came, and is before one of the same turn.
+    assert order_of_runs.index(0) == 8
+    assert order(batcher) == [29]
+
+
+def test_levels_of_one_shape_share_a_batch_and_those_of_another_do_not(stepped_clock: None) -> None:
+    batcher, queue = BatcherBox(), QueueBox(4, levels=2)
+    for number, (length, level) in enumerate([(1, 2), (2, 2), (1, 1), (1, 2), (2, 1), (1, 1)]):
+        batcher.put(queue, number, (1, length), level=level)
+    assert batcher.take() == (queue, [2, 5, 0, 3], 4)
+    assert queue.buckets == 2
+    batcher.complete(queue, [2, 5, 0, 3])
+    assert batcher.take() == (queue, [4, 1], 2)
+    assert (queue.buckets, queue.shapes) == (0, 0)
+    batcher.complete(queue, [4, 1])
+
+
+def test_one_level_does_not_keep_anothers_batch_from_filling(stepped_clock: None) -> None:
+    """A delay is for rows of the shape, whatever their levels, and from the one that waits longest."""
+    batcher, queue = BatcherBox(), QueueBox(3, 50, levels=2)
+    batcher.put(queue, 0, (1, 1), level=2)
+    clock.advance(40)
+    batcher.put(queue, 1, (1, 1), level=1)
+    assert batcher.take() is None
+    clock.advance(10)
+    assert batcher.take() == (queue, [1, 0], 2)
+    batcher.complete(queue, [1, 0])
+    for number in (2, 3, 4):
+        batcher.put(queue, number, (1, 1), level=number % 2 + 1)
+    assert batcher.take() == (queue, [2, 4, 3], 3)
+    batcher.complete(queue, [2, 4, 3])
+
+
+@pytest.mark.parametrize("levels", [0, 1, 64])
+def test_one_that_is_delayed_is_last_of_all_and_first_a_step_later(stepped_clock: None, levels: int) -> None:
+    batcher, queue = BatcherBox(), QueueBox(1, levels=levels)
+    for number in range(3):
+        batcher.put(queue, number, (1, number), level=levels)
+    assert batcher.delay(0)
+    batcher.put(queue, 3, (1, 9), level=levels)
+    assert order(batcher) == [1, 2, 3, 0]
+    batcher.put(queue, 4, (1, 1), level=levels)
+    assert batcher.delay(4)
+    clock.advance(LEVEL_STEP_NS + 1)
+    batcher.put(queue, 5, (1, 1), level=levels)
+    assert order(batcher) == [4, 5]
+
+
 # Real threads: every request exactly once, however the wake-ups fall.
 
 
@@ -306,6 +416,24 @@ def test_no_wake_up_is_lost(executors: int, queues: int, gather_rows: int, max_r
     assert sum(taken) == rush.executed == total - rush.removed
     assert rush.violations == 0
     assert (rush.rows, rush.asleep) == (0, 0)
+
+
+@pytest.mark.parametrize(("executors", "levels"), [(1, 0), (2, 1), (4, 3)])
+def test_none_is_lost_that_is_put_behind_others_or_removed_while_executors_take(executors: int, levels: int) -> None:
+    rush = Rush(executors, 2, 3, 2, levels=levels)
+    total = 500 if debug.ENABLED else 10_000
+    taken: list[int] = []
+    threads = [threading.Thread(target=lambda: taken.append(rush.execute())) for _ in range(executors)]
+    for thread in threads:
+        thread.start()
+    served = rush.produce(total, 17, cancel_every=5, delay_every=2)
+    rush.stop()
+    for thread in threads:
+        thread.join()
+    assert served, f"{rush.executed} of {total} were run when the producer gave up"
+    assert sum(taken) == rush.executed == total - rush.removed
+    assert rush.delayed > 0
+    assert (rush.violations, rush.rows, rush.asleep) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("executors", [1, 3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +93,16 @@ def test_written_and_read_again(settings: ModelSettings) -> None:
     assert replace(read, dynamic_batching=bool(read.dynamic_batching), max_batch_size=read.max_batch_size or 0,
                    max_queue_delay_us=read.max_queue_delay_us or 0) == replace(
         settings, kind="cpu", origin="c:1", max_queue_delay_us=settings.max_queue_delay_us or 0)
+
+
+@pytest.mark.parametrize("asked", [{"queue": QueuePolicy(3)}, {"priority_levels": 2, "default_priority": 1}])
+def test_queues_of_a_model_that_does_not_batch(asked: dict[str, Any]) -> None:
+    settings = ModelSettings("m", max_batch_size=0, dynamic_batching=False, **asked)
+    said = config_of(FakeVersion(b"m", settings=settings)).dynamic_batching
+    assert (said.default_queue_policy.max_queue_size, said.priority_levels) == (
+        (3, 0) if "queue" in asked else (0, 2))
+    plain = ModelSettings("m", max_batch_size=0, dynamic_batching=False)
+    assert not config_of(FakeVersion(b"m", settings=plain)).HasField("dynamic_batching")
 
 
 @given(st.lists(st.integers(0, 7), max_size=3, unique=True).map(tuple))

@@ -43,15 +43,17 @@ def model_folder() -> tempfile.TemporaryDirectory[str]:
 def make_entry(model: bytes, name: str = "m", version: str = "1", *, batched: bool = True, max_rows: int = 1024,
                gather_rows: int = 64, delay_ns: int = 0, queue_limit_rows: int = 4096,
                max_running: int = 1, inputs: list[TensorInfo] | None = None,
-               outputs: list[TensorInfo] | None = None) -> VersionEntry:
-    """A version that runs `model` in a session of its own; its tensors are the model's, where none are given."""
+               outputs: list[TensorInfo] | None = None, **policy: Any) -> VersionEntry:
+    """A version that runs `model` in a session of its own; its tensors are the model's, where none are given. `policy`:
+    levels, default_level, policies."""
     path = Path(model_folder().name) / f"{hash(model):x}.onnx"
     if not path.exists():
         path.write_bytes(model)
     session = OrtSession(runtime(), path, providers=[("CPUExecutionProvider", {})])
     entry = VersionEntry(name, version, session, inputs or session.inputs, outputs or session.outputs,
                          batched=batched, max_rows=max_rows if batched else 1, gather_rows=gather_rows,
-                         delay_ns=delay_ns, queue_limit_rows=queue_limit_rows, max_running=max_running, properties={})
+                         delay_ns=delay_ns, queue_limit_rows=queue_limit_rows, max_running=max_running, properties={},
+                         **policy)
     attach_session(entry, session)
     return entry
 

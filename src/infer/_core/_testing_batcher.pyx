@@ -12,11 +12,13 @@ from libc.string cimport memset
 from infer._core.batch_policy cimport CLOSE_NOW as C_CLOSE_NOW, WAIT_FOR_EVENT as C_WAIT_FOR_EVENT, QueueState
 from infer._core.batch_policy cimport decide as c_decide, takes as c_takes
 from infer._core.batcher cimport (
-    Batcher, VersionQueue, batcher_free, batcher_init, batcher_stop, complete_batch, kick, put, queue_free, queue_new,
-    remove_queued, take_batch)
+    Batcher, batcher_free, batcher_init, batcher_stop, complete_batch, delay_queued, kick, put, remove_queued,
+    take_batch)
 from infer._core.capi.atomics cimport add_i64, load_relaxed_i64, store_release_i32
 from infer._core.clock cimport now_ns
 from infer._core.model_version cimport Version
+from infer._core.queue_order cimport VersionQueue, precedes, queue_free, queue_new
+from infer._core.queue_policy cimport LEVEL_STEP_NS as C_LEVEL_STEP_NS, LEVELS_MAX, QueuePolicy
 from infer._core.request cimport Request, request_free, request_new
 from infer._core.tensor_view cimport TYPE_FP32, TYPE_NONE
 
@@ -32,16 +34,17 @@ cdef enum:
 CLOSE_NOW = C_CLOSE_NOW
 WAIT_FOR_EVENT = C_WAIT_FOR_EVENT
 NEVER_NS = INT64_MAX
+LEVEL_STEP_NS = C_LEVEL_STEP_NS
 
 
-def decide(*, rows: int, oldest_ns: int, gather_rows: int, delay_ns: int, buckets: int, running: int, max_running: int,
+def decide(*, rows: int, oldest_ns: int, gather_rows: int, delay_ns: int, shapes: int, running: int, max_running: int,
            now: int) -> int:
     cdef QueueState state
     state.rows = rows
     state.oldest_ns = oldest_ns
     state.gather_rows = gather_rows
     state.delay_ns = delay_ns
-    state.buckets = buckets
+    state.shapes = shapes
     state.running = running
     state.max_running = max_running
     return c_decide(&state, now)
@@ -66,9 +69,16 @@ cdef class QueueBox:
     """A version's queue. Its box must be told to give up its requests before this goes."""
     cdef Version version
     cdef VersionQueue *queue
+    cdef QueuePolicy policy
 
-    def __cinit__(self, gather_rows: int, delay_ns: int = 0, max_running: int = 1, batched: bool = True):
+    def __cinit__(self, gather_rows: int, delay_ns: int = 0, max_running: int = 1, batched: bool = True,
+                  levels: int = 0):
+        if not 0 <= levels <= LEVELS_MAX:
+            raise ValueError(levels)
         fill_version(&self.version, gather_rows, delay_ns, max_running, batched)
+        memset(&self.policy, 0, sizeof(self.policy))
+        self.policy.levels = levels
+        self.version.policy = &self.policy
         self.queue = queue_new(&self.version)
         if self.queue == NULL:
             raise MemoryError
@@ -94,6 +104,13 @@ cdef class QueueBox:
         return self.queue.n_buckets
 
     @property
+    def shapes(self) -> int:
+        return self.queue.n_shapes
+
+    def requests_of(self, level: int) -> int:
+        return self.queue.of_level[level]
+
+    @property
     def listed(self) -> int:
         """-1: in no list, 0: may run and runs nowhere, 1: may run once more, 2: waits for more rows."""
         return self.queue.listed
@@ -117,7 +134,8 @@ cdef class BatcherBox:
             request_free(<Request *> <size_t> address)
         batcher_free(&self.batcher)
 
-    def put(self, QueueBox queue, number: int, shape, *, hash=None, outputs: int = 1, noise: int = 0) -> bool:
+    def put(self, QueueBox queue, number: int, shape, *, hash=None, outputs: int = 1, noise: int = 0,
+            level: int = 0) -> bool:
         """Queues a request; `shape` is (rows, ...). It leaves a second, optional input out, with `noise` where that
         input's shape would be."""
         cdef Request *request = request_new()
@@ -137,6 +155,7 @@ cdef class BatcherBox:
         request.shape_hash = 0 if not queue.version.signature.batched else (
             hash if hash is not None else <uint64_t> abs(builtin_hash(tuple(shape[1:]))) + outputs)
         request.outputs.bits[0] = outputs
+        request.level = level
         request.call = <void *> <size_t> number
         request.version = &queue.version
         if not put(&self.batcher, request, queue.queue, now_ns()):
@@ -153,6 +172,11 @@ cdef class BatcherBox:
         del self.requests[number]
         request_free(<Request *> address)
         return True
+
+    def delay(self, number: int) -> bool:
+        """False: it is in a batch, or there is no memory."""
+        cdef size_t address = self.requests[number] if number in self.requests else self.taken[number]
+        return delay_queued(&self.batcher, <Request *> address, now_ns())
 
     def kick(self) -> None:
         kick(&self.batcher)
@@ -212,19 +236,25 @@ cdef class Rush:
     next one meets executors on their way to sleep."""
     cdef Batcher batcher
     cdef Version versions[RUSH_QUEUES]
+    cdef QueuePolicy policy
     cdef int n_queues
     cdef int64_t finished        # atomic
     cdef int64_t wrong           # atomic
     cdef readonly int64_t removed
+    cdef readonly int64_t delayed
 
-    def __cinit__(self, executors: int, queues: int, gather_rows: int, max_running: int, delay_ns: int = 0):
+    def __cinit__(self, executors: int, queues: int, gather_rows: int, max_running: int, delay_ns: int = 0,
+                  levels: int = 0):
         cdef int i
+        memset(&self.policy, 0, sizeof(self.policy))
+        self.policy.levels = levels
         if not 1 <= queues <= RUSH_QUEUES:
             raise ValueError(queues)
         if batcher_init(&self.batcher, executors) != 0:
             raise MemoryError
         for i in range(queues):
             fill_version(&self.versions[i], gather_rows, delay_ns, max_running, True)
+            self.versions[i].policy = &self.policy
             self.versions[i].queue = queue_new(&self.versions[i])
             if self.versions[i].queue == NULL:
                 raise MemoryError
@@ -255,7 +285,7 @@ cdef class Rush:
                     counted += requests[i].rows
                     if (<Version *> requests[i].version != version
                             or requests[i].shape_hash != requests[0].shape_hash
-                            or (i > 0 and requests[i].sequence <= requests[i - 1].sequence)):
+                            or (i > 0 and not precedes(requests[i - 1], requests[i]))):
                         add_i64(&self.wrong, 1)
                 if counted != rows or (count > 1 and rows > version.gather_rows):
                     add_i64(&self.wrong, 1)
@@ -269,15 +299,17 @@ cdef class Rush:
                 add_i64(&self.finished, count)
         return total
 
-    def produce(self, total: int, burst: int, cancel_every: int = 0) -> bool:
-        """Puts `total` requests, a kick per burst; with `cancel_every` each such request is removed after the kick, if
-        still possible. False: a burst was never finished."""
+    def produce(self, total: int, burst: int, cancel_every: int = 0, delay_every: int = 0) -> bool:
+        """Puts `total` requests, a kick per burst; with `cancel_every` each such request is removed after the kick,
+        with `delay_every` delayed, if still possible. False: a burst was never finished."""
         cdef Request *made[RUSH_BURST]
         cdef int64_t left = total
         cdef int64_t every = cancel_every
+        cdef int64_t later = delay_every
         cdef int64_t expected = load_relaxed_i64(&self.finished)
         cdef int64_t number = 0
         cdef int64_t gone = 0
+        cdef int64_t put_later = 0
         cdef int64_t began
         cdef int size = burst
         cdef int i, count
@@ -292,11 +324,15 @@ cdef class Rush:
                     made[i].n_views = 0
                     made[i].rows = 1 + number % 3
                     made[i].shape_hash = <uint64_t> (number % 2)
+                    made[i].level = <int32_t> (number % self.policy.levels) + 1 if self.policy.levels else 0
                     made[i].version = &self.versions[number % self.n_queues]
                     number += 1
                     put(&self.batcher, made[i], <VersionQueue *> (<Version *> made[i].version).queue, now_ns())
                 kick(&self.batcher)
                 expected += count
+                if later > 0:
+                    for i in range(count):
+                        put_later += (number + i) % later == 0 and delay_queued(&self.batcher, made[i], now_ns())
                 if every > 0:
                     for i in range(count):
                         if (number + i) % every == 0 and remove_queued(&self.batcher, made[i]):
@@ -313,6 +349,7 @@ cdef class Rush:
                         request_free(made[i])
                 left -= count
         self.removed += gone
+        self.delayed += put_later
         return served
 
     def stop(self) -> None:

@@ -10,13 +10,13 @@ from libc.string cimport memcpy
 from infer._core.arena cimport offset_of
 from infer._core.batch cimport Batch, batch_new, batch_run
 from infer._core.batcher cimport (
-    Batcher, VersionQueue, batcher_free, batcher_init, complete_batch, kick, put, queue_free, queue_new, remove_queued,
-    take_batch)
+    Batcher, batcher_free, batcher_init, complete_batch, kick, put, remove_queued, take_batch)
 from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.clock cimport now_ns
 from infer._core.executor cimport TAKE_LIMIT, Executor, ExecutorPool
 from infer._core.model_version cimport Version
 from infer._core.pipeline cimport Pipeline
+from infer._core.queue_order cimport VersionQueue, queue_free, queue_new
 from infer._core.request cimport (
     QUEUED, RECEIVING, Reply, Request, ResponseSink, request_free, request_new, request_reserve_views, try_transition)
 from infer._core.ring cimport ring_push, waker_notify

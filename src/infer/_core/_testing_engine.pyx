@@ -13,11 +13,12 @@ from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport (
     Batch, BatchItem, ItemOutput, Scratch, batch_emergency, batch_free, batch_new, batch_run, scratch_clear,
     scratch_free, scratch_init)
-from infer._core.batcher cimport VersionQueue, kick, put, queue_free, queue_new, remove_queued
+from infer._core.batcher cimport kick, put, remove_queued
 from infer._core.block cimport Block, block_data, block_new
 from infer._core.clock cimport now_ns
 from infer._core.executor cimport ExecutorPool
 from infer._core.model_version cimport VersionEntry, drop_handle, take_handle
+from infer._core.queue_order cimport VersionQueue, queue_free, queue_new
 from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, Request, request_free, request_new, request_reserve_views,
     try_transition)

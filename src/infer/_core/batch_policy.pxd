@@ -14,11 +14,11 @@ cdef enum:
     WAIT_FOR_EVENT = -1
 
 cdef struct QueueState:
-    int64_t rows                 # of the oldest bucket
-    int64_t oldest_ns            # when its first request was put
+    int64_t rows                 # that the next batch may choose from: all of one shape
+    int64_t oldest_ns            # when the first of them was put
     int64_t gather_rows
     int64_t delay_ns
-    int64_t buckets              # shapes that wait; more than one: waiting would hold the others up
+    int64_t shapes               # that wait; more than one: waiting would hold the others up
     int64_t running
     int64_t max_running
 
@@ -26,7 +26,7 @@ cdef inline int64_t decide(const QueueState *queue, int64_t now) noexcept nogil:
     """CLOSE_NOW, WAIT_FOR_EVENT, or the time (ns) at which to ask again."""
     if queue.rows == 0 or queue.running >= queue.max_running:
         return WAIT_FOR_EVENT
-    if queue.rows >= queue.gather_rows or queue.delay_ns == 0 or queue.buckets > 1:
+    if queue.rows >= queue.gather_rows or queue.delay_ns == 0 or queue.shapes > 1:
         return CLOSE_NOW
     if now - queue.oldest_ns >= queue.delay_ns:
         return CLOSE_NOW

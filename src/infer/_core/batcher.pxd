@@ -1,47 +1,21 @@
-"""A queue per version, in buckets of one shape each; put by the loop, taken by executors.
+"""A queue per version; put by the loop, taken by executors.
 
 The loop thread is the only producer. One short mutex guards everything here; executors sleep on its condition variable
 with a monotonic deadline. Versions with something to run stand in a list, so taking is O(1) however many models there
 are. Requests in a queue belong to it until taken or removed.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t
 
 from infer._core.model_version cimport Version
+from infer._core.queue_order cimport VersionQueue
 from infer._core.request cimport Request
-from infer._core.tensor_view cimport OutputMask
-
-cdef struct Bucket:
-    Bucket *next                 # by age of the head, oldest first; of free buckets when unused
-    Bucket *prev
-    Bucket *chain                # same hash slot
-    Request *head
-    Request *tail
-    int64_t rows
-    uint64_t shape_hash
-    VersionQueue *queue
 
 cdef enum ListKind:
-    UNLISTED = -1
     LIST_FRESH = 0               # has rows, runs nowhere: first in line, so no version holds the last free executor
     LIST_BUSY = 1                # has rows, runs somewhere and may run once more
     LIST_DELAYED = 2             # has rows that may wait for more
     LISTS = 3
-
-cdef struct VersionQueue:
-    Version *version
-    VersionQueue *next           # in the list that it stands in
-    VersionQueue *prev
-    int32_t listed               # ListKind
-    int32_t n_buckets
-    Bucket *oldest
-    Bucket *newest
-    Bucket *free_buckets
-    Bucket *slots[64]            # by shape_hash
-    int64_t rows
-    int64_t requests
-    int64_t running              # batches taken and not yet completed by their executor
-    uint64_t sequence
 
 cdef struct QueueList:
     VersionQueue *head
@@ -60,17 +34,17 @@ cdef struct Batcher:
 
 cdef int batcher_init(Batcher *batcher, int executors) noexcept nogil      # 0, or -1: no memory
 cdef void batcher_free(Batcher *batcher) noexcept nogil                    # no executor may be inside
-cdef VersionQueue *queue_new(Version *version) noexcept nogil
-cdef void queue_free(VersionQueue *queue) noexcept nogil                   # must be empty and not running, or NULL
 
 # Links a RECEIVING Request in as QUEUED; False: no memory for its bucket. Wakes nobody.
 cdef bint put(Batcher *batcher, Request *request, VersionQueue *queue, int64_t now) noexcept nogil
 # Unlinks it if it is still QUEUED (it is then the caller's again, DONE); False: an executor has it.
 cdef bint remove_queued(Batcher *batcher, Request *request) noexcept nogil
+# Moves it, once, behind all others of its version; False: an executor has it, or there is no memory for that.
+cdef bint delay_queued(Batcher *batcher, Request *request, int64_t now) noexcept nogil
 # Wakes at most one idle executor per batch that could run now and that none is being woken for.
 cdef void kick(Batcher *batcher) noexcept nogil
 # An executor: sleeps until a batch can close, then unlinks its requests and marks them RUNNING. Writes up to `capacity`
-# of them, oldest first and all of one shape; returns how many, or 0 when stopping and nothing is left.
+# of them, in turn and all of one shape; returns how many, or 0 when stopping and nothing is left.
 # `block` False: 0 at once where nothing can close now.
 cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t *rows, bint block) noexcept nogil
 # Other bounds for a queue that may have requests in it; those that wait are judged anew.

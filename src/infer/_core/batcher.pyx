@@ -1,13 +1,12 @@
 """Queues of versions: put by the loop, taken by executors, under one short mutex.
 
-Memory: queues and buckets are malloc'd and owned here; Requests are only linked. Threads: `put`, `remove_queued` and
-`kick` are the loop's, `take_batch` and `complete_batch` the executors'.
+Memory: of Requests and queues none is owned here, they are only linked. Threads: `put`, `remove_queued`, `delay_queued`
+and `kick` are the loop's, `take_batch` and `complete_batch` the executors'.
 
-Design note. A queue keeps its requests in buckets, one per shape, in the order of their heads' arrival: the oldest
-request of all is at the head of the first bucket, and a batch is what that bucket holds, up to the version's
-gather_rows. A queue that could run stands in exactly one list; one that is empty or already runs `max_running` batches
-stands in none and is listed again by a put or a completion. `idle` counts executors asleep less the signals on their
-way, so that a burst of kicks wakes each executor once.
+Design note. What of a queue makes the next batch is queue_order's to say, and when it closes batch_policy's. A queue
+that could run stands in exactly one list; one that is empty or already runs `max_running` batches stands in none and is
+listed again by a put or a completion. `idle` counts executors asleep less the signals on their way, so that a burst of
+kicks wakes each executor once.
 """
 
 from libc.stdlib cimport free
@@ -15,21 +14,17 @@ from libc.stdint cimport INT64_MAX
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, timespec
 
-from infer._core.batch_policy cimport CLOSE_NOW, WAIT_FOR_EVENT, QueueState, decide, takes
+from infer._core.batch_policy cimport CLOSE_NOW, WAIT_FOR_EVENT, QueueState, decide
 from infer._core.capi.pthread cimport (
     pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_t,
     pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_t, pthread_mutex_unlock)
 from infer._core.clock cimport now_ns
-from infer._core.debug cimport try_calloc, try_malloc
-from infer._core.request cimport DONE, QUEUED, RECEIVING, RUNNING, try_transition
-from infer._core.tensor_view cimport TYPE_NONE, TensorView
-
-cdef enum:
-    SLOTS = 64
-    SPARE_BUCKETS = 16
-
+from infer._core.debug cimport try_malloc
+from infer._core.queue_order cimport (
+    UNLISTED, Bucket, dequeue, enqueue, front_rows, put_behind, take_in_turn)
+from infer._core.request cimport DONE, QUEUED, RECEIVING, try_transition
 
 cdef struct Internals:
     pthread_mutex_t mutex
@@ -62,25 +57,6 @@ cdef void batcher_free(Batcher *batcher) noexcept nogil:
         pthread_mutex_destroy(&inside(batcher).mutex)
         free(batcher.internals)
         batcher.internals = NULL
-
-
-cdef VersionQueue *queue_new(Version *version) noexcept nogil:
-    cdef VersionQueue *queue = <VersionQueue *> try_calloc(1, sizeof(VersionQueue))
-    if queue != NULL:
-        queue.version = version
-        queue.listed = UNLISTED
-    return queue
-
-
-cdef void queue_free(VersionQueue *queue) noexcept nogil:
-    cdef Bucket *bucket
-    if queue == NULL:
-        return
-    while queue.free_buckets != NULL:
-        bucket = queue.free_buckets
-        queue.free_buckets = bucket.next
-        free(bucket)
-    free(queue)
 
 
 # Lists of queues.
@@ -117,12 +93,10 @@ cdef void enlist(Batcher *batcher, VersionQueue *queue, int kind) noexcept nogil
 cdef int64_t judge(VersionQueue *queue, int64_t now) noexcept nogil:
     """The policy's word on a queue."""
     cdef QueueState state
-    cdef Bucket *bucket = queue.oldest
-    state.rows = bucket.rows if bucket != NULL else 0
-    state.oldest_ns = bucket.head.queued_ns if bucket != NULL else 0
+    state.rows = front_rows(queue, &state.oldest_ns)
     state.gather_rows = queue.version.gather_rows
     state.delay_ns = queue.version.delay_ns
-    state.buckets = queue.n_buckets
+    state.shapes = queue.n_shapes
     state.running = queue.running
     state.max_running = queue.version.max_running
     return decide(&state, now)
@@ -143,158 +117,15 @@ cdef void relist(Batcher *batcher, VersionQueue *queue, int64_t now) noexcept no
         enlist(batcher, queue, kind)
 
 
-# Buckets.
-
-cdef bint same_shape(const Request *one, const Request *other) noexcept nogil:
-    cdef int i, k
-    cdef const TensorView *a
-    cdef const TensorView *b
-    if one.n_views != other.n_views:
-        return False
-    for i in range(4):
-        if one.outputs.bits[i] != other.outputs.bits[i]:
-            return False
-    for i in range(one.n_views):
-        a = &one.views[i]
-        b = &other.views[i]
-        if a.data_type != b.data_type:
-            return False
-        if a.data_type == TYPE_NONE:
-            continue
-        if a.rank != b.rank:
-            return False
-        for k in range(1, a.rank):
-            if a.shape[k] != b.shape[k]:
-                return False
-    return True
-
-
-cdef void unplace(VersionQueue *queue, Bucket *bucket) noexcept nogil:
-    if bucket.prev != NULL:
-        bucket.prev.next = bucket.next
-    else:
-        queue.oldest = bucket.next
-    if bucket.next != NULL:
-        bucket.next.prev = bucket.prev
-    else:
-        queue.newest = bucket.prev
-    bucket.next = bucket.prev = NULL
-
-
-cdef void place(VersionQueue *queue, Bucket *bucket) noexcept nogil:
-    """Keeps the order by the head's arrival; a head is mostly newer than others, so the search starts at the end."""
-    cdef Bucket *before = queue.newest
-    while before != NULL and before.head.sequence > bucket.head.sequence:
-        before = before.prev
-    bucket.prev = before
-    if before != NULL:
-        bucket.next = before.next
-        before.next = bucket
-    else:
-        bucket.next = queue.oldest
-        queue.oldest = bucket
-    if bucket.next != NULL:
-        bucket.next.prev = bucket
-    else:
-        queue.newest = bucket
-
-
-cdef Bucket *bucket_for(VersionQueue *queue, Request *request) noexcept nogil:
-    """The bucket of the request's shape, not yet placed if it is new; NULL: no memory."""
-    cdef Bucket **slot = &queue.slots[request.shape_hash % SLOTS]
-    cdef Bucket *bucket = slot[0]
-    while bucket != NULL:
-        if bucket.shape_hash == request.shape_hash and (
-                not queue.version.signature.batched or same_shape(bucket.head, request)):
-            return bucket
-        bucket = bucket.chain
-    bucket = queue.free_buckets
-    if bucket != NULL:
-        queue.free_buckets = bucket.next
-    else:
-        bucket = <Bucket *> try_malloc(sizeof(Bucket))
-        if bucket == NULL:
-            return NULL
-    memset(bucket, 0, sizeof(Bucket))
-    bucket.shape_hash = request.shape_hash
-    bucket.queue = queue
-    bucket.chain = slot[0]
-    slot[0] = bucket
-    queue.n_buckets += 1
-    return bucket
-
-
-cdef void drop_bucket(VersionQueue *queue, Bucket *bucket) noexcept nogil:
-    cdef Bucket **slot = &queue.slots[bucket.shape_hash % SLOTS]
-    unplace(queue, bucket)
-    while slot[0] != bucket:
-        slot = &slot[0].chain
-    slot[0] = bucket.chain
-    queue.n_buckets -= 1
-    if queue.n_buckets < SPARE_BUCKETS:
-        bucket.next = queue.free_buckets
-        queue.free_buckets = bucket
-    else:
-        free(bucket)
-
-
-cdef void unlink(Batcher *batcher, VersionQueue *queue, Bucket *bucket, Request *request) noexcept nogil:
-    """Takes the request out of its bucket; the bucket's place is the caller's to mend."""
-    if request.prev != NULL:
-        request.prev.next = request.next
-    else:
-        bucket.head = request.next
-    if request.next != NULL:
-        request.next.prev = request.prev
-    else:
-        bucket.tail = request.prev
-    request.next = request.prev = NULL
-    request.bucket = NULL
-    bucket.rows -= request.rows
-    queue.rows -= request.rows
-    queue.requests -= 1
-    batcher.rows -= request.rows
-    batcher.requests -= 1
-
-
-cdef void settle(VersionQueue *queue, Bucket *bucket) noexcept nogil:
-    """Drops a bucket that ran empty, or gives it the place that its new head deserves."""
-    if bucket.head == NULL:
-        drop_bucket(queue, bucket)
-    elif bucket.next != NULL and bucket.head.sequence > bucket.next.head.sequence:
-        unplace(queue, bucket)
-        place(queue, bucket)
-
-
 # The loop's side.
 
 cdef bint put(Batcher *batcher, Request *request, VersionQueue *queue, int64_t now) noexcept nogil:
-    cdef Bucket *bucket
-    cdef bint placed
     pthread_mutex_lock(&inside(batcher).mutex)
-    bucket = bucket_for(queue, request)
-    if bucket == NULL:
+    if not enqueue(queue, request, now):
         pthread_mutex_unlock(&inside(batcher).mutex)
         return False
-    placed = bucket.head != NULL
-    queue.sequence += 1
-    request.sequence = queue.sequence
-    request.queued_ns = now
-    request.bucket = bucket
-    request.next = NULL
-    request.prev = bucket.tail
-    if placed:
-        bucket.tail.next = request
-    else:
-        bucket.head = request
-    bucket.tail = request
-    bucket.rows += request.rows
-    queue.rows += request.rows
-    queue.requests += 1
     batcher.rows += request.rows
     batcher.requests += 1
-    if not placed:
-        place(queue, bucket)
     try_transition(request, RECEIVING, QUEUED)
     if queue.listed != LIST_FRESH and queue.listed != LIST_BUSY:
         relist(batcher, queue, now)
@@ -303,19 +134,29 @@ cdef bint put(Batcher *batcher, Request *request, VersionQueue *queue, int64_t n
 
 
 cdef bint remove_queued(Batcher *batcher, Request *request) noexcept nogil:
-    cdef Bucket *bucket
     cdef VersionQueue *queue
     pthread_mutex_lock(&inside(batcher).mutex)
     if not try_transition(request, QUEUED, DONE):
         pthread_mutex_unlock(&inside(batcher).mutex)
         return False
-    bucket = <Bucket *> request.bucket
-    queue = bucket.queue
-    unlink(batcher, queue, bucket, request)
-    settle(queue, bucket)
+    queue = (<Bucket *> request.bucket).queue
+    dequeue(request)
+    batcher.rows -= request.rows
+    batcher.requests -= 1
     relist(batcher, queue, now_ns())
     pthread_mutex_unlock(&inside(batcher).mutex)
     return True
+
+
+cdef bint delay_queued(Batcher *batcher, Request *request, int64_t now) noexcept nogil:
+    cdef bint moved
+    pthread_mutex_lock(&inside(batcher).mutex)
+    # Whoever unlinks it says so under this mutex.
+    moved = request.bucket != NULL and put_behind(request, now)
+    if moved:
+        relist(batcher, (<Bucket *> request.bucket).queue, now)
+    pthread_mutex_unlock(&inside(batcher).mutex)
+    return moved
 
 
 cdef void set_limits(Batcher *batcher, VersionQueue *queue, int64_t delay_ns, int64_t limit_rows) noexcept nogil:
@@ -413,25 +254,6 @@ cdef void sleep_until(Batcher *batcher, int64_t until_ns) noexcept nogil:
         batcher.idle -= 1
 
 
-cdef int take_from(Batcher *batcher, VersionQueue *queue, Request **requests, int capacity,
-                   int64_t *rows) noexcept nogil:
-    cdef Bucket *bucket = queue.oldest
-    cdef Request *request
-    cdef int count = 0
-    rows[0] = 0
-    while count < capacity and bucket.head != NULL:
-        request = bucket.head
-        if not takes(rows[0], request.rows, queue.version.gather_rows):
-            break
-        unlink(batcher, queue, bucket, request)
-        try_transition(request, QUEUED, RUNNING)
-        rows[0] += request.rows
-        requests[count] = request
-        count += 1
-    settle(queue, bucket)
-    return count
-
-
 cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t *rows, bint block) noexcept nogil:
     cdef VersionQueue *queue
     cdef int64_t now, until
@@ -449,7 +271,9 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t 
         if queue == NULL and batcher.stopping:
             queue = batcher.lists[<int> LIST_DELAYED].head
         if queue != NULL:
-            count = take_from(batcher, queue, requests, capacity, rows)
+            count = take_in_turn(queue, requests, capacity, rows)
+            batcher.rows -= rows[0]
+            batcher.requests -= count
             queue.running += 1
             unlist(batcher, queue)
             relist(batcher, queue, now if now != 0 else now_ns())

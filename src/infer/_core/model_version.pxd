@@ -8,6 +8,7 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from infer._core.counters cimport Histogram, bucket_of
+from infer._core.queue_policy cimport QueuePolicy
 from infer._core.tensor_view cimport ModelShape, Signature, TensorSpec
 
 cdef enum:
@@ -29,6 +30,10 @@ cdef struct VersionStats:
     int64_t queue_ns             # sums over successful requests
     int64_t request_ns
     int64_t failed_ns
+    int64_t refused_rows         # for the queue's bound in rows
+    int64_t refused_requests     # for the bound in requests of their level
+    int64_t refused_timeouts     # for having waited too long
+    int64_t delayed              # behind all others, for having waited too long
     int64_t gather_ns            # sums over executed requests' batches, counted once per request
     int64_t run_ns
     int64_t scatter_ns
@@ -49,7 +54,8 @@ cdef struct Version:
     int64_t handles              # Requests that hold this version; loop thread only
     int64_t executor_ns          # executor time spent running; executors add to it
     int64_t bisect_ns            # part of it spent on bisecting failed batches
-    void *queue                  # batcher.VersionQueue
+    QueuePolicy *policy          # NULL: nothing is asked for; loop thread only
+    void *queue                  # queue_order.VersionQueue
     void *session                # ort_session.Session
 
 # One declared input or output, for Python: metadata, tables, messages.

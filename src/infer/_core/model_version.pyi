@@ -48,7 +48,11 @@ class VersionEntry:
         queue_limit_rows: int,
         max_running: int,
         properties: dict[str, Any],
-    ) -> None: ...
+        levels: int = 0,
+        default_level: int = 0,
+        policies: Sequence[tuple[int, int, bool, bool]] = (),
+    ) -> None:
+        """`policies`: as queue_policy.policy_new takes them."""
     @property
     def batched(self) -> bool: ...
     @property
@@ -59,6 +63,8 @@ class VersionEntry:
     def delay_ns(self) -> int: ...
     @property
     def queue_limit_rows(self) -> int: ...
+    @property
+    def levels(self) -> int: ...
     @property
     def max_running(self) -> int: ...
     @property

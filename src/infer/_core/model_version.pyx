@@ -8,6 +8,7 @@ from cpython.ref cimport Py_DECREF
 from libc.string cimport memset
 
 from infer._core.counters cimport bucket_floor, snapshot
+from infer._core.queue_policy cimport policy_free, policy_new
 from infer._core.status cimport STATUS_CODES
 from infer._core.tensor cimport data_type_name, encode_prefix
 from infer._core.tensor_view cimport MAX_OUTPUTS, MAX_RANK, TYPE_NONE, ModelShape, TensorSpec
@@ -60,7 +61,7 @@ cdef class VersionEntry:
 
     def __init__(self, str name not None, str version not None, session, list inputs not None, list outputs not None, *,
                  bint batched, int64_t max_rows, int64_t gather_rows, int64_t delay_ns, int64_t queue_limit_rows,
-                 int max_running, dict properties not None):
+                 int max_running, dict properties not None, int levels=0, int default_level=0, policies=()):
         if len(outputs) > MAX_OUTPUTS:
             raise ValueError(f"model {name!r} has {len(outputs)} outputs, at most {MAX_OUTPUTS} can be served")
         if any(max(len(each.shape), len(each.reshape)) > MAX_RANK for each in (*inputs, *outputs)
@@ -97,6 +98,7 @@ cdef class VersionEntry:
         self.c.delay_ns = delay_ns if batched else 0
         self.c.queue_limit_rows = queue_limit_rows
         self.c.max_running = max_running
+        self.c.policy = policy_new(levels, default_level, policies)
         self.n_sizes = size_slot(max(max_rows, gather_rows)) + 1
         self.sizes = <SizeStats *> PyMem_Calloc(self.n_sizes, sizeof(SizeStats))
         if self.sizes == NULL:
@@ -147,6 +149,7 @@ cdef class VersionEntry:
         PyMem_Free(self.c.signature.outputs)
         PyMem_Free(self.reshaped)
         PyMem_Free(self.sizes)
+        policy_free(self.c.policy)
 
     @property
     def batched(self):
@@ -167,6 +170,10 @@ cdef class VersionEntry:
     @property
     def queue_limit_rows(self):
         return self.c.queue_limit_rows
+
+    @property
+    def levels(self):
+        return self.c.policy.levels if self.c.policy != NULL else 0
 
     @property
     def max_running(self):
@@ -196,6 +203,9 @@ cdef class VersionEntry:
             "last_inference_ms": self.stats.last_inference_ms,
             "request_ns": self.stats.request_ns,
             "failed_ns": self.stats.failed_ns,
+            "queue_refused": {"max_queue_rows": self.stats.refused_rows, "max_queue_size": self.stats.refused_requests,
+                              "queue_timeout": self.stats.refused_timeouts},
+            "queue_delayed": self.stats.delayed,
             "queue_ns": self.stats.queue_ns,
             "gather_ns": self.stats.gather_ns,
             "run_ns": self.stats.run_ns,

@@ -6,10 +6,10 @@ Loop thread only. Transports call it through RequestSink; it answers through Res
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from infer._core.batch cimport Batch
-from infer._core.batcher cimport VersionQueue
 from infer._core.block cimport Block
 from infer._core.executor cimport ExecutorPool
 from infer._core.model_version cimport VersionEntry
+from infer._core.queue_order cimport VersionQueue
 from infer._core.request cimport Reply, Request, RequestSink, Segment
 from infer._core.router cimport RouteTable
 from infer._core.tensor cimport Binding, ErrorText, InferMessage
@@ -37,7 +37,9 @@ cdef class Pipeline(RequestSink):
     cdef void say_no_memory(self) noexcept
     cdef void arm(self, int64_t deadline_ns) except *
     cdef void expired(self, Request *request) noexcept
+    cdef bint waited(self, Request *request) noexcept
     cdef int admit(self, Request *request, VersionEntry entry, uint64_t queued_rows) noexcept
+    cdef int admit_policy(self, Request *request, VersionEntry entry, VersionQueue *queue, int64_t now) noexcept
     cdef int decode_typed(self, Request *request, VersionEntry entry, Binding *binding) noexcept
     cdef int64_t time_to_drain_ms(self, VersionEntry entry, VersionQueue *queue) noexcept
     cdef void count(self, Request *request, int code) noexcept

@@ -9,16 +9,18 @@ from libc.stdint cimport INT64_MAX, UINT32_MAX, int32_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 from posix.time cimport clock_gettime, timespec
 
-from infer._core.admission cimport admit_deadline, admit_queue
+from infer._core.admission cimport admit_deadline, admit_level, admit_queue, say_waited
 from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport BatchItem, ItemOutput, batch_free
 from infer._core.batcher cimport kick as kick_batcher
-from infer._core.batcher cimport VersionQueue, put, queue_free, queue_new, remove_queued, set_limits
+from infer._core.batcher cimport delay_queued, put, remove_queued, set_limits
 from infer._core.block cimport Block, block_data, block_new, block_ref
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
 from infer._core.model_version cimport SizeStats, drop_handle, size_slot, take_handle
+from infer._core.queue_order cimport VersionQueue, queue_free, queue_new, requests_of
+from infer._core.queue_policy cimport LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of
 from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
     request_reserve_views, try_transition)
@@ -121,13 +123,19 @@ cdef class Pipeline(RequestSink):
         queue_free(<VersionQueue *> entry.c.queue)
         entry.c.queue = NULL
 
-    def set_limits(self, VersionEntry entry not None, *, int64_t delay_ns, int64_t queue_limit_rows):
-        """Other bounds for an attached version; they count for requests that wait as well."""
+    def set_limits(self, VersionEntry entry not None, *, int64_t delay_ns, int64_t queue_limit_rows,
+                   int default_level=0, policies=()):
+        """Other bounds for an attached version; they count for requests that wait as well, but for how long they may
+        wait and what becomes of them then. The levels stay: a queue has its requests in their order."""
+        cdef QueuePolicy *policy
         if delay_ns < 0 or queue_limit_rows < 1:
             raise ValueError(f"{entry!r}: delay_ns {delay_ns} must be at least 0, queue_limit_rows {queue_limit_rows} "
                              "at least 1")
         if entry.c.queue == NULL:
             raise ValueError(f"{entry!r} is not attached")
+        policy = policy_new(entry.levels, default_level, policies)
+        policy_free(entry.c.policy)
+        entry.c.policy = policy
         set_limits(&self.pool.batcher, <VersionQueue *> entry.c.queue, delay_ns if entry.c.signature.batched else 0,
                    queue_limit_rows)
         self.kick()
@@ -226,11 +234,34 @@ cdef class Pipeline(RequestSink):
             self.after_turn()
 
     cdef void expired(self, Request *request) noexcept:
+        if request.wait_until_ns != 0 and self.waited(request):
+            return
         # One that an executor has, if only since this moment, runs on: its caller has the answer, its memory waits.
         if not (request.state == QUEUED and remove_queued(&self.pool.batcher, request)):
             try_transition(request, RUNNING, ANSWERED)
         self.say_late(request)
         self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
+
+    cdef bint waited(self, Request *request) noexcept:
+        """Its time in the queue is over, which is nothing to one that runs: from now on its deadline counts alone.
+        False: that has come as well."""
+        cdef VersionEntry entry = <VersionEntry> request.version
+        cdef int64_t wait_ns = request.wait_until_ns - request.queued_ns
+        if request.deadline_ns != 0 and request.deadline_ns <= request.wait_until_ns:
+            return False
+        request.wait_until_ns = 0
+        if request.state == QUEUED and request.delays:
+            entry.stats.delayed += delay_queued(&self.pool.batcher, request, now_ns())
+        elif request.state == QUEUED and remove_queued(&self.pool.batcher, request):
+            entry.stats.refused_timeouts += 1
+            self.error.size_bytes = 0
+            say_waited(&entry.c, wait_ns, &self.error)
+            self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
+            return True
+        if request.deadline_ns != 0:
+            # `on_timer` sets the loop's timer for it.
+            wheel_add(&self.wheel, &request.timer, request.deadline_ns)
+        return True
 
     # submit
 
@@ -278,6 +309,8 @@ cdef class Pipeline(RequestSink):
         # Once: executors take from the queue meanwhile.
         queued_rows = queue.rows
         code = self.admit(request, entry, <uint64_t> queued_rows)
+        if code == STATUS_OK and entry.c.policy != NULL:
+            code = self.admit_policy(request, entry, queue, now)
         if code == STATUS_OK:
             if put(&self.pool.batcher, request, queue, now):
                 return
@@ -304,6 +337,7 @@ cdef class Pipeline(RequestSink):
                 binding.outputs.bits[0] ^ binding.outputs.bits[1] ^ binding.outputs.bits[2] ^ binding.outputs.bits[3]))
         code = admit_queue(&entry.c, queued_rows, request.rows, &self.error)
         if code != STATUS_OK:
+            entry.stats.refused_rows += 1
             return code
         if binding.typed_bytes == 0:
             return STATUS_OK
@@ -311,6 +345,27 @@ cdef class Pipeline(RequestSink):
             request.deferred = 1
             return STATUS_OK
         return self.decode_typed(request, entry, &binding)
+
+    cdef int admit_policy(self, Request *request, VersionEntry entry, VersionQueue *queue, int64_t now) noexcept:
+        """Its level, the bound of that, and how long it may wait: the earlier of that and its deadline is timed."""
+        cdef const QueuePolicy *policy = entry.c.policy
+        cdef int32_t level = level_of(policy, self.message.priority)
+        cdef const LevelPolicy *of_level = &policy.of_level[level]
+        cdef int64_t timeout_ns = timeout_of(of_level, self.message.timeout_us)
+        cdef int code = admit_level(&entry.c, level, requests_of(queue, level), &self.error)
+        if code != STATUS_OK:
+            entry.stats.refused_requests += 1
+            return code
+        request.level = level
+        if timeout_ns == 0:
+            return STATUS_OK
+        request.delays = of_level.delays
+        request.wait_until_ns = now + timeout_ns
+        if request.deadline_ns == 0 or request.wait_until_ns < request.deadline_ns:
+            wheel_add(&self.wheel, &request.timer, request.wait_until_ns)
+            if request.wait_until_ns < self.timer_ns:
+                self.arm(request.wait_until_ns)
+        return STATUS_OK
 
     cdef int decode_typed(self, Request *request, VersionEntry entry, Binding *binding) noexcept:
         """Small typed contents become raw ones here, in a Block of the Request's own."""

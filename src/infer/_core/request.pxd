@@ -33,13 +33,14 @@ cdef enum:
 
 cdef struct Request:
     TimerNode timer              # first: a node's address is its Request's
-    Request *next                # in its bucket, oldest first
+    Request *next                # in its bucket, first in turn first
     Request *prev
     void *bucket                 # the batcher's; NULL when not queued
     int32_t state                # atomic: RequestState
     int32_t code                 # gRPC status; written by the executor, then by the loop
     int64_t rows
-    uint64_t sequence            # order of arrival in its queue
+    uint64_t sequence            # order of arrival in its queue, or in its place behind all others
+    int64_t turn_ns              # the queue's order: queue_order's
     uint64_t shape_hash
     OutputMask outputs
     void *version                # VersionEntry, held by a handle; NULL while RECEIVING
@@ -51,11 +52,14 @@ cdef struct Request:
     int64_t received_ns
     int64_t queued_ns
     int64_t deadline_ns          # 0: none
+    int64_t wait_until_ns        # the queue's own time; 0: none, or past
+    int32_t level                # of priority; 0: its version has none
     uint64_t id_offset           # of the request id, in the arena
     uint32_t id_bytes
     int32_t n_views
     uint8_t deferred             # 1: some views are FORM_TYPED, to be decoded by the executor
     uint8_t final_asked          # 1: the caller wants the reply marked as the last one
+    uint8_t delays               # at wait_until_ns: 1: it goes behind all others, 0: it is refused
     TensorView *views            # inline_views, or an arena allocation when there are more
     TensorView inline_views[2]
 

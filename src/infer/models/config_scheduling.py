@@ -33,8 +33,8 @@ def scheduling_of(config: Typed) -> dict[str, Any]:
     said: dict[str, Any] = {"dynamic_batching": True}
     most = config.content.max_batch_size
     if config.is_given("max_batch_size") and most == 0:
-        config.warn(path, "W102", cause="has no effect with max_batch_size: 0",
-                    fix="leave it out, or write a max_batch_size from 1")
+        config.warn(path, "W102", cause="gathers nothing with max_batch_size: 0, though its queue policies and "
+                    "priorities count", fix="write a max_batch_size from 1, or leave the rest out")
     for index, rows in enumerate(content.preferred_batch_size):
         if rows < 1 or (most > 0 and rows > most):
             bound = f" to max_batch_size, {most}" if most > 0 else ""

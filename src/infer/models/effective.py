@@ -14,10 +14,12 @@ from infer.config_values import Provider
 from infer.errors import ModelLoadError
 from infer.models.complete import Defaults
 from infer.models.memory import PEAK_FACTOR
-from infer.models.settings import LIVE_FIELDS, ModelSettings, TensorSetting
+from infer.models.settings import LIVE_FIELDS, ModelSettings, QueuePolicy, TensorSetting
 
 # Providers of one device, on which a second batch at once would only queue inside the driver.
 DEVICE_PROVIDERS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
+# A century: what is longer is no bound, and cannot be added to a time in ns.
+LONGEST_TIMEOUT_US = 100 * 365 * 86_400 * 1_000_000
 _DEVICES = frozenset({"cuda", "tensorrt"})
 # Parameters of Triton's backend for ONNX Runtime that change how a model runs, but for those that are honoured.
 _PARAMETERS = frozenset({"enable_mem_arena", "enable_mem_pattern", "memory.enable_memory_arena_shrinkage",
@@ -59,9 +61,7 @@ def session_options(settings: ModelSettings, options: LoadOptions) -> dict[str, 
 
 def not_honoured(settings: ModelSettings) -> list[str]:
     """What is asked for and has no effect, by the names that it is written with."""
-    asked = {"dynamic_batching.default_queue_policy": settings.queue is not None,
-             "dynamic_batching.priority_levels": settings.priority_levels > 0,
-             "response_cache": bool(settings.response_cache),
+    asked = {"response_cache": bool(settings.response_cache),
              "instance_group.gpus but the first": len(settings.gpus) > 1}
     return [name for name, is_asked in asked.items() if is_asked] + [
         f"parameters.{name}" for name in sorted(_PARAMETERS & settings.parameters.keys())]
@@ -84,15 +84,26 @@ def limits_of(settings: ModelSettings, options: LoadOptions) -> dict[str, Any]:
     """Those limits of a version, under completed settings, that change without a reload."""
     delay_us = settings.max_queue_delay_us
     return {"delay_ns": options.delay_ns if delay_us is None else delay_us * 1000,
-            "queue_limit_rows": options.queue_limit_rows}
+            "queue_limit_rows": options.queue_limit_rows,
+            "default_level": settings.default_priority, "policies": queue_policies(settings)}
+
+
+def queue_policies(settings: ModelSettings) -> list[tuple[int, int, bool, bool]]:
+    """Of each level, of a model without levels of all requests: requests that may wait (0: no bound of their own), ns
+    that one may (0: no bound), whether it is delayed then, and whether it may ask for a shorter time itself."""
+    levels = range(1, settings.priority_levels + 1) or (0,)
+    return [(policy.max_size, min(policy.default_timeout_us, LONGEST_TIMEOUT_US) * 1000,
+             policy.timeout_action == "delay", policy.allow_timeout_override)
+            for policy in (settings.priority_queues.get(level) or settings.queue or QueuePolicy() for level in levels)]
 
 
 def shape_limits(settings: ModelSettings, options: LoadOptions, providers: Sequence[Provider]) -> dict[str, Any]:
-    """Those that do not."""
+    """Those that do not: requests stand in a queue by the number of its levels."""
     own = 1 if providers[0][0] in DEVICE_PROVIDERS else options.max_running
     gathered = settings.preferred_batch_sizes
     return {"batched": bool(settings.max_batch_size), "max_rows": settings.max_batch_size or 1,
-            "gather_rows": gathered[-1] if gathered else 1, "max_running": settings.instances or own}
+            "gather_rows": gathered[-1] if gathered else 1, "max_running": settings.instances or own,
+            "levels": settings.priority_levels}
 
 
 def served_tensors(declared: Iterable[TensorInfo], written: Sequence[TensorSetting], batched: bool,

@@ -41,8 +41,8 @@ class VersionSource(Protocol):
         """The ModelSettings that it serves under, or None."""
 
     def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
-        """`calls` by gRPC code, `rows`, `batches`, and of `request`, `queue`, `compute` (ns) and `batch_rows` a
-        HistogramSnapshot each."""
+        """`calls` by gRPC code, `rows`, `batches`, `queue_refused` by limit, `queue_delayed`, and of `request`,
+        `queue`, `compute` (ns) and `batch_rows` a HistogramSnapshot each."""
 
 
 class Source(Protocol):
@@ -205,7 +205,16 @@ def _request_families(snapshots: list[tuple[tuple[str, str], Mapping[str, Any]]]
         labels=["model", "version", "code"])
     rows = CounterMetricFamily("infer_rows", "Rows executed.", labels=["model", "version"])
     batches = CounterMetricFamily("infer_batches", "Batches executed.", labels=["model", "version"])
+    refused = CounterMetricFamily(
+        "infer_queue_refused", "Requests that a model's queue did not take, or gave up, for a limit.",
+        labels=["model", "version", "limit"])
+    delayed = CounterMetricFamily(
+        "infer_queue_delayed", "Requests that went behind all others for waiting too long.",
+        labels=["model", "version"])
     for labels, stats in snapshots:
+        for limit, count in stats["queue_refused"].items():
+            refused.add_metric([*labels, limit], count)
+        delayed.add_metric(labels, stats["queue_delayed"])
         for code, count in zip(CODES, stats["calls"], strict=True):
             if count or code == "OK":
                 requests.add_metric([*labels, code], count)
@@ -214,7 +223,7 @@ def _request_families(snapshots: list[tuple[tuple[str, str], Mapping[str, Any]]]
     for code, count in zip(CODES, unrouted, strict=False):
         if count:
             requests.add_metric(["", "", code], count)
-    yield from (requests, rows, batches)
+    yield from (requests, rows, batches, refused, delayed)
 
 
 def renderer(source: Source, build: Mapping[str, str]) -> Callable[[str], tuple[bytes, str]]:

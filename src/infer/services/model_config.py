@@ -32,7 +32,7 @@ def config_of(entry: VersionView) -> Any:
         _put_policy(config.version_policy, settings.policy)
         _put_tensors(config.input, settings.inputs)
         _put_tensors(config.output, settings.outputs)
-        if settings.dynamic_batching:
+        if settings.dynamic_batching or settings.queue is not None or settings.priority_levels:
             _put_batching(config.dynamic_batching, entry, settings)
         _put_warmups(config, settings)
         _put_rest(config, settings)

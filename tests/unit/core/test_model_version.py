@@ -1,6 +1,7 @@
 """VersionEntry: its handles, its end, its limits and statistics; TensorInfo."""
 
 import sys
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,16 @@ def test_the_first_handle_holds_a_reference_until_the_last_is_gone() -> None:
 def test_limits_without_which_nothing_could_run_are_refused(limit: str, value: int) -> None:
     with pytest.raises(ValueError, match=limit):
         VersionEntry("m", "1", None, [], [], batched=True, properties={}, **(LIMITS | {limit: value}))
+
+
+@pytest.mark.parametrize("policy", [
+    {"levels": 65, "default_level": 1}, {"levels": -1}, {"levels": 2}, {"levels": 2, "default_level": 3},
+    {"default_level": 1}, {"levels": 2, "default_level": 1, "policies": [(0, 0, False, False)]},
+    {"policies": [(-1, 0, False, False)]}, {"policies": [(0, -1, False, False)]},
+])
+def test_queue_policies_that_cannot_be_are_refused(policy: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        VersionEntry("m", "1", None, [], [], batched=True, properties={}, **LIMITS, **policy)
 
 
 def test_more_outputs_than_a_mask_has_bits_are_refused() -> None:

@@ -223,8 +223,8 @@ def test_scheduling_with_an_error(text: str, problem: str) -> None:
 
 def test_batching_of_a_model_that_does_not_batch_is_said() -> None:
     assert said("max_batch_size: 0 dynamic_batching { }") == [
-        "config.pbtxt:1:19: dynamic_batching: has no effect with max_batch_size: 0; leave it out, or write a "
-        "max_batch_size from 1 [W102]"]
+        "config.pbtxt:1:19: dynamic_batching: gathers nothing with max_batch_size: 0, though its queue policies and "
+        "priorities count; write a max_batch_size from 1, or leave the rest out [W102]"]
 
 
 @pytest.mark.parametrize(("text", "problem"), [

@@ -7,6 +7,7 @@ import pytest
 from infer._core.model_version import TensorInfo
 from infer.errors import ModelLoadError
 from infer.models.effective import (
+    LONGEST_TIMEOUT_US,
     LoadOptions,
     applied,
     as_model_has,
@@ -14,6 +15,7 @@ from infer.models.effective import (
     map_sizes,
     not_honoured,
     providers_of,
+    queue_policies,
     served_tensors,
     session_options,
     shape_limits,
@@ -62,8 +64,7 @@ def test_what_has_no_effect_is_said() -> None:
     assert not_honoured(settings(
         parameters={"enable_mem_arena": "0"}, gpus=(1, 2), response_cache=True, queue=QueuePolicy(),
         priority_levels=2)) == [
-            "dynamic_batching.default_queue_policy", "dynamic_batching.priority_levels", "response_cache",
-            "instance_group.gpus but the first", "parameters.enable_mem_arena"]
+            "response_cache", "instance_group.gpus but the first", "parameters.enable_mem_arena"]
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -76,18 +77,31 @@ def test_a_parameter_that_says_nothing_refuses_the_model(name: str, value: str) 
 
 def test_limits() -> None:
     options = LoadOptions(delay_ns=5, queue_limit_rows=6, max_running=3)
-    assert limits_of(settings(), options) == {"delay_ns": 5, "queue_limit_rows": 6}
+    assert limits_of(settings(), options) == {
+        "delay_ns": 5, "queue_limit_rows": 6, "default_level": 0, "policies": [(0, 0, False, False)]}
     assert limits_of(settings(max_queue_delay_us=0), options)["delay_ns"] == 0
     on_cpu = [("CPUExecutionProvider", {})]
     assert shape_limits(settings(max_batch_size=0), options, on_cpu) == {
-        "batched": False, "max_rows": 1, "gather_rows": 1, "max_running": 3}
+        "batched": False, "max_rows": 1, "gather_rows": 1, "max_running": 3, "levels": 0}
     batched = settings(max_batch_size=8, preferred_batch_sizes=(2, 4))
     assert shape_limits(batched, options, [("CUDAExecutionProvider", {})]) == {
-        "batched": True, "max_rows": 8, "gather_rows": 4, "max_running": 1}
+        "batched": True, "max_rows": 8, "gather_rows": 4, "max_running": 1, "levels": 0}
     # Batches are not gathered, but a request may bring rows.
     alone = settings(max_batch_size=8, instances=7)
     assert shape_limits(alone, options, on_cpu) == {
-        "batched": True, "max_rows": 8, "gather_rows": 1, "max_running": 7}
+        "batched": True, "max_rows": 8, "gather_rows": 1, "max_running": 7, "levels": 0}
+
+
+def test_each_level_has_its_own_policy_or_the_models() -> None:
+    common, own = QueuePolicy(3, 20, "delay"), QueuePolicy(0, 2**64 - 1, "reject", True)
+    asked = settings(priority_levels=3, default_priority=2, queue=common, priority_queues={2: own})
+    limits = limits_of(asked, LoadOptions())
+    assert limits["default_level"] == 2
+    assert limits["policies"] == [
+        (3, 20_000, True, False), (0, LONGEST_TIMEOUT_US * 1000, False, True), (3, 20_000, True, False)]
+    assert shape_limits(asked, LoadOptions(), [("CPUExecutionProvider", {})])["levels"] == 3
+    assert queue_policies(settings(queue=common)) == [(3, 20_000, True, False)]
+    assert queue_policies(settings(priority_levels=2)) == [(0, 0, False, False)] * 2
 
 
 def test_sizes_that_are_written_stand_where_the_model_leaves_them_free() -> None:

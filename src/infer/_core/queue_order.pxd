@@ -1,0 +1,81 @@
+"""The order of the requests of one version that wait: buckets of one shape and one priority level each.
+
+Everything here is guarded by the batcher's mutex, which its callers hold. Requests in a queue belong to it until they
+are taken or removed.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from infer._core.model_version cimport Version
+from infer._core.request cimport Request
+
+cdef enum:
+    UNLISTED = -1
+
+cdef struct Bucket:
+    Bucket *next                 # by the head's turn, the first in turn first; of free buckets when unused
+    Bucket *prev
+    Bucket *chain                # same hash slot
+    Bucket *beside               # circular: the buckets of the same shape and other levels; itself where there is none
+    Request *head
+    Request *tail
+    int64_t rows
+    uint64_t shape_hash
+    VersionQueue *queue
+    int32_t level                # 0: of a version without levels; above its last: of those that were delayed
+
+cdef struct VersionQueue:
+    Version *version
+    VersionQueue *next           # in the batcher's list that it stands in
+    VersionQueue *prev
+    int32_t listed               # UNLISTED, or a batcher.ListKind
+    int32_t n_buckets
+    int32_t n_shapes
+    int32_t levels               # of its version
+    Bucket *first
+    Bucket *last
+    Bucket *free_buckets
+    Bucket *slots[64]            # by shape_hash
+    int64_t rows
+    int64_t requests
+    int64_t running              # batches taken and not yet completed by their executor
+    uint64_t sequence
+    int64_t of_level[65]         # requests by their own level, delayed or not; unused without levels
+
+cdef VersionQueue *queue_new(Version *version) noexcept nogil
+cdef void queue_free(VersionQueue *queue) noexcept nogil                   # must be empty and not running, or NULL
+
+# Links the request in by its level; False: no memory for its bucket.
+cdef bint enqueue(VersionQueue *queue, Request *request, int64_t now) noexcept nogil
+cdef void dequeue(Request *request) noexcept nogil
+# Moves a request, once, behind all others; False: no memory for its bucket, and it keeps its place.
+cdef bint put_behind(Request *request, int64_t now) noexcept nogil
+# Unlinks up to `capacity` requests, in turn and all of the shape of the first, marks them RUNNING and tells their rows.
+cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int64_t *rows) noexcept nogil
+
+# Of those that the next batch may hold: their rows, and when the first of them was queued (of each level the one whose
+# turn it is counts).
+cdef inline int64_t front_rows(const VersionQueue *queue, int64_t *oldest_ns) noexcept nogil:
+    cdef const Bucket *each = queue.first
+    cdef int64_t rows
+    oldest_ns[0] = 0
+    if each == NULL:
+        return 0
+    rows = each.rows
+    oldest_ns[0] = each.head.queued_ns
+    each = each.beside
+    while each != queue.first:
+        rows += each.rows
+        oldest_ns[0] = min(oldest_ns[0], each.head.queued_ns)
+        each = each.beside
+    return rows
+
+# Whether it is one's turn before the other's.
+cdef inline bint precedes(const Request *one, const Request *other) noexcept nogil:
+    if one.turn_ns != other.turn_ns:
+        return one.turn_ns < other.turn_ns
+    return one.sequence < other.sequence
+
+# Requests of a level that wait, those that were delayed included.
+cdef inline int64_t requests_of(const VersionQueue *queue, int32_t level) noexcept nogil:
+    return queue.of_level[level] if queue.levels else queue.requests

@@ -1,0 +1,299 @@
+"""The order of the requests of one version that wait.
+
+Memory: queues and buckets are malloc'd and owned here; Requests are only linked. Threads: any that holds the batcher's
+mutex, but `queue_new` and `queue_free`, which are the loop's.
+
+Design note. A request's turn is the time of its put, and a LEVEL_STEP_NS later for each level below the most urgent; of
+two with the same turn the one that came first is first. Inside a bucket turns only grow, so its head is first, and
+buckets stand in the order of their heads' turns: without levels that is the order of arrival. A batch is what the first
+bucket holds, merged with those beside it, up to the version's gather_rows. A request that was delayed goes to a level
+of its own below the last, and its turn counts from then on.
+"""
+
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+from infer._core.batch_policy cimport takes
+from infer._core.debug cimport try_calloc, try_malloc
+from infer._core.queue_policy cimport LEVEL_STEP_NS, LEVELS_MAX
+from infer._core.request cimport QUEUED, RUNNING, try_transition
+from infer._core.tensor_view cimport TYPE_NONE, TensorView
+
+cdef enum:
+    SLOTS = 64
+    SPARE_BUCKETS = 16
+
+
+cdef VersionQueue *queue_new(Version *version) noexcept nogil:
+    cdef VersionQueue *queue = <VersionQueue *> try_calloc(1, sizeof(VersionQueue))
+    if queue != NULL:
+        queue.version = version
+        queue.listed = UNLISTED
+        queue.levels = version.policy.levels if version.policy != NULL else 0
+    return queue
+
+
+cdef void queue_free(VersionQueue *queue) noexcept nogil:
+    cdef Bucket *bucket
+    if queue == NULL:
+        return
+    while queue.free_buckets != NULL:
+        bucket = queue.free_buckets
+        queue.free_buckets = bucket.next
+        free(bucket)
+    free(queue)
+
+
+cdef bint same_shape(const Request *one, const Request *other) noexcept nogil:
+    cdef int i, k
+    cdef const TensorView *a
+    cdef const TensorView *b
+    if one.n_views != other.n_views:
+        return False
+    for i in range(4):
+        if one.outputs.bits[i] != other.outputs.bits[i]:
+            return False
+    for i in range(one.n_views):
+        a = &one.views[i]
+        b = &other.views[i]
+        if a.data_type != b.data_type:
+            return False
+        if a.data_type == TYPE_NONE:
+            continue
+        if a.rank != b.rank:
+            return False
+        for k in range(1, a.rank):
+            if a.shape[k] != b.shape[k]:
+                return False
+    return True
+
+
+# Buckets.
+
+cdef void unplace(VersionQueue *queue, Bucket *bucket) noexcept nogil:
+    if bucket.prev != NULL:
+        bucket.prev.next = bucket.next
+    else:
+        queue.first = bucket.next
+    if bucket.next != NULL:
+        bucket.next.prev = bucket.prev
+    else:
+        queue.last = bucket.prev
+    bucket.next = bucket.prev = NULL
+
+
+cdef void place(VersionQueue *queue, Bucket *bucket) noexcept nogil:
+    """Keeps the order by the heads' turns; a head's is mostly later than others', so the search starts at the end."""
+    cdef Bucket *before = queue.last
+    while before != NULL and precedes(bucket.head, before.head):
+        before = before.prev
+    bucket.prev = before
+    if before != NULL:
+        bucket.next = before.next
+        before.next = bucket
+    else:
+        bucket.next = queue.first
+        queue.first = bucket
+    if bucket.next != NULL:
+        bucket.next.prev = bucket
+    else:
+        queue.last = bucket
+
+
+cdef Bucket *bucket_for(VersionQueue *queue, Request *request, int32_t level) noexcept nogil:
+    """The bucket of the request's shape and the level, empty and not yet placed if it is new; NULL: no memory."""
+    cdef Bucket **slot = &queue.slots[request.shape_hash % SLOTS]
+    cdef Bucket *bucket = slot[0]
+    cdef Bucket *beside = NULL
+    while bucket != NULL:
+        if bucket.shape_hash == request.shape_hash and (
+                not queue.version.signature.batched or same_shape(bucket.head, request)):
+            if bucket.level == level:
+                return bucket
+            beside = bucket
+        bucket = bucket.chain
+    bucket = queue.free_buckets
+    if bucket != NULL:
+        queue.free_buckets = bucket.next
+    else:
+        bucket = <Bucket *> try_malloc(sizeof(Bucket))
+        if bucket == NULL:
+            return NULL
+    memset(bucket, 0, sizeof(Bucket))
+    bucket.shape_hash = request.shape_hash
+    bucket.queue = queue
+    bucket.level = level
+    bucket.chain = slot[0]
+    slot[0] = bucket
+    queue.n_buckets += 1
+    if beside != NULL:
+        bucket.beside = beside.beside
+        beside.beside = bucket
+    else:
+        bucket.beside = bucket
+        queue.n_shapes += 1
+    return bucket
+
+
+cdef void drop_bucket(VersionQueue *queue, Bucket *bucket) noexcept nogil:
+    cdef Bucket **slot = &queue.slots[bucket.shape_hash % SLOTS]
+    cdef Bucket *before = bucket.beside
+    unplace(queue, bucket)
+    while slot[0] != bucket:
+        slot = &slot[0].chain
+    slot[0] = bucket.chain
+    queue.n_buckets -= 1
+    if before == bucket:
+        queue.n_shapes -= 1
+    while before.beside != bucket:
+        before = before.beside
+    before.beside = bucket.beside
+    if queue.n_buckets < SPARE_BUCKETS:
+        bucket.next = queue.free_buckets
+        queue.free_buckets = bucket
+    else:
+        free(bucket)
+
+
+cdef void settle(VersionQueue *queue, Bucket *bucket) noexcept nogil:
+    """Drops a bucket that ran empty, or gives it the place that its new head deserves."""
+    if bucket.head == NULL:
+        drop_bucket(queue, bucket)
+    elif bucket.next != NULL and precedes(bucket.next.head, bucket.head):
+        unplace(queue, bucket)
+        place(queue, bucket)
+
+
+cdef void settle_beside(VersionQueue *queue, Bucket *bucket) noexcept nogil:
+    """As `settle` for a bucket and those beside it. None is placed among others that stand wrongly."""
+    cdef Bucket *ring[LEVELS_MAX + 2]
+    cdef Bucket *each = bucket
+    cdef int n = 0
+    cdef int kept = 0
+    cdef int i
+    while True:
+        ring[n] = each
+        n += 1
+        each = each.beside
+        if each == bucket:
+            break
+    for i in range(n):
+        if ring[i].head == NULL:
+            drop_bucket(queue, ring[i])
+            continue
+        unplace(queue, ring[i])
+        ring[kept] = ring[i]
+        kept += 1
+    for i in range(kept):
+        place(queue, ring[i])
+
+
+# Requests in buckets.
+
+cdef inline void append(VersionQueue *queue, Bucket *bucket, Request *request) noexcept nogil:
+    cdef bint placed = bucket.head != NULL
+    queue.sequence += 1
+    request.sequence = queue.sequence
+    request.bucket = bucket
+    request.next = NULL
+    request.prev = bucket.tail
+    if placed:
+        bucket.tail.next = request
+    else:
+        bucket.head = request
+    bucket.tail = request
+    bucket.rows += request.rows
+    if not placed:
+        place(queue, bucket)
+
+
+cdef inline void unlink(Bucket *bucket, Request *request) noexcept nogil:
+    """Takes the request out of its bucket; the bucket's place is the caller's to mend."""
+    if request.prev != NULL:
+        request.prev.next = request.next
+    else:
+        bucket.head = request.next
+    if request.next != NULL:
+        request.next.prev = request.prev
+    else:
+        bucket.tail = request.prev
+    request.next = request.prev = NULL
+    request.bucket = NULL
+    bucket.rows -= request.rows
+
+
+cdef inline void count(VersionQueue *queue, const Request *request, int sign) noexcept nogil:
+    queue.rows += sign * request.rows
+    queue.requests += sign
+    if queue.levels:
+        queue.of_level[request.level] += sign
+
+
+cdef bint enqueue(VersionQueue *queue, Request *request, int64_t now) noexcept nogil:
+    cdef Bucket *bucket = bucket_for(queue, request, request.level)
+    if bucket == NULL:
+        return False
+    request.queued_ns = request.turn_ns = now
+    if queue.levels:
+        request.turn_ns += <int64_t> (request.level - 1) * LEVEL_STEP_NS
+    append(queue, bucket, request)
+    count(queue, request, 1)
+    return True
+
+
+cdef void dequeue(Request *request) noexcept nogil:
+    cdef Bucket *bucket = <Bucket *> request.bucket
+    unlink(bucket, request)
+    count(bucket.queue, request, -1)
+    settle(bucket.queue, bucket)
+
+
+cdef bint put_behind(Request *request, int64_t now) noexcept nogil:
+    cdef Bucket *bucket = <Bucket *> request.bucket
+    cdef VersionQueue *queue = bucket.queue
+    cdef Bucket *into = bucket_for(queue, request, queue.levels + 1)
+    if into == NULL:
+        return False
+    unlink(bucket, request)
+    settle(queue, bucket)
+    request.turn_ns = now + <int64_t> max(queue.levels, 1) * LEVEL_STEP_NS
+    append(queue, into, request)
+    return True
+
+
+cdef Bucket *next_beside(Bucket *bucket) noexcept nogil:
+    """Of a bucket and those beside it the one that is first in turn; NULL: all ran empty."""
+    cdef Bucket *found = NULL
+    cdef Bucket *each = bucket
+    while True:
+        if each.head != NULL and (found == NULL or precedes(each.head, found.head)):
+            found = each
+        each = each.beside
+        if each == bucket:
+            return found
+
+
+cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int64_t *rows) noexcept nogil:
+    cdef Bucket *first = queue.first
+    cdef Bucket *bucket = first
+    cdef bint alone = first.beside == first
+    cdef Request *request
+    cdef int taken = 0
+    rows[0] = 0
+    while taken < capacity and bucket != NULL and bucket.head != NULL:
+        request = bucket.head
+        if not takes(rows[0], request.rows, queue.version.gather_rows):
+            break
+        unlink(bucket, request)
+        count(queue, request, -1)
+        try_transition(request, QUEUED, RUNNING)
+        rows[0] += request.rows
+        requests[taken] = request
+        taken += 1
+        if not alone:
+            bucket = next_beside(first)
+    if alone:
+        settle(queue, first)
+    else:
+        settle_beside(queue, first)
+    return taken
