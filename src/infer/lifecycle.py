@@ -88,7 +88,7 @@ class Models:
         self._loader, self._measured = loader, MeasuredLoader(loader)
         self._loop, self._audit = loop, audit
         self._set_routes, self._changed = set_routes, changed
-        self._pairs: list[tuple[str, ModelRoute]] = []
+        self._unpublished: dict[str, ModelRoute | None] = {}
         self._publishing = False
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -113,7 +113,8 @@ class Models:
         and nothing will come."""
         self._step()
         await self._until(lambda: not self.manager.pending)
-        if self.mode == "none" and not any(route.versions for _, route in self._pairs):
+        if self.mode == "none" and not any(
+                route is not None and route.versions for route in self._unpublished.values()):
             snapshot = self.watcher.last
             assert snapshot is not None
             if not snapshot.models:
@@ -174,15 +175,16 @@ class Models:
             self._stepped.clear()
             await self._stepped.wait()
 
-    def _publish(self, pairs: list[tuple[str, ModelRoute]]) -> None:
-        self._pairs = pairs
+    def _publish(self, changes: Mapping[str, ModelRoute | None]) -> None:
+        self._unpublished.update(changes)
         # Until the first pass has ended nobody calls.
         if self._publishing:
             self._route()
 
     def _route(self) -> None:
-        self.routes = RouteTable(self._pairs)
-        self.served = [entry for _, route in self._pairs for entry in reversed(route.versions)]
+        changes, self._unpublished = self._unpublished, {}
+        self.routes = self.routes.with_changes(changes)
+        self.served = self.routes.entries()
         self._set_routes(self.routes)
         self._changed()
 

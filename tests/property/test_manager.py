@@ -223,12 +223,25 @@ class Managed(RuleBasedStateMachine):
                 if model.wanted is not None and each.entry is not None and each.aspired and not each.in_memory_only:
                     assert each.entry.settings.max_queue_delay_us == model.wanted.settings.max_queue_delay_us
 
+    @invariant()
+    def what_is_counted_step_by_step_is_what_there_is(self) -> None:
+        reports = self.world.manager.reports()
+        states = [each.state for model in reports for each in model.versions]
+        gauges = self.world.manager.gauges()
+        assert (gauges["models_ready"], gauges["models_failed"], gauges["models_draining"]) == (
+            states.count(State.READY), states.count(State.FAILED), states.count(State.DRAINING))
+        reasons = {model.name: model.reason for model in reports
+                   if model.default is None and (model.wanted is not None or model.refusal)}
+        assert {name: reason for name, reason in self.world.manager.unready().items()
+                if "is in none of the repositories" not in reason} == reasons
+
     def check(self) -> None:
         self.published_tables_are_consistent()
         self.what_is_loaded_is_published_or_was_closed()
         self.labels_move_only_where_they_were_told()
         self.what_serves_goes_on_serving()
         self.edits_reach_what_serves()
+        self.what_is_counted_step_by_step_is_what_there_is()
 
     def settle(self, world: World) -> None:
         """The world stands still, and every load succeeds from now on."""

@@ -80,6 +80,32 @@ def repositories(draw: st.DrawFn) -> dict[str, Model]:
 def test_every_name_with_every_version_and_label_is_answered_as_the_model_says(repository: dict[str, Model]) -> None:
     table = RouteTable((name, model.route()) for name, model in repository.items())
     assert table.models() == [(name, list(model.versions.values())) for name, model in repository.items()]
+    assert_answers(table, repository)
+
+
+@given(st.lists(repositories(), min_size=1, max_size=4), st.data())
+def test_a_table_with_changes_answers_as_one_that_is_made_anew(each: list[dict[str, Model]], data: st.DataObject) -> None:
+    repository = dict(sorted(each[0].items()))
+    table = RouteTable((name, model.route()) for name, model in repository.items())
+    for later in each[1:]:
+        before, answered = table, dict(repository)
+        named = data.draw(st.sets(st.sampled_from(NAMES)))
+        changes: dict[str, ModelRoute | None] = {}
+        for name in named:
+            changes[name] = later[name].route() if name in later else None
+            repository.pop(name, None)
+        repository = dict(sorted((repository | {name: later[name] for name in named & later.keys()}).items()))
+        table = before.with_changes(changes)
+        assert table.models() == [(name, list(model.versions.values())) for name, model in repository.items()]
+        assert table.entries() == [entry for _, versions in table.models() for entry in reversed(versions)]
+        for name in NAMES:
+            if name not in named:
+                assert table.route_of(name) is before.route_of(name)
+        assert_answers(table, repository)
+        assert_answers(before, answered)
+
+
+def assert_answers(table: RouteTable, repository: dict[str, Model]) -> None:
     for name in NAMES:
         for key in ["", *NUMBERS, *LABELS, *NEITHER, "nobody", "3"]:
             if name not in repository:

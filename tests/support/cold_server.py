@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 
@@ -61,12 +61,18 @@ class FakeVersion:
         return nothing | self.stats
 
 
+class FakeRoute(NamedTuple):
+    versions: list[FakeVersion]
+    labels: dict[str, FakeVersion]
+
+
 @dataclass
 class FakeRoutes:
     """Versions by model, highest last, and errors by model for those that are known and not servable."""
 
     versions: dict[str, list[FakeVersion]] = field(default_factory=dict)
     unready: dict[str, InferError] = field(default_factory=dict)
+    labels: dict[str, dict[str, FakeVersion]] = field(default_factory=dict)
 
     def lookup(self, name: str, version: str) -> FakeVersion:
         if name in self.unready:
@@ -78,6 +84,9 @@ class FakeRoutes:
 
     def models(self) -> list[tuple[str, list[FakeVersion]]]:
         return list(self.versions.items())
+
+    def route_of(self, name: str) -> FakeRoute | None:
+        return FakeRoute(self.versions[name], self.labels.get(name, {})) if name in self.versions else None
 
 
 @dataclass

@@ -113,8 +113,8 @@ class World:
             self.loader, self._publish, mode=self.mode, tell=self.events.append,
             **{"keep": self.records.append, **self.arguments})
 
-    def _publish(self, routes: list[tuple[str, ModelRoute]]) -> None:
-        self.tables.append(dict(routes))
+    def _publish(self, changes: Mapping[str, ModelRoute | None]) -> None:
+        self.tables.append({name: route for name, route in {**self.table, **changes}.items() if route is not None})
 
     @property
     def table(self) -> dict[str, ModelRoute]:

@@ -1,5 +1,5 @@
-"""RouteTable: open addressing over model names, and over names with a version or label; built once, read on the loop
-thread.
+"""RouteTable: open addressing over model names, and of each model over its versions and labels; built once, read on the
+loop thread.
 
 Hashes are FNV-1a, which is enough: keys are the operator's names, and what a client names is compared whole.
 """
@@ -21,6 +21,7 @@ cdef enum:
     MAX_NAME_BYTES = 128
     MAX_VERSION_DIGITS = 18
     SMALLEST_TABLE = 8
+    SMALLEST_MODEL = 2
 
 # How one model is routed; whatever has these attributes will do. `unready` says by version or label why a known one is
 # not served, `reason` why there is no default; both as (gRPC code, text).
@@ -42,10 +43,6 @@ cdef inline uint64_t hash_on(uint64_t value, const uint8_t *data, uint64_t size_
 
 cdef inline uint64_t hash_name(const Span *name) noexcept nogil:
     return hash_on(14695981039346656037ULL, name.at, span_left(name))
-
-
-cdef inline uint64_t hash_key(const ModelSlot *model, const Span *key) noexcept nogil:
-    return hash_on(hash_on(model.hash, <const uint8_t *> b"", 1), key.at, span_left(key))
 
 
 cdef bint name_is_valid(const uint8_t *name, uint64_t size_bytes) noexcept nogil:
@@ -78,90 +75,84 @@ cdef bint version_is_valid(const uint8_t *version, uint64_t size_bytes) noexcept
     return size_bytes <= MAX_VERSION_DIGITS and version[0] != c'0' and version[0] != c'-'
 
 
-cdef uint64_t table_size(uint64_t keys) noexcept:
+cdef uint64_t table_size(uint64_t keys, uint64_t smallest) noexcept:
     """At most half full, so that a search ends soon."""
-    cdef uint64_t size = SMALLEST_TABLE
+    cdef uint64_t size = smallest
     while size < 2 * keys:
         size *= 2
     return size
 
 
-cdef class RouteTable:
-    """Models by name: `models` gives (name, ModelRoute) pairs."""
+cdef VersionSlot *find_version(const ModelSlot *model, const Span *version) noexcept nogil:
+    cdef uint64_t size = span_left(version)
+    cdef uint64_t h = hash_name(version)
+    cdef uint64_t at = h & model.version_mask
+    cdef VersionSlot *slot
+    while True:
+        slot = &model.versions[at]
+        if slot.key == NULL:
+            return NULL
+        if slot.hash == h and slot.key_bytes == size and memcmp(slot.key, version.at, size) == 0:
+            return slot
+        at = (at + 1) & model.version_mask
+
+
+cdef class ModelPart:
+    """One model of a table. Immutable; it owns what its slot borrows."""
 
     def __cinit__(self):
-        self.models_by_name = NULL
-        self.versions_by_key = NULL
-        self.model_mask = self.version_mask = 0
+        self.slot.versions = NULL
 
-    def __init__(self, models not None):
-        cdef int32_t index
-        self.names = []
-        self.routes = []
+    def __init__(self, str name not None, route not None):
+        cdef uint64_t size
+        cdef Span span
+        self.name = name.encode()
+        self.route = route
         self.refusals = []
         self.keys = []
-        pairs = list(models)
-        self.model_mask = table_size(len(pairs)) - 1
-        self.version_mask = table_size(
-            sum(len(route.versions) + len(route.labels) + len(route.unready) for _, route in pairs)) - 1
-        self.models_by_name = <ModelSlot *> PyMem_Calloc(self.model_mask + 1, sizeof(ModelSlot))
-        self.versions_by_key = <VersionSlot *> PyMem_Calloc(self.version_mask + 1, sizeof(VersionSlot))
-        if self.models_by_name == NULL or self.versions_by_key == NULL:
-            raise MemoryError("no memory for the route table")
-        for index, (name, route) in enumerate(pairs):
-            self.add_model(index, (<str> name).encode(), route)
-
-    def __dealloc__(self):
-        PyMem_Free(self.models_by_name)
-        PyMem_Free(self.versions_by_key)
-
-    cdef add_model(self, int32_t index, bytes name, object route):
-        cdef Span span = span_over(<const uint8_t *> <const char *> name, <uint64_t> len(name))
-        cdef ModelSlot *slot
-        cdef uint64_t h = hash_name(&span)
-        cdef uint64_t at = h & self.model_mask
-        if self.find(&span) != NULL:
-            raise ValueError(f"model {name.decode()!r} is in the route table twice")
-        while self.models_by_name[at].name != NULL:
-            at = (at + 1) & self.model_mask
-        slot = &self.models_by_name[at]
-        slot.hash = h
-        slot.name = name
-        slot.name_bytes = span_left(&span)
-        slot.index = index
+        span = span_over(<const uint8_t *> <const char *> self.name, <uint64_t> len(self.name))
+        size = table_size(len(route.versions) + len(route.labels) + len(route.unready), SMALLEST_MODEL)
+        self.slot.versions = <VersionSlot *> PyMem_Calloc(size, sizeof(VersionSlot))
+        if self.slot.versions == NULL:
+            raise MemoryError("no memory for the route of a model")
+        self.slot.version_mask = size - 1
+        self.slot.hash = hash_name(&span)
+        self.slot.name = self.name
+        self.slot.name_bytes = span_left(&span)
+        self.slot.model = <void *> self
         if route.default is None and route.reason is None:
-            raise ValueError(f"model {name.decode()!r} has neither a default version nor a reason for having none")
+            raise ValueError(f"model {name!r} has neither a default version nor a reason for having none")
         for entry in [*route.labels.values(), route.default]:
             if entry is not None and entry not in route.versions:
-                raise ValueError(f"model {name.decode()!r} leads to {entry!r}, which is not one of its versions")
-        slot.entry = NULL if route.default is None else <void *> <VersionEntry?> route.default
-        slot.refusal = self.refusal_index(route.reason if route.default is None else None)
-        self.names.append(name)
-        self.routes.append(route)
+                raise ValueError(f"model {name!r} leads to {entry!r}, which is not one of its versions")
+        self.slot.entry = NULL if route.default is None else <void *> <VersionEntry?> route.default
+        self.slot.refusal = self.refusal_index(route.reason if route.default is None else None)
         for entry in route.versions:
-            self.add_version(slot, entry.version, entry, None)
+            self.add_version(entry.version, entry, None)
         for label, entry in route.labels.items():
-            self.add_version(slot, label, entry, None)
+            self.add_version(label, entry, None)
         for key, refusal in route.unready.items():
-            self.add_version(slot, key, None, refusal)
+            self.add_version(key, None, refusal)
 
-    cdef add_version(self, ModelSlot *model, str key, object entry, object refusal):
+    def __dealloc__(self):
+        PyMem_Free(self.slot.versions)
+
+    cdef add_version(self, str key, object entry, object refusal):
         cdef bytes encoded = key.encode()
         cdef Span span = span_over(<const uint8_t *> <const char *> encoded, <uint64_t> len(encoded))
         cdef VersionSlot *slot
-        cdef uint64_t h = hash_key(model, &span)
-        cdef uint64_t at = h & self.version_mask
+        cdef uint64_t h = hash_name(&span)
+        cdef uint64_t at = h & self.slot.version_mask
         if not span_left(&span) or not version_is_valid(span.at, span_left(&span)):
-            raise ValueError(f"model {model.name.decode()!r}: {key!r} is neither a version nor a label")
-        if self.find_version(model, &span) != NULL:
-            raise ValueError(f"model {model.name.decode()!r} has two versions or labels {key!r}")
-        while self.versions_by_key[at].key != NULL:
-            at = (at + 1) & self.version_mask
-        slot = &self.versions_by_key[at]
+            raise ValueError(f"model {self.name.decode()!r}: {key!r} is neither a version nor a label")
+        if find_version(&self.slot, &span) != NULL:
+            raise ValueError(f"model {self.name.decode()!r} has two versions or labels {key!r}")
+        while self.slot.versions[at].key != NULL:
+            at = (at + 1) & self.slot.version_mask
+        slot = &self.slot.versions[at]
         slot.hash = h
         slot.key = encoded
         slot.key_bytes = span_left(&span)
-        slot.index = model.index
         slot.entry = NULL if entry is None else <void *> <VersionEntry?> entry
         slot.refusal = self.refusal_index(refusal)
         self.keys.append(encoded)
@@ -173,6 +164,55 @@ cdef class RouteTable:
         code, text = refusal
         self.refusals.append((<int> code, (<str> text).encode()))
         return <int32_t> len(self.refusals) - 1
+
+
+cdef class RouteTable:
+    """Models by name: `models` gives (name, ModelRoute) pairs."""
+
+    def __cinit__(self):
+        self.models_by_name = NULL
+        self.model_mask = 0
+
+    def __init__(self, models not None):
+        cdef dict parts = {}
+        for name, route in models:
+            if name in parts:
+                raise ValueError(f"model {name!r} is in the route table twice")
+            parts[name] = ModelPart(name, route)
+        self.fill(parts)
+
+    def __dealloc__(self):
+        PyMem_Free(self.models_by_name)
+
+    cdef fill(self, dict parts):
+        cdef ModelPart part
+        cdef uint64_t at
+        cdef uint64_t size = table_size(len(parts), SMALLEST_TABLE)
+        self.parts = parts
+        self.models_by_name = <ModelSlot *> PyMem_Calloc(size, sizeof(ModelSlot))
+        if self.models_by_name == NULL:
+            raise MemoryError("no memory for the route table")
+        self.model_mask = size - 1
+        for part in parts.values():
+            at = part.slot.hash & self.model_mask
+            while self.models_by_name[at].name != NULL:
+                at = (at + 1) & self.model_mask
+            self.models_by_name[at] = part.slot
+
+    def with_changes(self, changes not None):
+        """The next table: `changes` has the routes that are others, by name, None for a model that is not known any
+        more. All else it shares with this one. In the order of this one, or of the names once one is new."""
+        cdef RouteTable table = RouteTable.__new__(RouteTable)
+        cdef dict parts = dict(self.parts)
+        cdef bint grown = False
+        for name, route in changes.items():
+            if route is None:
+                parts.pop(name, None)
+                continue
+            grown = grown or name not in parts
+            parts[name] = ModelPart(name, route)
+        table.fill(dict(sorted(parts.items())) if grown else parts)
+        return table
 
     cdef ModelSlot *find(self, const Span *name) noexcept:
         cdef uint64_t size = span_left(name)
@@ -187,20 +227,6 @@ cdef class RouteTable:
                 return slot
             at = (at + 1) & self.model_mask
 
-    cdef VersionSlot *find_version(self, const ModelSlot *model, const Span *version) noexcept:
-        cdef uint64_t size = span_left(version)
-        cdef uint64_t h = hash_key(model, version)
-        cdef uint64_t at = h & self.version_mask
-        cdef VersionSlot *slot
-        while True:
-            slot = &self.versions_by_key[at]
-            if slot.key == NULL:
-                return NULL
-            if (slot.hash == h and slot.index == model.index and slot.key_bytes == size
-                    and memcmp(slot.key, version.at, size) == 0):
-                return slot
-            at = (at + 1) & self.version_mask
-
     cdef void *route(self, const Span *name, const Span *version, int *code, ErrorText *error) noexcept:
         cdef ModelSlot *model = self.find(name)
         cdef VersionSlot *found
@@ -212,18 +238,18 @@ cdef class RouteTable:
             entry = model.entry
             refusal = model.refusal
         else:
-            found = self.find_version(model, version)
+            found = find_version(model, version)
             if found == NULL:
                 return self.refuse_version(model, version, code, error)
             entry = found.entry
             refusal = found.refusal
         if entry == NULL:
-            return self.refuse(refusal, code, error)
+            return self.refuse(model, refusal, code, error)
         code[0] = STATUS_OK
         return entry
 
-    cdef void *refuse(self, int32_t refusal, int *code, ErrorText *error) noexcept:
-        reason = self.refusals[refusal]
+    cdef void *refuse(self, const ModelSlot *model, int32_t refusal, int *code, ErrorText *error) noexcept:
+        reason = (<ModelPart> model.model).refusals[refusal]
         say(error, <bytes> reason[1])
         code[0] = reason[0]
         return NULL
@@ -241,9 +267,9 @@ cdef class RouteTable:
                        "1 to 128 of A-Z a-z 0-9 _ . -, or nothing for the default")
             code[0] = STATUS_INVALID_ARGUMENT
             return NULL
-        route = self.routes[model.index]
+        route = (<ModelPart> model.model).route
         if not route.versions and not route.unready:
-            return self.refuse(model.refusal, code, error)
+            return self.refuse(model, model.refusal, code, error)
         say(error, "model '")
         say(error, model.name)
         say(error, "' has no version " if number else "' has no label ")
@@ -290,14 +316,21 @@ cdef class RouteTable:
 
     def models(self):
         """[(name, [VersionEntry, ...] as the route has them), ...] in the order given."""
-        return [(name.decode(), list(route.versions)) for name, route in zip(self.names, self.routes, strict=True)]
+        cdef ModelPart part
+        return [(name, list(part.route.versions)) for name, part in self.parts.items()]
+
+    def entries(self):
+        """Every VersionEntry, model by model, each model's last first."""
+        cdef ModelPart part
+        found = []
+        for part in self.parts.values():
+            found += part.route.versions[::-1]
+        return found
 
     def route_of(self, str name not None):
         """The model's route as it was given, or None."""
-        cdef bytes encoded = name.encode()
-        cdef Span span = span_over(<const uint8_t *> <const char *> encoded, <uint64_t> len(encoded))
-        cdef ModelSlot *slot = self.find(&span)
-        return None if slot == NULL else self.routes[slot.index]
+        cdef ModelPart part = self.parts.get(name)
+        return None if part is None else part.route
 
 
 cdef void say_keys(ErrorText *error, const char *intro, list keys) noexcept:

@@ -6,7 +6,7 @@ who asked hears of it once it is so. Loop thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from infer._core.router import ModelRoute
@@ -16,7 +16,8 @@ from infer.models.loading import Loader, LoadSpec
 from infer.models.served_model import ServedModel
 
 Answer = Callable[[InferError | None], None]
-Publish = Callable[[list[tuple[str, ModelRoute]]], None]
+# The routes that are others now, by name; None: the model is not known any more.
+Publish = Callable[[Mapping[str, ModelRoute | None]], None]
 Keep = Callable[[dict[str, Any]], None]
 Ended = Callable[[LoadSpec, Any], None]
 Drained = Callable[[ServedModel, Incarnation], None]
@@ -30,7 +31,7 @@ class Effects:
         self._loader, self._publish, self._keep = loader, publish, keep
         self._ended, self._drained, self._wake = ended, drained, wake
         self.routes: dict[str, ModelRoute] = {}
-        self._routes_changed = False
+        self._changed: dict[str, ModelRoute | None] = {}
         self._closing: list[tuple[ServedModel, Incarnation]] = []
         self._starting: list[LoadSpec] = []
         self._answers: list[tuple[Answer, InferError | None]] = []
@@ -40,7 +41,7 @@ class Effects:
         """The model's route from now on; None: it is not known any more."""
         if route == self.routes.get(name):
             return
-        self._routes_changed = True
+        self._changed[name] = route
         if route is None:
             del self.routes[name]
         else:
@@ -59,9 +60,9 @@ class Effects:
         """`record`: to be kept, where it has changed."""
         if record is not None:
             self._keep(record)
-        if self._routes_changed:
-            self._routes_changed = False
-            self._publish(sorted(self.routes.items()))
+        if self._changed:
+            changed, self._changed = self._changed, {}
+            self._publish(changed)
         closing, self._closing = self._closing, []
         for model, row in closing:
             self._close(model, row)

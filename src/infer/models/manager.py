@@ -20,7 +20,8 @@ from infer.models.loading import Backoff, Bounds, Event, Loader, LoadSpec, refus
 from infer.models.routes import FAILED_PRECONDITION
 from infer.models.served_model import ServedModel
 from infer.models.snapshot import Snapshot
-from infer.models.status import ModelReport, report_of, unready_of
+from infer.models.status import ModelReport, missing_reason, report_of
+from infer.models.tally import Tally
 from infer.models.transition import Step
 
 ABORTED = 10
@@ -58,7 +59,7 @@ class Manager:
         self._loads: dict[int, tuple[ServedModel, Incarnation]] = {}
         self._serial = 0
         self._asks: dict[str, Ask] = {}
-        self._untried: dict[str, int] = {}
+        self._tally = Tally()
         self._stopping = False
         self._stepping = False
         self.observed = False
@@ -231,9 +232,11 @@ class Manager:
             waiting = self._waiting[0] or self._waiting[1]
             name = next(iter(waiting))
             del waiting[name]
-            step = self._models[name].advance(self.now_ns, may_load=True)
+            model = self._models[name]
+            step = model.advance(self.now_ns, may_load=True)
             if step is not None:
-                self._carry_out(self._models[name], step)
+                self._carry_out(model, step)
+                self._tally.recount(model)
                 waiting[name] = None
 
     def _carry_out(self, model: ServedModel, step: Step) -> None:
@@ -282,15 +285,15 @@ class Manager:
         """Takes the model's labels and routes to what will be kept and published."""
         name = model.name
         record = self._intents.record
-        self._untried[name] = model.untried()
-        if not self._untried[name]:
-            del self._untried[name]
         if model.seen is not None and dict(model.labels.held) != record.held.get(name, {}):
             record.held[name] = dict(model.labels.held)
             self._record_changed = True
         if name in self._intents.seen or model.seen is not None or model.table:
-            self._effects.route(name, model.route())
+            route = model.route()
+            self._effects.route(name, route)
+            self._tally.note(model, route)
             return
+        self._tally.forget(name)
         self._effects.route(name, None)
         del self._models[name]
         if not record.labels.get(name) and record.held.pop(name, None) is not None:
@@ -333,7 +336,7 @@ class Manager:
     def pending(self) -> int:
         """Versions that shall serve and have not been tried yet, as of the last step: none once the first pass of loads
         has ended."""
-        return sum(self._untried.values())
+        return self._tally.untried
 
     def reports(self) -> list[ModelReport]:
         """Every model that is known, by name."""
@@ -345,11 +348,11 @@ class Manager:
 
     def unready(self) -> dict[str, str]:
         """Why each model that shall be served is not, by name."""
-        return unready_of(self._models.values(), self._effects.routes, self._intents.missing)
+        return {name: missing_reason(name) for name in self._intents.missing} | self._tally.unready
 
     def gauges(self) -> dict[str, int]:
-        rows = [row.state for model in self._models.values() for row in model.table]
+        states = self._tally.states
         return {"models_loading": len(self._loads), "models_waiting": sum(len(each) for each in self._waiting),
-                "models_draining": rows.count(State.DRAINING), "models_failed": rows.count(State.FAILED),
-                "models_ready": rows.count(State.READY),
+                "models_draining": states[State.DRAINING], "models_failed": states[State.FAILED],
+                "models_ready": states[State.READY],
                 "load_calls_waiting": sum(len(ask.answers) for ask in self._asks.values())}

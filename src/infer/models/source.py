@@ -131,7 +131,10 @@ class Source:
                           for name, settings in written.items() if settings.base is None and name not in look.models]
         self._versions, self._staged, self._root_of = look.versions, look.staged, look.root_of
         self._configs = look.configs
-        snapshot = Snapshot(look.models, tuple(look.problems))
+        # What has not changed is the same object, so that nobody else has to compare it.
+        before = self._last.models if self._last is not None else {}
+        models = {name: before[name] if before.get(name) == model else model for name, model in look.models.items()}
+        snapshot = Snapshot(models, tuple(look.problems))
         if self._last is None or snapshot != self._last:
             self._last = snapshot
         return self._last

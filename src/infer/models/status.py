@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,15 +53,13 @@ def report_of(model: ServedModel) -> ModelReport:
                        default_version(model.labels.held, ready), code, reason, model.failure, model.refusal, model.who)
 
 
-def unready_of(models: Iterable[ServedModel], routes: Mapping[str, ModelRoute],
-               missing: Collection[str]) -> dict[str, str]:
-    """Why models that shall be served are not, by name. `routes`: as they were made last; `missing`: those that are
-    nowhere to be found."""
-    reasons = {name: f"model {name!r} is to be loaded at the start and is in none of the repositories; copy it there"
-               for name in missing}
-    for model in models:
-        if model.seen is not None or model.refusal:
-            route = routes.get(model.name) or model.route()
-            if route.reason is not None:
-                reasons[model.name] = route.reason[1]
-    return reasons
+def unready_reason(model: ServedModel, route: ModelRoute) -> str:
+    """Why the model, if it shall be served, is not; else "". `route`: as it was made last."""
+    if route.reason is None or (model.seen is None and not model.refusal):
+        return ""
+    return route.reason[1]
+
+
+def missing_reason(name: str) -> str:
+    """Of a model that is nowhere to be found."""
+    return f"model {name!r} is to be loaded at the start and is in none of the repositories; copy it there"

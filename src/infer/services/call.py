@@ -214,6 +214,16 @@ class VersionView(Protocol):
         `*_ns`, and `batch_sizes`: (rows, batches, gather_ns, run_ns, scatter_ns) of each size that was run."""
 
 
+class RouteView(Protocol):
+    """Where the calls of one model lead."""
+
+    @property
+    def versions(self) -> Sequence[VersionView]: ...
+
+    @property
+    def labels(self) -> Mapping[str, VersionView]: ...
+
+
 class RoutesView(Protocol):
     """Which models lead where, at one moment."""
 
@@ -221,6 +231,9 @@ class RoutesView(Protocol):
         """The version, the highest one for an empty `version`. Raises InferError with the code of WIRE 4.4."""
 
     def models(self) -> Sequence[tuple[str, Sequence[VersionView]]]: ...
+
+    def route_of(self, name: str) -> RouteView | None:
+        """Of a model that is known."""
 
 
 class AuditView(Protocol):

@@ -47,15 +47,15 @@ def metadata_rpcs(server: ServerView) -> Mapping[str, Handler]:
     def model_metadata(request: Any) -> Any:
         entry = server.routes.lookup(request.name, request.version)
         name = entry.name.decode()
+        route = server.routes.route_of(name)
         versions = [entry.version]
-        if not request.version:
-            versions = [other.version for other in dict(server.routes.models()).get(name, [entry])]
+        if not request.version and route is not None:
+            versions = [other.version for other in route.versions]
         properties = dict(entry.properties)
         left_out = [tensor.name for tensor in entry.outputs if not tensor.served]
         if left_out:
             properties["outputs_not_served"] = ", ".join(left_out)
-        labels = [label for row in server.repository.control.index()
-                  if (row.model, row.version) == (name, entry.version) for label in row.labels]
+        labels = [label for label, other in route.labels.items() if other is entry] if route is not None else []
         if labels:
             properties["labels"] = ", ".join(sorted(labels))
         return message("inference.ModelMetadataResponse")(

@@ -6,7 +6,7 @@ batches. A fall of a counter is a new load of the version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from infer.proto import message
@@ -29,10 +29,13 @@ def chosen_versions(routes: RoutesView, name: str, version: str) -> Sequence[Ver
     """Every servable version where no name is given, those of a model, or one. Raises as RoutesView.lookup does."""
     if name:
         entry = routes.lookup(name, version)
-        if version:
-            return [entry]
-    return [entry for model, versions in routes.models() if name in ("", model)
-            for entry in sorted(versions, key=lambda entry: int(entry.version))]
+        route = None if version else routes.route_of(name)
+        return [entry] if route is None else in_order(route.versions)
+    return [entry for _, versions in routes.models() for entry in in_order(versions)]
+
+
+def in_order(versions: Iterable[VersionView]) -> list[VersionView]:
+    return sorted(versions, key=lambda entry: int(entry.version))
 
 
 def statistics_of(entry: VersionView) -> Any:

@@ -365,10 +365,9 @@ async def test_extensions_name_control_where_it_is_enabled(server: FakeServer, c
     assert "model_repository" not in await extensions()
 
 
-async def test_labels_are_properties_of_a_version(control: FakeControl) -> None:
-    control.rows = [IndexRow("m", "2", "READY", labels=("stable", "canary")), IndexRow("m", "3", "READY"),
-                    IndexRow("n", "2", "READY", labels=("other",))]
-    server = FakeServer(FakeRoutes({"m": [FakeVersion(b"m", "2"), FakeVersion(b"m", "3")]}), control=control)
+async def test_labels_are_properties_of_a_version() -> None:
+    second, third = FakeVersion(b"m", "2"), FakeVersion(b"m", "3")
+    server = FakeServer(FakeRoutes({"m": [second, third]}, labels={"m": {"stable": second, "canary": second}}))
     path = "/inference.GRPCInferenceService/ModelMetadata"
 
     async def properties(version: str) -> dict[str, str]:
