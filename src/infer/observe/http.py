@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 REQUEST_SECONDS = 5.0
 HEADER_BYTES = 16 << 10
+WRITE_BYTES = 256 << 10
 CONNECTIONS = 64
 BACKLOG = 128
 
@@ -138,8 +139,11 @@ class HttpServer:
             if self._open <= self._connections:
                 async with asyncio.timeout(self._request_seconds):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer(head))
-                    await writer.drain()
+                    answer = self._answer(head)
+                    # In pieces: copying all of a large one at once would keep the GIL from the server's loop.
+                    for begin in range(0, len(answer), WRITE_BYTES):
+                        writer.write(answer[begin:begin + WRITE_BYTES])
+                        await writer.drain()
                     writer.write_eof()
                     # Until the client closes: closing over unread bytes would reset the connection under the reply.
                     while await reader.read(4096):

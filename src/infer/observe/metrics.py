@@ -1,48 +1,22 @@
-"""Metrics: a prometheus_client collector that reads the core's counters when it is scraped, on the HTTP thread.
+"""Metrics: the core's counters, read when they are scraped, on the HTTP thread.
 
 Nothing is counted here. The counters have one writer each and are read as they stand, one family at a time.
 """
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from infer import __version__
+from infer.observe.version_metrics import VersionSource, families
 
-CODES = ("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-         "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-         "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED")
-SECONDS = (.00005, .0001, .00025, .0005, .001, .002, .003, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1., 2.5, 5.,
-           10.)
-TIME_BOUNDS_NS = tuple(round(second * 1e9) for second in SECONDS)
-ROW_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-# (count, sum, cumulative counts at the bounds); times in nanoseconds.
-HistogramSnapshot = tuple[int, int, Sequence[int]]
-
-
-class VersionSource(Protocol):
-    """A version's counters."""
-
-    @property
-    def name(self) -> bytes: ...
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def settings(self) -> Any:
-        """The ModelSettings that it serves under, or None."""
-
-    def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
-        """`calls` by gRPC code, `rows`, `batches`, `queue_refused` by limit, `queue_delayed`, and of `request`,
-        `queue`, `compute` (ns) and `batch_rows` a HistogramSnapshot each."""
+# Of OpenMetrics; the older format has none.
+END = b"# EOF\n"
 
 
 class Source(Protocol):
@@ -127,68 +101,23 @@ SERVER_METRICS = {
 }
 
 
-class _Histogram(NamedTuple):
-    key: str                        # of stats_snapshot
-    name: str
-    text: str
-    bounds: Sequence[float]         # where a version has none of its own
-    scale: float                    # from the family's unit to what is counted
+class _Families(NamedTuple):
+    """What an encoder of prometheus_client asks for."""
 
-    def counted(self, bound: float) -> int:
-        """The largest whole count below or at a bound; what multiplying adds to it is no count."""
-        return math.floor(bound * self.scale + 1e-6)
+    listed: Iterable[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.listed
 
 
-_HISTOGRAMS = (
-    _Histogram("request", "infer_request_seconds", "From a call's first byte to its reply.", SECONDS, 1e9),
-    _Histogram("queue", "infer_queue_seconds", "From a request's queueing to its batch.", SECONDS, 1e9),
-    _Histogram("compute", "infer_compute_seconds", "Gathering, running and scattering a batch.", SECONDS, 1e9),
-    _Histogram("batch_rows", "infer_batch_rows", "Rows per executed batch.", ROW_BOUNDS, 1),
-)
-
-
-class Collector:
-    """Families of everything that the core counts."""
-
-    def __init__(self, source: Source, build: Mapping[str, str]) -> None:
-        self._source = source
-        self._build = {"version": __version__, "python": platform.python_version(), **build}
-
-    def collect(self) -> Iterator[Metric]:
-        info = GaugeMetricFamily("infer_build_info", "Versions that this server runs with.", labels=list(self._build))
-        info.add_metric(list(self._build.values()), 1)
-        yield info
-        gauges = self._source.gauges()
-        for key, metric in SERVER_METRICS.items():
-            if key in gauges:
-                yield _server_family(metric, gauges[key])
-        snapshots = [((version.name.decode(), version.version), _snapshot(version))
-                     for version in self._source.versions()]
-        yield from _request_families(snapshots, gauges.get("unrouted", ()))
-        for each in _HISTOGRAMS:
-            histogram = HistogramMetricFamily(each.name, each.text, labels=["model", "version"])
-            for labels, stats in snapshots:
-                count, total, by_bound = stats[each.key]
-                edges = stats["bounds"].get(each.name, each.bounds)
-                cumulative = [by_bound[each.counted(edge)] for edge in edges]
-                # An observation may fall between the reads of its counter and of its bucket.
-                count = max(count, cumulative[-1])
-                buckets = [*zip(map(str, map(float, edges)), cumulative, strict=True), ("+Inf", count)]
-                histogram.add_metric(labels, buckets, total / each.scale)
-            yield histogram
-
-
-def _snapshot(version: VersionSource) -> Mapping[str, Any]:
-    """A version's counters, its histograms by bound, and under `bounds` the buckets that are its own, by family."""
-    own: Mapping[str, Sequence[float]] = version.settings.histogram_buckets if version.settings is not None else {}
-    times, rows = set(TIME_BOUNDS_NS), set(ROW_BOUNDS)
-    for each in _HISTOGRAMS:
-        (rows if each.scale == 1 else times).update(map(each.counted, own.get(each.name, ())))
-    stats = dict(version.stats_snapshot(tuple(sorted(times)), tuple(sorted(rows))))
-    for each in _HISTOGRAMS:
-        count, total, cumulative = cast(HistogramSnapshot, stats[each.key])
-        stats[each.key] = count, total, dict(zip(sorted(rows if each.scale == 1 else times), cumulative, strict=True))
-    return stats | {"bounds": own}
+def _server_families(build: Mapping[str, str], gauges: Mapping[str, Any]) -> Iterator[Metric]:
+    """Families of the server; those of its versions are in version_metrics."""
+    info = GaugeMetricFamily("infer_build_info", "Versions that this server runs with.", labels=list(build))
+    info.add_metric(list(build.values()), 1)
+    yield info
+    for key, metric in SERVER_METRICS.items():
+        if key in gauges:
+            yield _server_family(metric, gauges[key])
 
 
 def _server_family(metric: _ServerMetric, value: Any) -> Metric:
@@ -198,44 +127,19 @@ def _server_family(metric: _ServerMetric, value: Any) -> Metric:
     return family
 
 
-def _request_families(snapshots: list[tuple[tuple[str, str], Mapping[str, Any]]], unrouted: Sequence[int]
-                      ) -> Iterator[Metric]:
-    requests = CounterMetricFamily(
-        "infer_requests", "Finished inference calls; without a model where none was found.",
-        labels=["model", "version", "code"])
-    rows = CounterMetricFamily("infer_rows", "Rows executed.", labels=["model", "version"])
-    batches = CounterMetricFamily("infer_batches", "Batches executed.", labels=["model", "version"])
-    refused = CounterMetricFamily(
-        "infer_queue_refused", "Requests that a model's queue did not take, or gave up, for a limit.",
-        labels=["model", "version", "limit"])
-    delayed = CounterMetricFamily(
-        "infer_queue_delayed", "Requests that went behind all others for waiting too long.",
-        labels=["model", "version"])
-    for labels, stats in snapshots:
-        for limit, count in stats["queue_refused"].items():
-            refused.add_metric([*labels, limit], count)
-        delayed.add_metric(labels, stats["queue_delayed"])
-        for code, count in zip(CODES, stats["calls"], strict=True):
-            if count or code == "OK":
-                requests.add_metric([*labels, code], count)
-        rows.add_metric(labels, stats["rows"])
-        batches.add_metric(labels, stats["batches"])
-    for code, count in zip(CODES, unrouted, strict=False):
-        if count:
-            requests.add_metric(["", "", code], count)
-    yield from (requests, rows, batches, refused, delayed)
-
-
 def renderer(source: Source, build: Mapping[str, str]) -> Callable[[str], tuple[bytes, str]]:
     """From an Accept header to the exposition and its content type: Prometheus' text format or OpenMetrics."""
     from prometheus_client.exposition import choose_encoder
 
-    registry = CollectorRegistry(auto_describe=False)
-    ProcessCollector(registry=registry)
-    registry.register(Collector(source, build))
+    process = ProcessCollector(registry=None)
+    build = {"version": __version__, "python": platform.python_version(), **build}
 
     def render(accept: str) -> tuple[bytes, str]:
         encode, content_type = choose_encoder(accept)
-        return encode(registry), content_type
+        gauges = source.gauges()
+        content = encode(_Families([*process.collect(), *_server_families(build, gauges)]))
+        end = END if content.endswith(END) else b""
+        versions = families(source.versions(), gauges.get("unrouted", ()), openmetrics=bool(end))
+        return b"".join([content.removesuffix(end), *versions, end]), content_type
 
     return render

@@ -10,7 +10,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from infer.observe.metrics import CODES, ROW_BOUNDS, SECONDS, SERVER_METRICS, TIME_BOUNDS_NS, renderer
+from infer.observe.metrics import SERVER_METRICS, renderer
+from infer.observe.version_metrics import CODES, ROW_BOUNDS, SECONDS, TIME_BOUNDS_NS
 
 
 class Version:

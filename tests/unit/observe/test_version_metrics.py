@@ -1,0 +1,108 @@
+"""The text of versions' metrics against what prometheus_client writes of the same counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import exposition
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from infer.observe.version_metrics import CODES, ROW_BOUNDS, SECONDS, families
+
+COUNTS = st.integers(0, 2**53)
+HISTOGRAMS = {"infer_request_seconds": ("request", SECONDS), "infer_queue_seconds": ("queue", SECONDS),
+              "infer_compute_seconds": ("compute", SECONDS), "infer_batch_rows": ("batch_rows", ROW_BOUNDS)}
+OWN = {"infer_queue_seconds": (.0007, .25, 20.), "infer_batch_rows": (3.5, 7.)}
+
+
+class Version:
+    """Observations in plain lists: nanoseconds, and rows."""
+
+    def __init__(self, name: str, version: int, calls: Sequence[int], observed: Mapping[str, Sequence[int]],
+                 own: Mapping[str, Sequence[float]]) -> None:
+        self.name, self.version, self.calls, self.observed = name.encode(), str(version), calls, observed
+        self.settings: Any = SimpleNamespace(histogram_buckets=own) if own else None
+        self.rows, self.batches = sum(calls), len(calls)
+
+    def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
+        assert list(time_bounds_ns) == sorted(set(time_bounds_ns))
+        return {"calls": self.calls, "rows": self.rows, "batches": self.batches, **{
+            key: (len(self.observed[key]), sum(self.observed[key]),
+                  [sum(each <= bound for each in self.observed[key])
+                   for bound in (row_bounds if key == "batch_rows" else time_bounds_ns)])
+            for key, _ in HISTOGRAMS.values()}}
+
+
+class Reference:
+    """The same by prometheus_client."""
+
+    def __init__(self, versions: Sequence[Version], unrouted: Sequence[int]) -> None:
+        self.versions, self.unrouted = versions, unrouted
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "infer_requests", "Finished inference calls; without a model where none was found.",
+            labels=["model", "version", "code"])
+        rows = CounterMetricFamily("infer_rows", "Rows executed.", labels=["model", "version"])
+        batches = CounterMetricFamily("infer_batches", "Batches executed.", labels=["model", "version"])
+        for version in self.versions:
+            labels = [version.name.decode(), version.version]
+            for code, count in zip(CODES, version.calls, strict=True):
+                if count or code == "OK":
+                    requests.add_metric([*labels, code], count)
+            rows.add_metric(labels, version.rows)
+            batches.add_metric(labels, version.batches)
+        for code, count in zip(CODES, self.unrouted, strict=True):
+            if count:
+                requests.add_metric(["", "", code], count)
+        yield from (requests, rows, batches)
+        for name, (key, bounds) in HISTOGRAMS.items():
+            scale = 1 if key == "batch_rows" else 1e9
+            family = HistogramMetricFamily(name, TEXTS[name], labels=["model", "version"])
+            for version in self.versions:
+                own = version.settings.histogram_buckets if version.settings else {}
+                seen = version.observed[key]
+                buckets = [(str(float(edge)), sum(each <= round(edge * scale, 3) for each in seen))
+                           for edge in own.get(name, bounds)]
+                family.add_metric([version.name.decode(), version.version], [*buckets, ("+Inf", len(seen))],
+                                  sum(seen) / scale)
+            yield family
+
+
+TEXTS = {"infer_request_seconds": "From a call's first byte to its reply.",
+         "infer_queue_seconds": "From a request's queueing to its batch.",
+         "infer_compute_seconds": "Gathering, running and scattering a batch.",
+         "infer_batch_rows": "Rows per executed batch."}
+
+
+@st.composite
+def versions(draw: st.DrawFn) -> list[Version]:
+    names = draw(st.lists(st.sampled_from(["m", "n.1", "a-b_c", 'q"\\@%d\n']), unique=True))
+    edges_ns = [round(each * 1e9) + off for each in (*SECONDS, .0007, .25, 20.) for off in (-1, 0, 1)]
+    times = st.lists(st.sampled_from(edges_ns), max_size=6)
+    return [Version(name, draw(st.integers(1, 99)), draw(st.lists(COUNTS, min_size=len(CODES), max_size=len(CODES))), {
+        "request": draw(times), "queue": draw(times), "compute": draw(times),
+        "batch_rows": draw(st.lists(st.integers(1, 2000), max_size=6))}, draw(st.sampled_from([{}, OWN])))
+        for name in names]
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+@given(versions(), st.lists(COUNTS, min_size=len(CODES), max_size=len(CODES)))
+def test_it_reads_as_what_prometheus_client_writes(
+        openmetrics: bool, listed: list[Version], unrouted: list[int]) -> None:
+    text = b"".join(families(listed, unrouted, openmetrics))
+    reference: Any = Reference(listed, unrouted)
+    if openmetrics:
+        expected = list(parse_openmetrics(openmetrics_exposition.generate_latest(reference).decode()))
+        assert list(parse_openmetrics((text + b"# EOF\n").decode())) == expected
+    else:
+        expected = list(parse_text(exposition.generate_latest(reference).decode()))
+        assert list(parse_text(text.decode())) == expected
