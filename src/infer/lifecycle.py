@@ -94,7 +94,7 @@ class Models:
         self._timer: asyncio.TimerHandle | None = None
         self._stepped = asyncio.Event()
         self._removal_failures: dict[tuple[str, int], str] = {}
-        kept = KeptRecord(store)
+        self.kept = kept = KeptRecord(store)
         self.manager = Manager(
             self._measured, self._publish, mode=self.mode, start=settings.load_model, record=kept.record,
             overlay=overlay, keep=kept.keep, tell=self._tell, wake=self._woken, backoff=Backoff(jitter=random.random),

@@ -1,7 +1,7 @@
 """The manager as the RPCs of the repository see it, and what it keeps over a restart. Loop thread, no I/O.
 
-An override travels through the manager as a text of its own, which the record keeps: its configuration holds over a
-restart, files that were sent with it do not.
+An override travels through the manager as a text of its own, which the record keeps: its configuration, and where the
+files are that were sent with it.
 """
 
 from __future__ import annotations
@@ -68,6 +68,12 @@ class KeptRecord:
     def keep(self, record: dict[str, Any]) -> None:
         self.record = record
         self._last = self._store.save(RECORD, record)
+
+    def directories(self) -> dict[str, Path]:
+        """Of the files that models were loaded with, by model."""
+        written = {name: json.loads(override)["directory"] for name, override in self.record.get("loaded", {}).items()
+                   if override}
+        return {name: Path(directory) for name, directory in written.items() if directory is not None}
 
     async def settled(self) -> None:
         """Once the last one is on the disk, or could not be written: then it is tried again, and calls go on."""
@@ -165,8 +171,8 @@ def _versions(directory: Path, settings: ModelSettings) -> dict[int, VersionFile
     try:
         names = [path.name for path in directory.iterdir()]
     except OSError:
-        raise FailedPrecondition(f"model {settings.name!r}: the files that it was loaded with are gone, as they are "
-                                 "after a restart; send them again, or load it from the repository") from None
+        raise FailedPrecondition(f"model {settings.name!r}: the files that it was loaded with are gone; send "
+                                 "them again, or load it from the repository") from None
     # The directory is of one load alone, so its name is as good as its content.
     return {int(name): VersionFiles(
         int(name), directory / name / (settings.filename or MODEL_FILE), directory / name,

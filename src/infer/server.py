@@ -38,6 +38,7 @@ from infer.services.call import Changes, Service
 from infer.services.control import Repository
 from infer.services.health import health_service, health_streams
 from infer.services.inference import inference_service
+from infer.services.overrides import OverrideFiles
 from infer.services.reflection import reflection_service
 from infer.sockets import address_of, bind_all, named
 from infer.state.store import Store
@@ -61,6 +62,8 @@ CONDUCT_SETTINGS = (
     "max_connection_idle", "max_connection_age", "max_connection_age_grace", "max_early_resets", "max_stream_errors",
     "max_settings_frames", "max_ping_strikes", "max_empty_frames", "max_oversize_headers", "max_window_updates",
     "max_idle_frames", "max_queued_frames", "max_turn_events")
+# In the state directory: files that models were loaded with.
+LOADS = "loads"
 # A server without calls for so long gives the pages of large requests back.
 IDLE_SECONDS = 10.0
 IDLE_CACHED_BYTES = 16 << 20
@@ -123,8 +126,10 @@ class Server:
         self.pipeline = Pipeline(loop, self.pool, RouteTable([]))
         self.models = Models(settings, loop, self._loader(memory), self.store, self.audit, written=written or {},
                              set_routes=self.pipeline.set_routes, changed=self.changes.notify)
-        self.repository = Repository(self.models.control, max_calls=settings.max_control_calls,
-                                     max_override_bytes=settings.max_override_bytes)
+        place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
+        self.repository = Repository(
+            self.models.control, max_calls=settings.max_control_calls,
+            files=OverrideFiles(settings.max_override_bytes, place, self.models.kept.directories()))
         self.cold = ColdBound(settings.max_cold_message_bytes)
         handlers = self.cold.over({**inference_service(self), **health_service(self), **health_streams(self),
                                    **reflection_service(self)}, exempt=CARRIES_FILES)

@@ -117,6 +117,35 @@ def test_a_config_that_was_answered_holds(killed: Killed) -> None:
     killed.verify()
 
 
+def test_during_a_load_with_files(killed: Killed) -> None:
+    sent = {(5, "model.onnx"): models.scale(5.0), (6, "model.onnx"): models.scale(6.0)}
+    config = config_json(versionPolicy={"all": {}})
+    loads = killed.state / "loads"
+
+    def check(caller: Caller, answered: bool) -> None:
+        found = ready_versions(caller)
+        assert found == {5, 6} or (found == {1, 2} and not answered), caller.index()
+        assert_serves(caller, found, {} if found == {5, 6} else LABELS)
+        # Those that nobody is served from are gone.
+        assert len(list(loads.iterdir())) == len(found & {5})
+        caller.client.load("m")
+        assert_serves(caller, {1, 2}, LABELS)
+        assert not list(loads.iterdir())
+
+    killed.through(("infer.services.overrides:Path.write_bytes@after", *KEEPING), prepare,
+                   lambda caller, _: caller.client.load("m", config=config, files=sent), check)
+
+
+def test_files_that_were_answered_hold(killed: Killed) -> None:
+    with killed.serving() as (_, caller):
+        caller.client.load("m", config=config_json(), files={(5, "model.onnx"): models.scale(5.0)})
+    for _ in range(2):
+        with killed.serving() as (serving, caller):
+            assert_serves(caller, {5}, {})
+            assert serving.stop() == 0
+    killed.verify()
+
+
 def test_during_an_unload(killed: Killed) -> None:
     place_version(killed.root, "n", 1)
 

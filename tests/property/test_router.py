@@ -84,7 +84,8 @@ def test_every_name_with_every_version_and_label_is_answered_as_the_model_says(r
 
 
 @given(st.lists(repositories(), min_size=1, max_size=4), st.data())
-def test_a_table_with_changes_answers_as_one_that_is_made_anew(each: list[dict[str, Model]], data: st.DataObject) -> None:
+def test_a_table_with_changes_answers_as_one_that_is_made_anew(
+        each: list[dict[str, Model]], data: st.DataObject) -> None:
     repository = dict(sorted(each[0].items()))
     table = RouteTable((name, model.route()) for name, model in repository.items())
     for later in each[1:]:

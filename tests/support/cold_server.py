@@ -18,6 +18,7 @@ from infer.errors import InferError, NotFound
 from infer.proto import message
 from infer.services.call import Changes, Service
 from infer.services.control import FixedModels, ModelControl, Repository
+from infer.services.overrides import OverrideFiles
 
 INFER_PATH = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_PATH = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -111,7 +112,7 @@ class FakeServer:
 
     def __post_init__(self) -> None:
         self.repository = Repository(self.control or FixedModels(lambda: self.routes), max_calls=4,
-                                     max_override_bytes=1000)
+                                     files=OverrideFiles(1000))
 
 
 @dataclass

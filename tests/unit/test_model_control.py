@@ -14,6 +14,7 @@ from infer.errors import FailedPrecondition, InferError, InvalidArgument, NotFou
 from infer.model_control import KeptRecord, ManagerControl, audit_event, overlay, override_text
 from infer.models.loading import Event
 from infer.services.control import IndexRow, Overrides, Repository
+from infer.services.overrides import OverrideFiles
 from infer.state.database import reading
 from infer.state.store import Store
 from tests.support.cold_server import FakeAudit
@@ -30,7 +31,7 @@ class Controlled:
         self.kept = KeptRecord(self.store)
         self.world = World("explicit", {"record": self.kept.record, "keep": self.kept.keep, "overlay": overlay})
         self.control = ManagerControl(self.world.manager, "explicit", self.kept)
-        self.repository = Repository(self.control, max_calls=8, max_override_bytes=1000)
+        self.repository = Repository(self.control, max_calls=8, files=OverrideFiles(1000))
 
     async def ask(self, verb: str, *arguments: Any) -> InferError | None:
         """What a call of it comes to, with all that the loader has to do done."""
@@ -114,14 +115,14 @@ async def test_a_load_with_a_configuration_and_files(controlled: Controlled, tmp
     serials = {entry.spec.serial for entry in entries}
     assert await controlled.ask("load", "m", config, files, "me") is None
     assert serials.isdisjoint({entry.spec.serial for entry in controlled.world.table["m"].versions})
-    # Over a restart they are gone, which is said.
+    # These are gone with their server, which is said.
     await controlled.repository.close()
     controlled.store.close(LONG)
     again = Controlled(tmp_path / "state")
     again.world.observe(seen("m", {1: "a", 2: "b"}))
     again.world.run()
-    assert again.rows() == [("m", "", "UNAVAILABLE", "model 'm': the files that it was loaded with are gone, as they "
-                             "are after a restart; send them again, or load it from the repository", ())]
+    assert again.rows() == [("m", "", "UNAVAILABLE", "model 'm': the files that it was loaded with are gone; send "
+                             "them again, or load it from the repository", ())]
     assert await again.ask("load", "m", None, {}, "me") is None
     assert again.rows()[0][:3] == ("m", "2", "READY")
     again.store.close(LONG)

@@ -33,7 +33,7 @@ class IndexRow:
 
 
 class Overrides(NamedTuple):
-    """What a load brings with it. Both hold until the model's next successful load or unload, not over a restart."""
+    """What a load brings with it. Both hold until the model's next successful load or unload."""
 
     config: str                 # as the text of a config.pbtxt, which is used instead of the repository's
     directory: Path | None      # <version>/<file> below it, used instead of the repository's; None: the repository's
@@ -110,9 +110,9 @@ class _Turn:
 class Repository:
     """What the RPCs see: the control, in order and within bounds, and the files that loads brought."""
 
-    def __init__(self, control: ModelControl, *, max_calls: int, max_override_bytes: int) -> None:
+    def __init__(self, control: ModelControl, *, max_calls: int, files: OverrideFiles) -> None:
         self.control = control
-        self.files = OverrideFiles(max_override_bytes)
+        self.files = files
         self.under_way = 0          # calls that run or wait for one before them
         self.refused = 0            # for there being too many
         self._max_calls = max_calls
@@ -149,7 +149,7 @@ class Repository:
         await self._in_turn(name, lambda: self.control.label(name, label, version, who))
 
     async def close(self) -> None:
-        """Ends the changes that are under way, and removes the files."""
+        """Ends the changes that are under way, and removes files that are not kept over a restart."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

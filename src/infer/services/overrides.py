@@ -29,6 +29,8 @@ UNLOAD_KINDS = {"unload_dependents": "bool_param"}
 CONFIG_CHARACTERS = 1 << 18
 FILE_NAME = re.compile("[A-Za-z0-9_.-]{1,255}")
 VERSION_MAX = 10**18 - 1
+# Of the directory of one load.
+PREFIX = "infer-load-"
 
 
 class LabelMove(NamedTuple):
@@ -132,12 +134,27 @@ class HeldFiles(NamedTuple):
 
 
 class OverrideFiles:
-    """The files that models were loaded with, on disk for as long as these are served, within one bound."""
+    """The files that models were loaded with, on disk for as long as these are served, within one bound.
 
-    def __init__(self, limit_bytes: int) -> None:
+    With a `place`, which no other server uses, that is over a restart too: `kept` says which directory below it each
+    model is served from, and what else is there goes. Without one they end with the server.
+    """
+
+    def __init__(self, limit_bytes: int, place: Path | None = None, kept: Mapping[str, Path] | None = None) -> None:
         self.held_bytes = 0
         self._limit_bytes = limit_bytes
+        self._place = place
         self._by_model: dict[str, HeldFiles] = {}
+        if place is not None and place.is_dir():
+            for model, directory in (kept or {}).items():
+                if directory.is_dir() and directory.parent.parent == place:
+                    sizes = (file.stat().st_size for file in directory.rglob("*") if file.is_file())
+                    self._by_model[model] = HeldFiles(directory.parent, directory, sum(sizes))
+            roots = {held.root for held in self._by_model.values()}
+            for root in place.glob(f"{PREFIX}*"):
+                if root not in roots:
+                    _remove(root)
+            self.held_bytes = sum(held.size_bytes for held in self._by_model.values())
 
     async def write(self, model: str, files: Mapping[tuple[str, str], bytes]) -> HeldFiles:
         """Raises ResourceExhausted where there is no room for them."""
@@ -149,11 +166,11 @@ class OverrideFiles:
                 "model into the repository")
         self.held_bytes += size_bytes
         try:
-            root = await _elsewhere(_write, model, files)
+            root = await _elsewhere(_write, self._place, model, files)
         except OSError as error:
             self.held_bytes -= size_bytes
             raise ResourceExhausted(f"model {model!r}: its files cannot be written: {error.strerror}; free space where "
-                                    "the server keeps temporary files (TMPDIR)") from error
+                                    "the server keeps them (--state-dir, or TMPDIR without it)") from error
         return HeldFiles(root, root / model, size_bytes)
 
     async def keep(self, model: str, held: HeldFiles | None) -> None:
@@ -169,7 +186,7 @@ class OverrideFiles:
             self.held_bytes -= held.size_bytes
 
     async def close(self) -> None:
-        for model in list(self._by_model):
+        for model in list(self._by_model) if self._place is None else ():
             await self.keep(model, None)
 
 
@@ -177,9 +194,11 @@ async def _elsewhere(work: Any, *arguments: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
 
 
-def _write(model: str, files: Mapping[tuple[str, str], bytes]) -> Path:
+def _write(place: Path | None, model: str, files: Mapping[tuple[str, str], bytes]) -> Path:
+    if place is not None:
+        place.mkdir(mode=0o700, exist_ok=True)
     # Its mode is 0700.
-    root = Path(tempfile.mkdtemp(prefix="infer-load-"))
+    root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
     try:
         for (version, name), content in files.items():
             directory = root / model / version

@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 import pytest
 
-from infer.observe.http import HEADER_BYTES, HttpServer, Page, Response, pages
+from infer.observe.http import HEADER_BYTES, WRITE_BYTES, HttpServer, Page, Response, pages
 
 Start = Callable[..., HttpServer]
 
@@ -57,6 +57,13 @@ def raw(server: HttpServer, content: bytes) -> bytes:
         while part := client.recv(65536):
             reply += part
         return reply
+
+
+def test_a_large_page_is_whole(start: Start) -> None:
+    content = bytes(range(256)) * 4 * (WRITE_BYTES // 256) + b"end"
+    status, headers, found = fetch(start({"/": page(content)}), "/")
+    assert (status, headers["content-length"]) == (200, str(len(content)))
+    assert found == content
 
 
 def test_health(start: Start) -> None:

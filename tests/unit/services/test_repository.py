@@ -14,7 +14,7 @@ from infer.proto import message
 from infer.services.control import IndexRow, Overrides
 from infer.services.inference import inference_service
 from infer.services.metadata import metadata_rpcs
-from infer.services.overrides import CONFIG_CHARACTERS
+from infer.services.overrides import CONFIG_CHARACTERS, OverrideFiles
 from infer.services.repository import repository_rpcs
 from tests.support.cold_server import FakeCall, FakeRoutes, FakeServer, FakeVersion
 
@@ -199,6 +199,26 @@ async def test_files_of_a_load_live_as_long_as_they_are_served(
         assert len(list(temporary.iterdir())) == 1
         await change
         assert (list(temporary.iterdir()), server.repository.files.held_bytes) == ([], 0)
+
+
+async def test_files_that_are_kept_outlive_a_restart(tmp_path: Path) -> None:
+    place = tmp_path / "loads"
+    files = OverrideFiles(1000, place)
+    held = await files.write("m", {("1", "model.onnx"): b"abc", ("2", "model.onnx"): b"de"})
+    await files.keep("m", held)
+    # Of loads that did not end: what is half written is no model's.
+    await files.write("m", {("1", "model.onnx"): b"later"})
+    await files.write("n", {("1", "model.onnx"): b"other"})
+    await files.close()
+    assert (len(list(place.iterdir())), place.stat().st_mode & 0o777) == (3, 0o700)
+    gone, outside = place / "infer-load-gone" / "x", tmp_path / "elsewhere" / "infer-load-1" / "y"
+    outside.mkdir(parents=True)
+    again = OverrideFiles(1000, place, {"m": held.directory, "x": gone, "y": outside})
+    assert (list(place.iterdir()), again.held_bytes) == ([held.root], 5)
+    assert contents(held.directory) == {"1/model.onnx": b"abc", "2/model.onnx": b"de"}
+    await again.keep("m", None)
+    assert (list(place.iterdir()), again.held_bytes) == ([], 0)
+    assert outside.is_dir()
 
 
 async def test_files_are_bounded_all_together(server: FakeServer, temporary: Path) -> None:
