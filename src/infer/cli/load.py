@@ -34,8 +34,8 @@ def _files(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 def command(*, model: str, model_config: Path | None, files: Files, **server: Any) -> None:
     """Load MODEL, or load it again; done when it is served.
 
-    The server has to run with --model-control-mode explicit. What a load brings along is gone with the next load,
-    unload or restart.
+    The server has to run with --model-control-mode explicit. What a load brings along is gone with the next load or
+    unload, and without --state-dir with the server.
     """
     if files and model_config is None:
         raise click.UsageError("--file needs --model-config, the configuration of what is sent")

@@ -69,6 +69,17 @@ def test_nothing_new_is_the_same_snapshot(tmp_path: Path) -> None:
     assert watcher.look() is first
 
 
+def test_a_model_that_is_as_it_was_is_the_same_object(tmp_path: Path) -> None:
+    for name in ("m", "n"):
+        write_version(tmp_path, name, 1, models.scale())
+    watcher = Watcher(tmp_path)
+    before = watcher.settled()
+    write_version(tmp_path, "m", 2, models.scale())
+    after = watcher.settled()
+    assert after.models["n"] is before.models["n"]
+    assert after.models["m"] != before.models["m"]
+
+
 def test_nothing_new_reads_no_file_and_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_version(tmp_path, "m", 1, models.scale())
     watcher = Watcher(tmp_path)
