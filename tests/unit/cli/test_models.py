@@ -63,7 +63,8 @@ def control() -> Control:
 
 @pytest.fixture
 def address(control: Control) -> Iterator[str]:
-    routes = FakeRoutes({"m": [FakeVersion(b"m", "10", properties={"sha256": HASH, "opset": "17"})]})
+    version = FakeVersion(b"m", "10", properties={"sha256": HASH, "opset": "17"})
+    routes = FakeRoutes({"m": [version]}, labels={"m": {"stable": version, "canary": version}})
     with serving(inference_service(FakeServer(routes, control=control))) as where:
         yield where
 
