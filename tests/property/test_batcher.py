@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -361,6 +361,27 @@ def test_levels_of_one_shape_share_a_batch_and_those_of_another_do_not(stepped_c
     assert batcher.take() == (queue, [4, 1], 2)
     assert (queue.buckets, queue.shapes) == (0, 0)
     batcher.complete(queue, [4, 1])
+
+
+@given(requests=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 4), st.booleans()), max_size=30),
+       gather_rows=st.sampled_from([1, 3, 100]))
+def test_rows_of_one_shape_come_in_turn_whatever_the_batches(
+        requests: list[tuple[int, int, bool]], gather_rows: int) -> None:
+    """Each is put some half steps after the one before it, and some are delayed then."""
+    clock.set_fake(START_NS)
+    try:
+        batcher, queue = BatcherBox(), QueueBox(gather_rows, levels=5)
+        turns: dict[int, tuple[int, int]] = {}
+        for number, (level, half_steps, is_delayed) in enumerate(requests):
+            clock.advance(half_steps * LEVEL_STEP_NS // 2)
+            batcher.put(queue, number, (1, 1), level=level)
+            turns[number] = clock.now() + (level - 1) * LEVEL_STEP_NS, number
+            if is_delayed:
+                assert batcher.delay(number)
+                turns[number] = clock.now() + 5 * LEVEL_STEP_NS, number
+        assert order(batcher) == sorted(turns, key=lambda number: turns[number])
+    finally:
+        clock.restore()
 
 
 def test_one_level_does_not_keep_anothers_batch_from_filling(stepped_clock: None) -> None:
