@@ -12,7 +12,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
@@ -28,7 +28,7 @@ log = logging.getLogger("infer.http")
 class Response(NamedTuple):
     status: HTTPStatus
     content_type: str
-    content: bytes
+    content: Sequence[bytes]        # in parts
 
 
 # From the request's Accept header to its answer; runs on the HTTP thread.
@@ -45,7 +45,7 @@ class HealthView(Protocol):
     def ready(self) -> bool: ...
 
 
-def pages(health: HealthView, render_metrics: Callable[[str], tuple[bytes, str]]) -> dict[str, Page]:
+def pages(health: HealthView, render_metrics: Callable[[str], tuple[Sequence[bytes], str]]) -> dict[str, Page]:
     """What is served, by path."""
 
     def metrics(accept: str) -> Response:
@@ -64,7 +64,7 @@ def _health(name: str, good: bool) -> Response:
 
 
 def _json(status: HTTPStatus, body: Mapping[str, object]) -> Response:
-    return Response(status, "application/json", json.dumps(body).encode() + b"\n")
+    return Response(status, "application/json", [json.dumps(body).encode() + b"\n"])
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -139,24 +139,23 @@ class HttpServer:
             if self._open <= self._connections:
                 async with asyncio.timeout(self._request_seconds):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    answer = self._answer(head)
-                    # In pieces: copying all of a large one at once would keep the GIL from the server's loop.
-                    for begin in range(0, len(answer), WRITE_BYTES):
-                        writer.write(answer[begin:begin + WRITE_BYTES])
+                    for piece in gathered(self._answer(head)):
+                        writer.write(piece)
                         await writer.drain()
                     writer.write_eof()
                     # Until the client closes: closing over unread bytes would reset the connection under the reply.
                     while await reader.read(4096):
                         pass
         except asyncio.LimitOverrunError:
-            writer.write(_encoded(_json(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, {"error": "headers too large"})))
+            refusal = _json(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, {"error": "headers too large"})
+            writer.writelines(_encoded(refusal))
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             writer.transport.abort()
         finally:
             self._open -= 1
             writer.close()
 
-    def _answer(self, head: bytes) -> bytes:
+    def _answer(self, head: bytes) -> list[bytes]:
         lines = head.decode("latin-1").split("\r\n")
         words = lines[0].split(" ")
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
@@ -180,8 +179,22 @@ class HttpServer:
         return _encoded(response, with_content=method == "GET")
 
 
-def _encoded(response: Response, headers: str = "", with_content: bool = True) -> bytes:
+def _encoded(response: Response, headers: str = "", with_content: bool = True) -> list[bytes]:
     head = (f"HTTP/1.1 {response.status.value} {response.status.phrase}\r\n"
-            f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.content)}\r\n"
+            f"Content-Type: {response.content_type}\r\nContent-Length: {sum(map(len, response.content))}\r\n"
             f"{headers}Connection: close\r\n\r\n")
-    return head.encode("latin-1") + (response.content if with_content else b"")
+    return [head.encode("latin-1"), *(response.content if with_content else ())]
+
+
+def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """What to write, in few pieces of which none but a large part is large: to copy all of a scrape at once would keep
+    the GIL from the server's loop."""
+    waiting: list[bytes] = []
+    size_bytes = 0
+    for part in parts:
+        if waiting and size_bytes + len(part) > WRITE_BYTES:
+            yield b"".join(waiting)
+            waiting, size_bytes = [], 0
+        waiting.append(part)
+        size_bytes += len(part)
+    yield b"".join(waiting)

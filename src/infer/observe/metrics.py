@@ -127,19 +127,19 @@ def _server_family(metric: _ServerMetric, value: Any) -> Metric:
     return family
 
 
-def renderer(source: Source, build: Mapping[str, str]) -> Callable[[str], tuple[bytes, str]]:
-    """From an Accept header to the exposition and its content type: Prometheus' text format or OpenMetrics."""
+def renderer(source: Source, build: Mapping[str, str]) -> Callable[[str], tuple[list[bytes], str]]:
+    """From an Accept header to the exposition, in parts, and its content type: that of Prometheus or OpenMetrics."""
     from prometheus_client.exposition import choose_encoder
 
     process = ProcessCollector(registry=None)
     build = {"version": __version__, "python": platform.python_version(), **build}
 
-    def render(accept: str) -> tuple[bytes, str]:
+    def render(accept: str) -> tuple[list[bytes], str]:
         encode, content_type = choose_encoder(accept)
         gauges = source.gauges()
         content = encode(_Families([*process.collect(), *_server_families(build, gauges)]))
         end = END if content.endswith(END) else b""
         versions = families(source.versions(), gauges.get("unrouted", ()), openmetrics=bool(end))
-        return b"".join([content.removesuffix(end), *versions, end]), content_type
+        return [content.removesuffix(end), *versions, end], content_type
 
     return render

@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 import pytest
 
-from infer.observe.http import HEADER_BYTES, WRITE_BYTES, HttpServer, Page, Response, pages
+from infer.observe.http import HEADER_BYTES, WRITE_BYTES, HttpServer, Page, Response, gathered, pages
 
 Start = Callable[..., HttpServer]
 
@@ -47,7 +47,7 @@ def fetch(server: HttpServer, path: str, method: str = "GET", **headers: str) ->
 
 
 def page(text: bytes) -> Page:
-    return lambda _: Response(HTTPStatus.OK, "text/plain", text)
+    return lambda _: Response(HTTPStatus.OK, "text/plain", [text])
 
 
 def raw(server: HttpServer, content: bytes) -> bytes:
@@ -60,15 +60,24 @@ def raw(server: HttpServer, content: bytes) -> bytes:
 
 
 def test_a_large_page_is_whole(start: Start) -> None:
-    content = bytes(range(256)) * 4 * (WRITE_BYTES // 256) + b"end"
-    status, headers, found = fetch(start({"/": page(content)}), "/")
-    assert (status, headers["content-length"]) == (200, str(len(content)))
-    assert found == content
+    part = bytes(range(256)) * (WRITE_BYTES // 600)
+    parts = [b"", part, part, part, part * 4, b"end", b""]
+    status, headers, found = fetch(start({"/": lambda _: Response(HTTPStatus.OK, "text/plain", parts)}), "/")
+    assert (status, headers["content-length"]) == (200, str(7 * len(part) + 3))
+    assert found == b"".join(parts)
+
+
+def test_pieces_are_few_and_small() -> None:
+    part = bytes(WRITE_BYTES // 3)
+    large = bytes(2 * WRITE_BYTES)
+    assert [len(piece) for piece in gathered([b"head", *[part] * 4, large, b"end"])] == [
+        4 + 2 * len(part), 2 * len(part), len(large), 3]
+    assert b"".join(gathered([])) == b""
 
 
 def test_health(start: Start) -> None:
     health = Health()
-    server = start(pages(health, lambda _: (b"", "text/plain")))
+    server = start(pages(health, lambda _: ([], "text/plain")))
     assert fetch(server, "/v2/health/live")[::2] == (200, b'{"live": true}\n')
     assert fetch(server, "/v2/health/ready")[::2] == (200, b'{"ready": true}\n')
     health.ready = False
@@ -78,7 +87,7 @@ def test_health(start: Start) -> None:
 
 
 def test_metrics_by_accept(start: Start) -> None:
-    server = start(pages(Health(), lambda accept: (accept.encode(), "text/x")))
+    server = start(pages(Health(), lambda accept: ([accept.encode()], "text/x")))
     status, headers, content = fetch(server, "/metrics", Accept="application/openmetrics-text")
     assert (status, headers["content-type"], content) == (200, "text/x", b"application/openmetrics-text")
     assert headers["connection"] == "close"

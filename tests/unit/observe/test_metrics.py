@@ -62,7 +62,7 @@ def samples(source: Source, accept: str = "") -> dict[tuple[str, tuple[tuple[str
     content, content_type = renderer(source, {"nghttp2": "1.52.0"})(accept)
     parse = parse_openmetrics if "openmetrics" in content_type else parse_text
     return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in parse(content.decode()) for sample in family.samples}
+            for family in parse(b"".join(content).decode()) for sample in family.samples}
 
 
 @pytest.mark.parametrize("accept", ["", "text/plain", "application/openmetrics-text; version=1.0.0"])
