@@ -22,7 +22,7 @@ from bench.bars import Bar, print_bars
 from bench.compare import BUILD, Case, commit, disagreement, write_result
 from bench.load import payload
 from bench.load.held import held
-from bench.targets import SERVICE, Server, add_server_options, ours, require_two_cores
+from bench.targets import SERVICE, Counts, Server, Usage, add_server_options, ours, require_two_cores
 from infer._core import load_client
 
 MODEL = "tiny"
@@ -57,15 +57,31 @@ class Sample:
     generator_cpu_share: float
 
 
-def loaded(case: Case, server: Server, shape: tuple[int, int], method: str = "ModelInfer", **amount: Any) -> Sample:
+def turn(case: Case, server: Server, shape: tuple[int, int], method: str = "ModelInfer",
+         **amount: Any) -> tuple[load_client.LoadResult, Usage]:
     """Closed loop; shape is (connections, streams on each), `amount` duration_s or requests, and stream_messages."""
-    counts, usage = server.counts(), server.usage()
+    usage = server.usage()
     result = load_client.run(server.address, f"{SERVICE}/{method}", case.message, *shape, **amount)
-    used, counted = server.usage() - usage, server.counts() - counts
+    used = server.usage() - usage
+    if result.ok != result.sent or result.failures:
+        raise RuntimeError(f"{result.statuses} {result.failures} {result.reason}")
+    return result, used
+
+
+def loaded(case: Case, server: Server, shape: tuple[int, int], method: str = "ModelInfer", **amount: Any) -> Sample:
+    """A turn that the server counts as the generator does."""
+    counts = server.counts()
+    result, used = turn(case, server, shape, method, **amount)
+    counted = server.counts() - counts
     data_bytes = result.ok * len(payload.framed(bytes(result.reply_bytes)))
     void = disagreement(result.ok, counted, data_bytes, result.reply_bytes)
-    if void or result.ok != result.sent or result.failures:
-        raise RuntimeError(f"{void} {result.statuses} {result.failures} {result.reason}")
+    if void:
+        raise RuntimeError(void)
+    return sampled(result, used, counted)
+
+
+def sampled(result: load_client.LoadResult, used: Usage, counted: Counts | None) -> Sample:
+    """`counted`: what the server counts; without it the rows of a batch are 0."""
     return Sample(
         result.sent,
         result.rate,
@@ -73,7 +89,7 @@ def loaded(case: Case, server: Server, shape: tuple[int, int], method: str = "Mo
         result.p99_us,
         used.cpu_s / result.sent * 1e6,
         used.switches / result.sent,
-        counted.inferences / max(counted.batches, 1),
+        counted.inferences / max(counted.batches, 1) if counted else 0.0,
         result.cpu_share,
     )
 

@@ -20,7 +20,18 @@ from pathlib import Path
 
 from bench.bars import Bar
 from bench.compare import BUILD, Case
-from bench.growth import MIB, Result, compared, loaded, pairs_of, print_compared, run_parts
+from bench.growth import (
+    MIB,
+    Result,
+    Sample,
+    compared,
+    loaded,
+    pairs_of,
+    print_compared,
+    run_parts,
+    sampled,
+    turn,
+)
 from bench.load.generations import HIDDEN, ROW, TOLERANCE, make_small
 from bench.targets import SERVICE, Server, add_server_options, ours, require_two_cores
 from infer._core import load_client
@@ -109,14 +120,26 @@ def size(start: Start, root: Path, alone_root: Path, answers: list[float]) -> Re
 
 
 def one_of_many(start: Start, root: Path, alone_root: Path, *, pairs: int, requests: int, count: int) -> Result:
-    """CPU per request of one model, alone and among the others."""
+    """CPU per request of one model, alone and among the others.
+
+    The counts are compared once, after all turns: to tell those of 1,000 models is work for the server, of which some
+    would be left for the turn that follows.
+    """
     case = Case(name_of(0), ROW)
+
+    def asked(server: Server) -> Sample:
+        return sampled(*turn(case, server, CLOSED_SHAPE, requests=requests), None)
+
     with start(root) as many, start(alone_root) as alone:
         for server in (many, alone):
             server.wait_http_ready()
             loaded(case, server, CLOSED_SHAPE, requests=requests)
-        figures = compared(pairs_of(partial(loaded, case, many, CLOSED_SHAPE, requests=requests),
-                                    partial(loaded, case, alone, CLOSED_SHAPE, requests=requests), pairs))
+        before = many.counts(), alone.counts()
+        time.sleep(SETTLE_S)
+        figures = compared(pairs_of(partial(asked, many), partial(asked, alone), pairs))
+        counted = many.counts() - before[0], alone.counts() - before[1]
+    if {each.ok for each in counted} != {pairs * requests}:
+        raise RuntimeError(f"{pairs * requests} calls were answered by each server, which count {counted}")
     print_compared(f"one of {count:,} models", "that one alone", figures)
     return [Bar(f"requests per CPU second of one of {count:,} models, by that alone", figures["cpu_ratio"] * 100, 90,
                 unit="%")], figures
