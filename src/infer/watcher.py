@@ -74,7 +74,10 @@ class Watcher:
         be told from a copy that goes on."""
         model = (await self.look()).models.get(name)
         if model is not None and any(not files.whole and not files.fault for files in model.versions.values()):
-            await asyncio.sleep(self._settle_s)
+            due_s = time.monotonic() + self._settle_s
+            # The loop's timers are early by as much as it was busy when they were set.
+            while (left_s := due_s - time.monotonic()) > 0:
+                await asyncio.sleep(left_s)
             await self.look()
 
     def begin(self) -> None:

@@ -17,7 +17,7 @@ from infer.models.settings import (
     Warmup,
     WarmupInput,
 )
-from infer.observe import metrics
+from infer.observe import version_metrics
 
 FULL = """
 name: "m"
@@ -272,7 +272,7 @@ def test_buckets_of_triton_and_of_nothing() -> None:
     assert (settings.histogram_buckets, problems) == ({"infer_request_seconds": (0.005,)}, [])
     (only,) = said(text.format("nv_other"))
     assert "there is no histogram 'nv_other'" in only
-    assert tuple(each.name for each in metrics._HISTOGRAMS) == HISTOGRAMS
+    assert tuple(each.name for each in version_metrics._HISTOGRAMS) == HISTOGRAMS
 
 
 @pytest.mark.parametrize(("text", "problem"), [
