@@ -192,7 +192,8 @@ class Settings(BaseModel):
         100, "PING frames in excess of one each 10 s, between two replies.", "N", ge=0, le=COUNT_MAX)
     max_empty_frames: Count = _setting(16, "DATA frames without data, in a row.", "N", ge=0, le=COUNT_MAX)
     max_oversize_headers: Count = _setting(
-        20, "Header blocks over their limit at once; each second allows one more.", "N", ge=1, le=COUNT_MAX)
+        20, "Header blocks over their limit, and further quarters of it in one, at once; each second allows one more.",
+        "N", ge=1, le=COUNT_MAX)
     max_window_updates: Count = _setting(
         10, "WINDOW_UPDATE frames for each DATA frame that we send.", "N", ge=1, le=COUNT_MAX)
     max_idle_frames: Count = _setting(

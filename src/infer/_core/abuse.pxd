@@ -26,7 +26,7 @@ cdef struct AbuseLimits:
     int32_t settings_frames          # at once
     int32_t ping_strikes             # PINGs in excess, without a reply of ours between them
     int32_t empty_frames             # in a row
-    int32_t oversize_headers         # header blocks over their limit, at once
+    int32_t oversize_headers         # header blocks over their limit, and further parts of it, at once
     int32_t window_updates           # for each DATA frame that we sent
     int32_t idle_frames              # PRIORITY and unknown frames, for each stream
     int32_t queued_frames            # of ours, that the peer has not taken
@@ -90,7 +90,7 @@ cdef inline bint settings_came(Conduct *conduct, const AbuseLimits *limits, int6
     return not take_token(&conduct.settings_full_ns, now, SETTINGS_NS, limits.settings_frames)
 
 cdef inline bint oversize_header(Conduct *conduct, const AbuseLimits *limits, int64_t now) noexcept nogil:
-    """A header block went over its limit, or over a further one."""
+    """A header block went over its limit, or over a further part of it."""
     return not take_token(&conduct.oversize_full_ns, now, OVERSIZE_NS, limits.oversize_headers)
 
 cdef inline bint ping_came(Conduct *conduct, const AbuseLimits *limits, int64_t now) noexcept nogil:

@@ -351,8 +351,5 @@ class Manager:
         return {name: missing_reason(name) for name in self._intents.missing} | self._tally.unready
 
     def gauges(self) -> dict[str, int]:
-        states = self._tally.states
         return {"models_loading": len(self._loads), "models_waiting": sum(len(each) for each in self._waiting),
-                "models_draining": states[State.DRAINING], "models_failed": states[State.FAILED],
-                "models_ready": states[State.READY],
-                "load_calls_waiting": sum(len(ask.answers) for ask in self._asks.values())}
+                "load_calls_waiting": sum(len(ask.answers) for ask in self._asks.values()), **self._tally.gauges()}

@@ -19,6 +19,10 @@ class Tally:
         self.states: Counter[State] = Counter()
         self._noted: dict[str, tuple[int, list[State]]] = {}
 
+    def gauges(self) -> dict[str, int]:
+        return {"models_draining": self.states[State.DRAINING], "models_failed": self.states[State.FAILED],
+                "models_ready": self.states[State.READY]}
+
     def note(self, model: ServedModel, route: ModelRoute) -> None:
         """The model as it is now; `route`: as it was made last."""
         self.forget(model.name)

@@ -387,6 +387,21 @@ def test_a_header_block_that_decodes_to_megabytes(where: str):
     assert_cut(driver, peer, "max_oversize_headers")
 
 
+@pytest.mark.parametrize(("fields", "cut"), [(35, False), (50, True)])
+def test_fields_past_the_limit_count_in_quarters_of_it(fields: int, cut: bool):
+    """Five of these are more than the 16 KiB of a block, and each two more are over another quarter: 20 at once."""
+    driver, peer = session()
+    seed: list[Field] = [("seed", "x" * 4000)]
+    head = peer.encoder.encode([*request_fields(), *seed], huffman=False)
+    block = head + peer.encoder.encode(seed, huffman=False) * (fields - 1)
+    fed = driver.feed(frame(HEADERS, END_HEADERS | END_STREAM, peer.next_stream, block))
+    assert fed is not cut
+    if cut:
+        assert_cut(driver, peer, "max_oversize_headers")
+    else:
+        assert goaway(peer) is None
+
+
 def test_many_header_blocks_over_the_limit():
     driver, peer = session()
     for _ in range(20):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -191,6 +192,25 @@ def test_streams_without_their_messages_count_for_many_events(
     socket.sendall(opened(peer, 100))
     assert not bench.turns
     assert bench.endpoint.snapshot()["streams"] == count + 100
+    socket.lose()
+    while bench.turns:
+        bench.turn()
+
+
+def test_a_peer_that_opens_many_streams_is_read_in_small_pieces():
+    bench = Bench(max_turn_events=1)
+    socket, peer = bench.connect()
+    bench.steps = True
+    socket.sendall(opened(peer, 300))
+    counts = [int(bench.endpoint.snapshot()["streams"])]
+    while bench.turns:
+        bench.turn()
+        counts.append(int(bench.endpoint.snapshot()["streams"]))
+    of_turns = [(before, after - before) for before, after in pairwise(counts)]
+    assert counts[-1] == 300
+    # Beyond a burst, as many heads as 128 bytes hold.
+    assert max(count for before, count in of_turns if before > 128) < min(
+        count for before, count in of_turns if before <= 128)
     socket.lose()
     while bench.turns:
         bench.turn()
