@@ -12,10 +12,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 
+from infer.config_admission import AdmissionSettings
 from infer.config_file import Origin, from_file
-from infer.config_values import Count, Provider, Seconds, Size, bare_host, lower, name_list, parse_providers, path_list
+from infer.config_values import (
+    Count,
+    Provider,
+    Seconds,
+    Size,
+    bare_host,
+    lower,
+    name_list,
+    parse_providers,
+    path_list,
+    setting,
+)
 from infer.errors import ConfigError
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -39,180 +51,159 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 ModelPattern = Annotated[str, Field(pattern=f"^({MODEL_PATTERN.pattern})$")]
 
 
-def _setting(default: object, text: str, value: str, shown: str | None = None, *, live: bool = False,
-             **bounds: Any) -> Any:
-    """A field; `value` names what it takes and `shown` its default with the unit, both for `infer serve --help`.
-
-    `live`: a server that runs applies a change when it reads its settings again (SIGHUP).
-    """
-    extra: dict[str, Any] = {"metavar": value, "shown": shown or (str(default) if default is not None else ""),
-                             "live": live}
-    return Field(default, description=text, json_schema_extra=extra, **bounds)
-
-
-class Settings(BaseModel):
+class Settings(AdmissionSettings):
     """Everything that `infer serve` can be told. A flag is the field's name with dashes, a variable with INFER_."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    paths: Annotated[tuple[Path, ...], BeforeValidator(path_list)] = _setting(
+    paths: Annotated[tuple[Path, ...], BeforeValidator(path_list)] = setting(
         (), "Models to serve: a file, its directory, or a repository.", "PATH...", "none")
-    model_repository: Annotated[tuple[Path, ...], BeforeValidator(path_list)] = _setting(
+    model_repository: Annotated[tuple[Path, ...], BeforeValidator(path_list)] = setting(
         (), "A directory of models, beside PATH; may be given more than once. The first with a name has it.", "PATH",
         "none")
-    require_checksums: bool = _setting(
+    require_checksums: bool = setting(
         False, "Load only versions with a SHA256SUMS that lists the model's files.", "true|false", "false")
-    model_memory_factor: float = _setting(
+    model_memory_factor: float = setting(
         3.25, "A model is refused when this many times the size of its files does not fit into the memory that is "
         "left; 0 for never.", "FACTOR", ge=0, le=100)
-    load_threads: Count = _setting(
+    load_threads: Count = setting(
         2, "Models that are loaded at once, beside serving.", "N", "2", ge=1, le=64)
-    name: str | None = _setting(None, "Name of the model in a bare file.", "NAME", "the file's stem",
+    name: str | None = setting(None, "Name of the model in a bare file.", "NAME", "the file's stem",
                                 pattern=f"^{MODEL_NAME.pattern}$")
 
-    model_config_file: Path | None = _setting(
+    model_config_file: Path | None = setting(
         None, "Models to serve as TensorFlow Serving has them, a file with a model_config_list; beside those under "
         "PATH.", "FILE", "none")
-    model_control_mode: Annotated[Literal["none", "explicit", "watch"], BeforeValidator(lower)] | None = _setting(
+    model_control_mode: Annotated[Literal["none", "explicit", "watch"], BeforeValidator(lower)] | None = setting(
         None, "What changes the models while the server runs: nothing, RepositoryModelLoad and Unload, or what the "
         "directories hold.", "none|explicit|watch", "watch for directories, none for files")
-    repository_poll_interval: Seconds = _setting(
+    repository_poll_interval: Seconds = setting(
         2.0, "Time between two looks at the directories of models; longer where a look takes over a 50th of it.",
         "TIME", "2 s", ge=0.05, le=86400)
-    repository_settle_time: Seconds = _setting(
+    repository_settle_time: Seconds = setting(
         2.0, "A version is taken to be whole once its files have not changed for that long, or at once when it was "
         "renamed to its place or has a file _READY.", "TIME", "2 s", ge=0.05, le=86400)
-    load_model: Annotated[tuple[ModelPattern, ...], BeforeValidator(name_list)] = _setting(
+    load_model: Annotated[tuple[ModelPattern, ...], BeforeValidator(name_list)] = setting(
         (), "With explicit: a model to load at the start, or * for all; may be given more than once.", "NAME", "none")
-    max_control_calls: Count = _setting(
+    max_control_calls: Count = setting(
         64, "Loads, unloads and label moves by RPC that may be under way or wait; more are refused.", "N", "64 calls",
         ge=1, le=1 << 16)
-    max_override_bytes: Size = _setting(
+    max_override_bytes: Size = setting(
         1 << 30, "Files of models that were sent with RepositoryModelLoad, all together.", "SIZE", "1 GiB", ge=0)
-    state_dir: Path | None = _setting(
+    state_dir: Path | None = setting(
         None, "Directory that keeps labels, loads and unloads of run time, and the audit log, over a restart.", "PATH",
         "none: they are forgotten")
-    max_state_writes: Count = _setting(
+    max_state_writes: Count = setting(
         1024, "Entries of the audit log that may wait to be written; what is more is not kept.", "N", "1024 entries",
         ge=1, le=1 << 20)
 
-    host: Annotated[str, BeforeValidator(bare_host)] = _setting(
+    host: Annotated[str, BeforeValidator(bare_host)] = setting(
         "0.0.0.0", "Address to serve on, IPv4 or IPv6.", "ADDRESS", min_length=1)
-    port: Count = _setting(8001, "gRPC port; 0 takes any and prints it.", "PORT", ge=0, le=65535)
-    http_port: Count = _setting(8002, "Port of metrics and health; 0 takes any.", "PORT", ge=0, le=65535)
-    transport: Annotated[Literal["native", "grpcio"], BeforeValidator(lower)] | None = _setting(
+    port: Count = setting(8001, "gRPC port; 0 takes any and prints it.", "PORT", ge=0, le=65535)
+    http_port: Count = setting(8002, "Port of metrics and health; 0 takes any.", "PORT", ge=0, le=65535)
+    transport: Annotated[Literal["native", "grpcio"], BeforeValidator(lower)] | None = setting(
         None, "What speaks gRPC: our own, or the portable grpcio, which is much slower.", "native|grpcio",
         "native where it was built")
-    uds: Path | None = _setting(None, "Serve gRPC on this Unix socket too, never over TLS.", "PATH", "none")
-    tls_cert: Path | None = _setting(
+    uds: Path | None = setting(None, "Serve gRPC on this Unix socket too, never over TLS.", "PATH", "none")
+    tls_cert: Path | None = setting(
         None, "Certificate of the gRPC port, PEM, with what it is chained by: TLS; read again when it changes.", "FILE",
         "plaintext")
-    tls_key: Path | None = _setting(None, "Its key, PEM.", "FILE", "none")
-    tls_client_ca: Path | None = _setting(
+    tls_key: Path | None = setting(None, "Its key, PEM.", "FILE", "none")
+    tls_client_ca: Path | None = setting(
         None, "Clients have to show a certificate that is signed by one of these CAs, PEM (mTLS).", "FILE",
         "clients need none")
 
-    provider: Annotated[tuple[Provider, ...], BeforeValidator(parse_providers)] = _setting(
+    provider: Annotated[tuple[Provider, ...], BeforeValidator(parse_providers)] = setting(
         (), "Execution providers in the order of preference.", "auto|NAME:KEY=VALUE,...", "auto")
-    executors: Count | None = _setting(
+    executors: Count | None = setting(
         None, "Threads that run batches.", "N", "from the cores available", ge=1, le=1024)
-    intra_op: Count | None = _setting(
+    intra_op: Count | None = setting(
         None, "Threads inside one run of a model.", "N", "from the cores available", ge=1, le=1024)
     # Absolute: the dynamic linker looks for a bare file name among the system's libraries.
-    onnxruntime_library: Annotated[Path, AfterValidator(Path.absolute)] | None = _setting(
+    onnxruntime_library: Annotated[Path, AfterValidator(Path.absolute)] | None = setting(
         None, "The libonnxruntime.so to load.", "FILE", "the installed package's own")
 
-    max_batch_size: Count = _setting(
-        1024, "Rows that one request may carry, for a model without configuration.", "ROWS", "1024 rows",
-        ge=1, le=1 << 20)
-    gather_rows: Count = _setting(
-        64, "Rows that a batch gathers, for a model without configuration.", "ROWS", "64 rows", ge=1, le=1 << 20)
-    max_queue_delay_us: Count = _setting(
-        0, "How long a batch may wait for more rows.", "MICROSECONDS", "0 us", ge=0, le=10_000_000)
-    max_queue_rows: Count = _setting(
-        4096, "Rows that may wait, per model; more are refused.", "ROWS", "4096 rows", ge=1, le=1 << 30)
-
-    max_cold_message_bytes: Size = _setting(
+    max_cold_message_bytes: Size = setting(
         256 * KIB, "Largest request of a call other than inference.", "SIZE", "256 KiB", ge=1, le=MESSAGE_BYTES_MAX)
-    max_message_bytes: Size = _setting(
+    max_message_bytes: Size = setting(
         64 * MIB, "Largest request message.", "SIZE", "64 MiB", ge=1 * KIB, le=MESSAGE_BYTES_MAX)
-    reply_compression: Annotated[Literal["none", "gzip", "deflate", "auto"], BeforeValidator(lower)] = _setting(
+    reply_compression: Annotated[Literal["none", "gzip", "deflate", "auto"], BeforeValidator(lower)] = setting(
         "none", "How replies of 1 KiB and more are compressed where the client takes it; auto: as the request was.",
         "none|gzip|deflate|auto")
-    max_coding_jobs: Count = _setting(
+    max_coding_jobs: Count = setting(
         256, "Large compressed messages that may be with the threads that inflate them.", "N", "256 messages", ge=1,
         le=1 << 20)
-    max_buffered_bytes: Size = _setting(
+    max_buffered_bytes: Size = setting(
         128 * MIB, "Request bytes held for one connection; more refuses its new calls.", "SIZE", "128 MiB", ge=64 * KIB)
-    max_buffered_bytes_total: Size | None = _setting(
+    max_buffered_bytes_total: Size | None = setting(
         None, "Request bytes held for all connections.", "SIZE", "a quarter of the memory limit", ge=64 * KIB)
-    outbound_bytes: Size = _setting(
+    outbound_bytes: Size = setting(
         4 * MIB, "Reply bytes queued for one connection before its stream of replies pauses.", "SIZE", "4 MiB",
         ge=64 * KIB)
-    header_bytes: Size = _setting(
+    header_bytes: Size = setting(
         16 * KIB, "Header bytes of one call.", "SIZE", "16 KiB", ge=1 * KIB, le=1 * MIB)
-    max_connections: Count | None = _setting(
+    max_connections: Count | None = setting(
         None, "Open connections; more are closed at once.", "N", "from the limit of open files", ge=1)
-    max_streams: Count = _setting(
+    max_streams: Count = setting(
         1024, "Calls under way on one connection.", "N", "1024 calls", ge=1, le=1 << 20)
-    max_stream_messages: Count = _setting(
+    max_stream_messages: Count = setting(
         64, "Messages of one stream that may wait or be worked on; then it is read no further.", "N",
         "64 messages", ge=1, le=1 << 16)
-    stream_outbound_bytes: Size = _setting(
+    stream_outbound_bytes: Size = setting(
         256 * KIB, "Reply bytes queued for one stream of messages before its handler has to wait.", "SIZE", "256 KiB",
         ge=1 * KIB)
-    preface_timeout: Seconds = _setting(
+    preface_timeout: Seconds = setting(
         10.0, "Time a new connection has to say that it speaks HTTP/2.", "TIME", "10 s", gt=0, le=3600)
-    settings_timeout: Seconds = _setting(
+    settings_timeout: Seconds = setting(
         10.0, "Time a client has to acknowledge our HTTP/2 settings.", "TIME", "10 s", gt=0, le=3600)
-    write_stall_timeout: Seconds = _setting(
+    write_stall_timeout: Seconds = setting(
         30.0, "Time a connection may refuse what we send before it is closed.", "TIME", "30 s", gt=0, le=3600)
 
-    keepalive_time: Seconds = _setting(
+    keepalive_time: Seconds = setting(
         7200.0, "Silence after which a client is asked whether it is there; 0 for never.", "TIME", "2 h", ge=0,
         le=YEAR_SECONDS)
-    keepalive_timeout: Seconds = _setting(
+    keepalive_timeout: Seconds = setting(
         20.0, "Time it has to answer before its connection is closed.", "TIME", "20 s", gt=0, le=3600)
-    max_connection_idle: Seconds = _setting(
+    max_connection_idle: Seconds = setting(
         3600.0, "Time without a call after which a connection is ended, with GOAWAY; 0 for never.", "TIME", "1 h", ge=0,
         le=YEAR_SECONDS)
-    max_connection_age: Seconds = _setting(
+    max_connection_age: Seconds = setting(
         0.0, "Age, give or take a tenth, at which a connection is ended, with GOAWAY; 0 for never.", "TIME", "0", ge=0,
         le=YEAR_SECONDS)
-    max_connection_age_grace: Seconds = _setting(
+    max_connection_age_grace: Seconds = setting(
         0.0, "Time that calls have to finish from then on; 0 for as long as they take.", "TIME", "0", ge=0,
         le=YEAR_SECONDS)
-    max_early_resets: Count = _setting(
+    max_early_resets: Count = setting(
         500, "Of the last 1000 calls, those that a client may reset within a second, unsent.", "N", ge=0, le=1000)
-    max_stream_errors: Count = _setting(
+    max_stream_errors: Count = setting(
         100, "Stream errors that a connection may cause at once; each 100 ms allow one more.", "N", ge=1, le=COUNT_MAX)
-    max_settings_frames: Count = _setting(
+    max_settings_frames: Count = setting(
         10, "SETTINGS frames at once; each second allows one more.", "N", ge=1, le=COUNT_MAX)
-    max_ping_strikes: Count = _setting(
+    max_ping_strikes: Count = setting(
         100, "PING frames in excess of one each 10 s, between two replies.", "N", ge=0, le=COUNT_MAX)
-    max_empty_frames: Count = _setting(16, "DATA frames without data, in a row.", "N", ge=0, le=COUNT_MAX)
-    max_oversize_headers: Count = _setting(
+    max_empty_frames: Count = setting(16, "DATA frames without data, in a row.", "N", ge=0, le=COUNT_MAX)
+    max_oversize_headers: Count = setting(
         20, "Header blocks over their limit, and further quarters of it in one, at once; each second allows one more.",
         "N", ge=1, le=COUNT_MAX)
-    max_window_updates: Count = _setting(
+    max_window_updates: Count = setting(
         10, "WINDOW_UPDATE frames for each DATA frame that we send.", "N", ge=1, le=COUNT_MAX)
-    max_idle_frames: Count = _setting(
+    max_idle_frames: Count = setting(
         100, "PRIORITY and unknown frames for each call.", "N", ge=0, le=COUNT_MAX)
-    max_queued_frames: Count = _setting(
+    max_queued_frames: Count = setting(
         10_000, "Our frames that a client may leave unread.", "N", ge=1, le=COUNT_MAX)
-    max_turn_events: Count = _setting(
+    max_turn_events: Count = setting(
         1000, "Frames and header fields of a connection that are read before others have their turn; a stream that is "
         "reset or refused, or opened while 128 requests are still to come, counts for 32.", "N", ge=1, le=COUNT_MAX)
 
-    drain_timeout: Seconds = _setting(
+    drain_timeout: Seconds = setting(
         30.0, "Time that calls in flight have to finish on SIGTERM.", "TIME", "30 s", ge=0, le=86400, live=True)
-    drain_delay: Seconds = _setting(
+    drain_delay: Seconds = setting(
         5.0, "Time between unready and the drain on SIGTERM.", "TIME", "5 s, 0 on Ctrl-C", ge=0, le=86400,
         live=True)
 
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = setting(
         "info", "Least level that is logged.", "LEVEL", live=True)
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(lower)] | None = _setting(
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(lower)] | None = setting(
         None, "Form of a log line.", "text|json", "text on a terminal, else json")
 
 

@@ -1,4 +1,4 @@
-"""What a setting's value may be written as, by kind: whole numbers, sizes, times, paths, execution providers.
+"""A setting's declaration, and what its value may be written as: whole numbers, sizes, times, paths, providers.
 
 Each parser takes text or what TOML has for it, and raises ValueError that says what was expected. Any thread.
 """
@@ -9,9 +9,9 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 
@@ -20,6 +20,17 @@ _SECONDS = {"": 1.0, "s": 1.0, "us": 1e-6, "ms": 1e-3, "m": 60.0, "min": 60.0, "
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)")
 
 Provider = tuple[str, dict[str, str]]
+
+
+def setting(default: object, text: str, value: str, shown: str | None = None, *, live: bool = False,
+             **bounds: Any) -> Any:
+    """A field; `value` names what it takes and `shown` its default with the unit, both for `infer serve --help`.
+
+    `live`: a server that runs applies a change when it reads its settings again (SIGHUP).
+    """
+    extra: dict[str, Any] = {"metavar": value, "shown": shown or (str(default) if default is not None else ""),
+                             "live": live}
+    return Field(default, description=text, json_schema_extra=extra, **bounds)
 
 
 def parse_count(value: object) -> int:

@@ -133,8 +133,8 @@ def test_the_core_imports_no_python_of_ours_but_errors() -> None:
 
 
 # Python packages: what of `infer` each may import besides itself.
-SHARED = {"config", "config_changes", "config_file", "config_values", "errors", "versions", "proto", "cores", "_core",
-          "__init__"}
+SHARED = {"config", "config_changes", "config_admission", "config_file", "config_values", "errors", "versions", "proto",
+          "cores", "_core", "__init__"}
 PACKAGES = {
     "services": SHARED,
     "observe": SHARED,

@@ -1,7 +1,7 @@
 """VersionEntry: what a route points at - a model version's signature, limits, statistics and live handles.
 
 Made and dropped on the loop thread. Executors read `Version`, its plain C part, while a Request holds a handle on it.
-The slots `queue` and `session` belong to L3 (batcher, ort_session) and are opaque here.
+The `void *` slots belong to modules of L3 and are opaque here.
 """
 
 from cpython.ref cimport Py_INCREF
@@ -55,6 +55,10 @@ cdef struct Version:
     int64_t executor_ns          # executor time spent running; executors add to it
     int64_t bisect_ns            # part of it spent on bisecting failed batches
     QueuePolicy *policy          # NULL: nothing is asked for; loop thread only
+    void *pace                   # how long runs take, by what was measured; NULL: not measured
+    void *breaker                # what its failures come to; NULL: nobody watches
+    void *cached                 # the cache's part of it; NULL: not cached. Loop thread
+    void *quota                  # limits of the model; NULL: none. Loop thread
     void *queue                  # queue_order.VersionQueue
     void *session                # ort_session.Session
 

@@ -44,6 +44,9 @@ cdef struct Request:
     uint64_t shape_hash
     OutputMask outputs
     void *version                # VersionEntry, held by a handle; NULL while RECEIVING
+    void *tenant                 # whose call it is: tenants'; NULL: nobody's in particular. Loop thread
+    void *flight                 # the cache's: what it runs for, or waits for; NULL: nothing. Loop thread
+    Request *next_waiting        # among those that wait for the same flight
     void *sink                   # ResponseSink, borrowed; NULL once answered
     void *call                   # the transport's own
     Block *body                  # the message, prefix included; one reference
