@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from infer.config_admission import AdmissionSettings
 from infer.config_file import Origin, from_file
@@ -213,6 +214,11 @@ class Settings(AdmissionSettings):
         return (*self.paths, *self.model_repository)
 
 
+def settings_in_order() -> list[tuple[str, FieldInfo]]:
+    """As a person reads them: what is served, and where, comes first."""
+    return sorted(Settings.model_fields.items(), key=lambda each: each[0] in AdmissionSettings.model_fields)
+
+
 class Problem(NamedTuple):
     """What is wrong, and with which settings; with none where they are not known."""
 
@@ -258,7 +264,8 @@ def read_settings(
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        order = [name for name, _ in settings_in_order()]
+        details = sorted(error.errors(include_url=False), key=lambda each: order.index(str(each["loc"][0])))
         problems += [_problem(origins, detail) for detail in details]
         wrong = {str(detail["loc"][0]) for detail in details}
         settings = Settings.model_validate({name: value for name, value in given.items() if name not in wrong})

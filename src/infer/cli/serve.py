@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from infer.config import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings, flag_of, load_settings
-from infer.config_admission import AdmissionSettings
+from infer.config import DEFAULT_FILE, ENVIRONMENT_PREFIX, Settings, flag_of, load_settings, settings_in_order
 from infer.config_file import Origin
 from infer.errors import ConfigError, InferError
 
@@ -21,8 +20,7 @@ REPEATED = frozenset({"load_model", "model_repository"})
 def settings_options() -> list[click.Parameter]:
     """An option for each setting, as text: config.py parses all of them and reports all problems at once."""
     options: list[click.Parameter] = [click.Argument(["paths"], nargs=-1, type=click.Path())]
-    # What to serve, and where, comes first.
-    for name, field in sorted(Settings.model_fields.items(), key=lambda each: each[0] in AdmissionSettings.model_fields):
+    for name, field in settings_in_order():
         if name == "paths":
             continue
         extra: Any = field.json_schema_extra

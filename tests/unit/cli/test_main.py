@@ -68,8 +68,8 @@ def test_serve_reports_every_problem_and_exits_2(tmp_path: Path, monkeypatch: py
     assert result.stderr.splitlines() == [
         "infer serve: 4 problems in the settings:",
         "  infer.toml:1: unknown setting 'prot' (did you mean 'port'?)",
-        "  INFER_GATHER_ROWS: got 'many': expected a whole number such as 64 or 1k",
         "  --port: got 'x': expected a whole number such as 64 or 1k",
+        "  INFER_GATHER_ROWS: got 'many': expected a whole number such as 64 or 1k",
         "  PATH: no model to serve; name a .onnx file, its directory or a model repository",
     ]
 
