@@ -18,8 +18,8 @@ from infer._core.capi.atomics cimport load_acquire_i32
 from infer._core.clock cimport now_ns
 from infer._core.executor cimport TAKE_LIMIT, Executor, ExecutorPool
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
-from infer._core.pipeline cimport COPIED_REPLY_BYTES as C_COPIED_REPLY_BYTES
 from infer._core.pipeline cimport Pipeline
+from infer._core.reply cimport COPIED_REPLY_BYTES as C_COPIED_REPLY_BYTES
 from infer._core.request cimport Reply, Request, ResponseSink, Segment
 from infer._core.ring cimport ring_push, waker_notify
 from infer._core.tensor cimport DEFERRED_BYTES as C_DEFERRED_BYTES

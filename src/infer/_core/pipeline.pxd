@@ -3,7 +3,7 @@
 Loop thread only. Transports call it through RequestSink; it answers through ResponseSink.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from infer._core.batch cimport Batch
 from infer._core.block cimport Block
@@ -14,10 +14,6 @@ from infer._core.request cimport Reply, Request, RequestSink, Segment
 from infer._core.router cimport RouteTable
 from infer._core.tensor cimport Binding, ErrorText, InferMessage
 from infer._core.timer_wheel cimport TimerWheel
-
-cdef enum:
-    COPIED_REPLY_BYTES = 4096    # an output no larger is copied beside the head; a larger one is sent from its Block
-    MAX_SEGMENTS = 514           # two per output and the head
 
 cdef class Pipeline(RequestSink):
     cdef RouteTable routes
@@ -48,4 +44,4 @@ cdef class Pipeline(RequestSink):
     cdef void report(self, VersionEntry entry, Block *detail) noexcept
     cdef void complete(self, Batch *batch) noexcept
     cdef bint reply(self, Request *request, Batch *batch, int index) noexcept
-    cdef int segment(self, int n, Block *block, const uint8_t *data, uint64_t size_bytes) noexcept
+    cdef void send(self, Request *request, int n_segments) noexcept

@@ -5,22 +5,22 @@ executor runs it. complete: its own status and its own rows, encoded and handed 
 ends the call there. Owns the deadline wheel and every Request from `open` until it is freed. Loop thread only.
 """
 
-from libc.stdint cimport INT64_MAX, UINT32_MAX, int32_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 from posix.time cimport clock_gettime, timespec
 
 from infer._core.admission cimport admit_deadline, admit_level, admit_queue, say_waited
 from infer._core.arena cimport at, offset_of
-from infer._core.batch cimport BatchItem, ItemOutput, batch_free
+from infer._core.batch cimport BatchItem, batch_free
 from infer._core.batcher cimport kick as kick_batcher
 from infer._core.batcher cimport delay_queued, put, remove_queued, set_limits
-from infer._core.block cimport Block, block_data, block_new, block_ref
+from infer._core.block cimport Block, block_data, block_new
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
-from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
 from infer._core.model_version cimport SizeStats, drop_handle, size_slot, take_handle
 from infer._core.queue_order cimport VersionQueue, queue_free, queue_new, requests_of
 from infer._core.queue_policy cimport LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of
+from infer._core.reply cimport encode_reply, id_of, item_slices
 from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
     request_reserve_views, try_transition)
@@ -30,9 +30,8 @@ from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
     STATUS_UNAVAILABLE)
 from infer._core.tensor cimport (
-    MAX_ID_BYTES, OutputSlice, bind_inputs, decode_contents, decode_request, encode_raw_tag, encode_response_head,
-    message_free, message_init, raw_tag_bytes, response_head_bytes, say)
-from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, TensorView, mask_has
+    MAX_ID_BYTES, OutputSlice, bind_inputs, decode_contents, decode_request, message_free, message_init, say)
+from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, TensorView
 from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
 
 cdef extern from "<time.h>" nogil:
@@ -534,88 +533,30 @@ cdef class Pipeline(RequestSink):
             self.on_run_failure(entry, text.decode("utf-8", "replace"))
 
     cdef bint reply(self, Request *request, Batch *batch, int index) noexcept:
-        """Encodes the item's rows and hands them over; False: no memory. Small outputs are copied beside the head,
-        larger ones sent from the batch's own Blocks."""
-        cdef VersionEntry entry = <VersionEntry> request.version
-        cdef const ItemOutput *outputs = &batch.outputs[index * batch.n_outputs]
+        """Encodes the item's rows and hands them over; False: no memory."""
         cdef OutputSlice slices[256]
-        cdef Block *head
-        cdef Block *owner
-        cdef uint8_t *to
-        cdef uint8_t *begin
-        cdef uint64_t room, head_bytes, prefix_bytes, message_bytes
-        cdef uint64_t copied = 0
-        cdef uint64_t total = 0
-        cdef int64_t rows = request.rows
-        cdef int run = batch.items[index].run
-        cdef int i
-        cdef int n = 0
-        cdef Span identity
+        cdef Span identity = id_of(request)
+        cdef int n
+        item_slices(batch, index, &request.outputs, slices)
+        n = encode_reply(self.segments, <VersionEntry> request.version, &request.outputs, slices,
+                         batch.runs[batch.items[index].run].blocks, request.rows, &identity)
+        if n == 0:
+            return False
+        self.send(request, n)
+        return True
+
+    cdef void send(self, Request *request, int n_segments) noexcept:
+        """Ends the call with the message in `segments`."""
         cdef Reply reply
-        identity.at = <const uint8_t *> at(request.id_offset)
-        identity.end = identity.at + request.id_bytes
-        prefix_bytes = <uint64_t> len(entry.prefix)
-        for i in range(batch.n_outputs):
-            if not mask_has(&request.outputs, i):
-                continue
-            slices[i].tensor = &batch.runs[run].views[i]
-            slices[i].data = <const uint8_t *> at(outputs[i].data)
-            slices[i].size_bytes = outputs[i].size_bytes
-            copied += raw_tag_bytes(outputs[i].size_bytes)
-            total += outputs[i].size_bytes
-            if outputs[i].size_bytes <= COPIED_REPLY_BYTES:
-                copied += outputs[i].size_bytes
-        head_bytes = response_head_bytes(&entry.c.signature, &request.outputs, slices, rows, prefix_bytes, &identity)
-        # A gRPC message's length travels as 32 bits.
-        if total + copied + head_bytes > UINT32_MAX:
-            return False
-        room = PREFIX_BYTES + head_bytes + copied
-        head = block_new(room)
-        if head == NULL:
-            return False
-        to = block_data(head)
-        begin = to
-        to = encode_response_head(to + PREFIX_BYTES, &entry.c.signature, &request.outputs, slices, rows,
-                                  <const uint8_t *> <const char *> entry.prefix, prefix_bytes, &identity)
-        message_bytes = head_bytes + copied
-        for i in range(batch.n_outputs):
-            if not mask_has(&request.outputs, i):
-                continue
-            to = encode_raw_tag(to, slices[i].size_bytes)
-            if slices[i].size_bytes <= COPIED_REPLY_BYTES:
-                memcpy(to, slices[i].data, slices[i].size_bytes)
-                to += slices[i].size_bytes
-                continue
-            message_bytes += slices[i].size_bytes
-            n = self.segment(n, head, begin, <uint64_t> (to - begin))
-            begin = to
-            owner = batch.runs[run].blocks[i]
-            block_ref(owner)
-            n = self.segment(n, owner, slices[i].data, slices[i].size_bytes)
-        if to != begin:
-            n = self.segment(n, head, begin, <uint64_t> (to - begin))
-        head.size_bytes = <uint64_t> (to - block_data(head))
-        write_prefix(block_data(head), <uint32_t> message_bytes)
-        # block_new's reference is the first head segment's; later ones took their own.
-        for i in range(1, n):
-            if self.segments[i].block == head:
-                block_ref(head)
         self.count(request, STATUS_OK)
         memset(&reply, 0, sizeof(reply))
         reply.code = STATUS_OK
-        reply.n_segments = n
+        reply.n_segments = n_segments
         reply.segments = self.segments
         reply.pushback_ms = -1
-        reply.id = identity.at
+        reply.id = <const uint8_t *> at(request.id_offset)
         reply.id_bytes = request.id_bytes
         reply.final = request.final_asked
         (<ResponseSink> request.sink).finish(request.call, &reply)
         request.sink = NULL
         self.retire(request)
-        return True
-
-    cdef int segment(self, int n, Block *block, const uint8_t *data, uint64_t size_bytes) noexcept:
-        self.segments[n].block = block
-        self.segments[n].data = data
-        self.segments[n].size_bytes = size_bytes
-        return n + 1
