@@ -13,7 +13,8 @@ CORE = SOURCES / "_core"
 
 LEVELS = [
     {"debug", "clock", "status"},
-    {"abuse", "arena", "block", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
+    {"hash128", "lru",
+     "abuse", "arena", "block", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "token_bucket", "counters", "queue_policy", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
      "tensor_reshape", "grpc_message", "retry_info", "model_version", "request"},
