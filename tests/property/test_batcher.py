@@ -4,13 +4,14 @@ Model: a queue is a list of requests in the order of their turns: of their arriv
 stands LEVEL_STEP_NS behind the one before it, and one that is delayed behind all others. Its batch is of the shape of
 the first one and takes those of that shape, in turn, until the next would pass `gather_rows`. Queues that may run stand
 in three lines, each served from its front: those that run nowhere, then those that run somewhere; those that wait for
-more rows come into one of the two when their time is over. A queue goes to the end of a line when it changes lines and
-after a batch was taken from it.
+more rows come into one of the two when their time is over: the delay, or what the earliest deadline in the batch
+leaves. A queue goes to the end of a line when it changes lines and after a batch was taken from it.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from infer._core import clock, debug
-from infer._core._testing_batcher import LEVEL_STEP_NS, NEVER_NS, BatcherBox, QueueBox, Rush
+from infer._core._testing_batcher import LEVEL_STEP_NS, NEVER_NS, BatcherBox, QueueBox, Rush, run_ns
 
 UNLISTED, FRESH, BUSY, DELAYED = -1, 0, 1, 2
 START_NS = 10**12
@@ -33,6 +34,7 @@ class Waiting:
     queued_ns: int
     level: int                  # 0: its queue has none
     turn_ns: int
+    deadline_ns: int            # NEVER_NS: none
     delayed: bool = False
 
 
@@ -47,6 +49,8 @@ class Queue:
     waiting: list[Waiting] = field(default_factory=list)    # the first in turn first
     running: int = 0
     line: int = UNLISTED
+    took_ns: list[int] = field(default_factory=list)        # by batches, from take to completion
+    left: Counter[str] = field(default_factory=Counter)
 
     def add(self, request: Waiting) -> None:
         """Behind those with the same turn: whoever comes, or goes behind all others, later."""
@@ -73,12 +77,24 @@ class Queue:
         """When its batch closes, `now` where it may at once; None: only an event can change that."""
         if not self.waiting or self.running >= self.max_running:
             return None
+        due, _ = self.due(now)
+        return max(due, now)
+
+    def due(self, now: int) -> tuple[int, str]:
+        """When its batch is to leave, and why."""
         kinds = {request.kind for request in self.waiting}
         alike = [request for request in self.waiting if request.kind == self.waiting[0].kind]
         rows = sum(request.rows for request in alike)
         heads = {request.level if not request.delayed else -1: request.queued_ns for request in reversed(alike)}
         due = min(heads.values()) + self.delay_ns
-        return now if rows >= self.gather_rows or len(kinds) > 1 or due <= now else due
+        deadline = min(request.deadline_ns for request in alike) - run_ns(self.took_ns)
+        if rows >= self.gather_rows:
+            return now, "full"
+        if len(kinds) > 1:
+            return now, "shape"
+        if self.delay_ns == 0:
+            return now, "idle"
+        return (deadline, "deadline") if deadline < due else (due, "delay")
 
     def line_for(self, now: int) -> int:
         closes = self.closes_ns(now)
@@ -96,7 +112,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.batcher = BatcherBox()
         self.queues: list[Queue] = []
         self.lines: dict[int, list[Queue]] = {FRESH: [], BUSY: [], DELAYED: []}
-        self.batches: list[tuple[Queue, list[int]]] = []
+        self.batches: list[tuple[Queue, list[int], int]] = []
         self.number = 0
 
     @initialize(limits=st.lists(
@@ -126,17 +142,21 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @rule(queue=st.integers(0, 2), rows=st.integers(1, 8), length=st.integers(1, 3),
           shape=st.tuples(st.sampled_from([1, 1, 3]), st.sampled_from([None, 7]), st.sampled_from([0, 0x7F, 0xFF])),
-          priority=st.integers(0, 63))
-    def put(self, queue: int, rows: int, length: int, shape: tuple[int, int | None, int], priority: int) -> None:
+          urgency=st.tuples(st.integers(0, 63), st.sampled_from([None, None, 1, 8, 500_000, 500_012, 501_000])))
+    def put(self, queue: int, rows: int, length: int, shape: tuple[int, int | None, int],
+            urgency: tuple[int, int | None]) -> None:
         outputs, hash, noise = shape
+        priority, left_ns = urgency
         into = self.queues[queue % len(self.queues)]
         self.number += 1
         dims = (rows if into.batched else 1, length)
         level = priority % into.levels + 1 if into.levels else 0
-        assert self.batcher.put(into.box, self.number, dims, outputs=outputs, hash=hash, noise=noise, level=level)
+        deadline = 0 if left_ns is None else clock.now() + left_ns
+        assert self.batcher.put(into.box, self.number, dims, outputs=outputs, hash=hash, noise=noise, level=level,
+                                deadline_ns=deadline)
         kind: tuple[object, ...] = (length, outputs, hash) if into.batched else ()
         into.add(Waiting(self.number, dims[0], kind, clock.now(), level,
-                         clock.now() + max(level - 1, 0) * LEVEL_STEP_NS))
+                         clock.now() + max(level - 1, 0) * LEVEL_STEP_NS, deadline or NEVER_NS))
         # A queue that can run keeps its place whatever is put.
         if into.line not in (FRESH, BUSY):
             self.settle(into)
@@ -162,7 +182,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
     def remove_or_delay_what_runs(self, data: st.DataObject) -> None:
-        _, numbers = data.draw(st.sampled_from(self.batches))
+        _, numbers, _ = data.draw(st.sampled_from(self.batches))
         number = data.draw(st.sampled_from(numbers))
         assert not self.batcher.remove(number)
         assert not self.batcher.delay(number)
@@ -177,18 +197,20 @@ class BatcherMachine(RuleBasedStateMachine):
             return
         queue = line[0]
         expected = queue.batch()
+        queue.left[queue.due(clock.now())[1]] += 1
         assert taken == (queue.box, [each.number for each in expected], sum(each.rows for each in expected))
         assert len(expected) == 1 or taken[2] <= queue.gather_rows
         queue.waiting = [each for each in queue.waiting if each not in expected]
         queue.running += 1
-        self.batches.append((queue, taken[1]))
+        self.batches.append((queue, taken[1], clock.now()))
         self.settle(queue, to_the_end=True)
 
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
     def complete(self, data: st.DataObject) -> None:
-        queue, numbers = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
+        queue, numbers, at_ns = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
         self.batcher.complete(queue.box, numbers)
+        queue.took_ns.append(clock.now() - at_ns)
         queue.running -= 1
         self.settle(queue)
 
@@ -227,12 +249,13 @@ class BatcherMachine(RuleBasedStateMachine):
             for level in range(1, queue.levels + 1):
                 assert queue.box.requests_of(level) == sum(each.level == level for each in queue.waiting)
             assert (queue.box.running, queue.box.listed) == (queue.running, queue.line)
+            assert {why: count for why, count in queue.box.left.items() if count} == queue.left
         assert self.batcher.rows == sum(queue.box.rows for queue in self.queues)
         assert self.batcher.request_count == sum(queue.box.requests for queue in self.queues)
 
     def teardown(self) -> None:
         """Stopping runs what is left, delays or not."""
-        for queue, numbers in self.batches:
+        for queue, numbers, _ in self.batches:
             self.batcher.complete(queue.box, numbers)
         self.batcher.stop()
         left = sum(len(queue.waiting) for queue in self.queues)
@@ -319,6 +342,62 @@ def test_a_batch_has_no_more_requests_than_its_taker_has_room_for() -> None:
     for number in range(7):
         batcher.put(queue, number, (1, 1))
     assert [batcher.take(3) for _ in range(3)] == [(queue, [0, 1, 2], 3), (queue, [3, 4, 5], 3), (queue, [6], 1)]
+
+
+# Deadlines.
+
+
+def measured(queue: QueueBox, batcher: BatcherBox, took_ns: int) -> int:
+    """After batches that took so long each; how long before a deadline the next has to leave."""
+    for _ in range(100):
+        batcher.put(queue, 999, (queue.gather_rows, 1))
+        assert batcher.take() is not None
+        clock.advance(took_ns)
+        batcher.complete(queue, [999])
+    assert took_ns < queue.run_ns < 1.1 * took_ns + 1_000_000
+    return queue.run_ns
+
+
+def test_a_batch_does_not_wait_past_what_the_earliest_deadline_in_it_leaves(stepped_clock: None) -> None:
+    batcher, queue = BatcherBox(), QueueBox(8, 50_000_000)
+    needed = measured(queue, batcher, 3_000_000)
+    now = clock.now()
+    batcher.put(queue, 1, (1, 1))
+    batcher.put(queue, 2, (1, 1), deadline_ns=now + needed + 20_000_000)
+    batcher.put(queue, 3, (1, 1), deadline_ns=now + needed + 30_000_000)
+    clock.advance(20_000_000 - 1)
+    assert batcher.take() is None
+    clock.advance(1)
+    assert batcher.take() == (queue, [1, 2, 3], 3)
+    assert queue.left == {"full": 100, "shape": 0, "idle": 0, "delay": 0, "deadline": 1}
+    batcher.complete(queue, [1, 2, 3])
+
+
+def test_one_that_is_gone_hurries_nobody(stepped_clock: None) -> None:
+    batcher, queue = BatcherBox(), QueueBox(8, 50_000_000)
+    needed = measured(queue, batcher, 3_000_000)
+    now = clock.now()
+    for number, left_ns in enumerate((10_000_000, 40_000_000, 60_000_000)):
+        batcher.put(queue, number, (1, 1), deadline_ns=now + needed + left_ns)
+    assert batcher.remove(0)
+    clock.advance(40_000_000 - 1)
+    assert batcher.take() is None
+    assert batcher.remove(1)
+    clock.advance(10_000_000)
+    assert batcher.take() is None
+    clock.advance(1)
+    assert batcher.take() == (queue, [2], 1)
+    assert queue.left["delay"] == 1
+    batcher.complete(queue, [2])
+
+
+def test_before_a_batch_was_measured_one_with_a_deadline_waits_for_nothing(stepped_clock: None) -> None:
+    batcher, queue = BatcherBox(), QueueBox(8, 50)
+    batcher.put(queue, 1, (1, 1))
+    assert batcher.take() is None
+    batcher.put(queue, 2, (1, 1), deadline_ns=clock.now() + 10**9)
+    assert batcher.take() == (queue, [1, 2], 2)
+    batcher.complete(queue, [1, 2])
 
 
 # Levels of priority.

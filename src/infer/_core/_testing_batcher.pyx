@@ -12,12 +12,13 @@ from libc.string cimport memset
 from infer._core.batch_policy cimport CLOSE_NOW as C_CLOSE_NOW, WAIT_FOR_EVENT as C_WAIT_FOR_EVENT, QueueState
 from infer._core.batch_policy cimport decide as c_decide, takes as c_takes
 from infer._core.batcher cimport (
-    Batcher, batcher_free, batcher_init, batcher_stop, complete_batch, delay_queued, kick, put, remove_queued,
+    Batcher, Taken, batcher_free, batcher_init, batcher_stop, complete_batch, delay_queued, kick, put, remove_queued,
     take_batch)
 from infer._core.capi.atomics cimport add_i64, load_relaxed_i64, store_release_i32
 from infer._core.clock cimport now_ns
 from infer._core.model_version cimport Version
-from infer._core.queue_order cimport VersionQueue, precedes, queue_free, queue_new
+from infer._core.model_version import LEFT
+from infer._core.queue_order cimport VersionQueue, learn, precedes, queue_free, queue_new, run_ns as c_run_ns
 from infer._core.queue_policy cimport LEVEL_STEP_NS as C_LEVEL_STEP_NS, LEVELS_MAX, QueuePolicy
 from infer._core.request cimport Request, request_free, request_new
 from infer._core.tensor_view cimport TYPE_FP32, TYPE_NONE
@@ -38,20 +39,35 @@ LEVEL_STEP_NS = C_LEVEL_STEP_NS
 
 
 def decide(*, rows: int, oldest_ns: int, gather_rows: int, delay_ns: int, shapes: int, running: int, max_running: int,
-           now: int) -> int:
+           now: int, deadline_ns: int = INT64_MAX, run_ns: int = 0) -> tuple[int, str]:
+    """The verdict, and why a batch leaves."""
     cdef QueueState state
+    cdef int32_t why
+    cdef int64_t verdict
     state.rows = rows
     state.oldest_ns = oldest_ns
+    state.deadline_ns = deadline_ns
+    state.run_ns = run_ns
     state.gather_rows = gather_rows
     state.delay_ns = delay_ns
     state.shapes = shapes
     state.running = running
     state.max_running = max_running
-    return c_decide(&state, now)
+    verdict = c_decide(&state, now, &why)
+    return verdict, LEFT[why]
 
 
 def takes(batch_rows: int, request_rows: int, gather_rows: int) -> bool:
     return c_takes(batch_rows, request_rows, gather_rows)
+
+
+def run_ns(took_ns: list[int]) -> int:
+    """How long before its deadline a request has to be taken, after batches that took so long."""
+    cdef VersionQueue queue
+    memset(&queue, 0, sizeof(queue))
+    for each in took_ns:
+        learn(&queue, each)
+    return c_run_ns(&queue)
 
 
 cdef void fill_version(Version *version, int64_t gather_rows, int64_t delay_ns, int max_running, bint batched) noexcept:
@@ -107,6 +123,21 @@ cdef class QueueBox:
     def shapes(self) -> int:
         return self.queue.n_shapes
 
+    @property
+    def gather_rows(self) -> int:
+        return self.version.gather_rows
+
+    @property
+    def run_ns(self) -> int:
+        """How long before its deadline a request has to be taken."""
+        return c_run_ns(self.queue)
+
+    @property
+    def left(self) -> dict[str, int]:
+        """Batches by why they left."""
+        cdef int why
+        return {LEFT[why]: self.version.left[why] for why in range(len(LEFT))}
+
     def requests_of(self, level: int) -> int:
         return self.queue.of_level[level]
 
@@ -120,11 +151,13 @@ cdef class BatcherBox:
     cdef Batcher batcher
     cdef dict requests           # number -> address
     cdef dict taken              # number -> address
+    cdef dict batches            # first number -> what its Taken holds
     cdef list queues             # kept alive for the Versions that Requests point to
 
     def __cinit__(self, executors: int = 1):
         self.requests = {}
         self.taken = {}
+        self.batches = {}
         self.queues = []
         if batcher_init(&self.batcher, executors) != 0:
             raise MemoryError
@@ -135,7 +168,7 @@ cdef class BatcherBox:
         batcher_free(&self.batcher)
 
     def put(self, QueueBox queue, number: int, shape, *, hash=None, outputs: int = 1, noise: int = 0,
-            level: int = 0) -> bool:
+            level: int = 0, deadline_ns: int = 0) -> bool:
         """Queues a request; `shape` is (rows, ...). It leaves a second, optional input out, with `noise` where that
         input's shape would be."""
         cdef Request *request = request_new()
@@ -156,6 +189,7 @@ cdef class BatcherBox:
             hash if hash is not None else <uint64_t> abs(builtin_hash(tuple(shape[1:]))) + outputs)
         request.outputs.bits[0] = outputs
         request.level = level
+        request.deadline_ns = deadline_ns
         request.call = <void *> <size_t> number
         request.version = &queue.version
         if not put(&self.batcher, request, queue.queue, now_ns()):
@@ -184,9 +218,9 @@ cdef class BatcherBox:
     def take(self, capacity: int = TAKE_LIMIT):
         """(queue, numbers in order, rows), or None where nothing can close now."""
         cdef Request *requests[TAKE_LIMIT]
-        cdef int64_t rows = 0
+        cdef Taken taken
         cdef int i
-        cdef int count = take_batch(&self.batcher, requests, capacity, &rows, False)
+        cdef int count = take_batch(&self.batcher, requests, capacity, &taken, False)
         if count == 0:
             return None
         numbers = []
@@ -194,14 +228,16 @@ cdef class BatcherBox:
             number = <size_t> requests[i].call
             self.taken[number] = self.requests.pop(number)
             numbers.append(number)
+        self.batches[numbers[0]] = taken
         for queue in self.queues:
             if &(<QueueBox> queue).version == <Version *> requests[0].version:
-                return queue, numbers, rows
+                return queue, numbers, taken.rows
         raise AssertionError("a request of no queue")
 
     def complete(self, QueueBox queue, numbers) -> None:
         """The batch has been published; its requests are gone."""
-        complete_batch(&self.batcher, &queue.version)
+        cdef Taken taken = self.batches.pop(numbers[0])
+        complete_batch(&self.batcher, &queue.version, &taken)
         for number in numbers:
             request_free(<Request *> <size_t> self.taken.pop(number))
 
@@ -270,13 +306,13 @@ cdef class Rush:
         """An executor until `stop`; how many requests it took."""
         cdef Request *requests[TAKE_LIMIT]
         cdef Version *version
-        cdef int64_t rows = 0
+        cdef Taken taken
         cdef int64_t total = 0
         cdef int64_t counted
         cdef int count, i
         with nogil:
             while True:
-                count = take_batch(&self.batcher, requests, TAKE_LIMIT, &rows, True)
+                count = take_batch(&self.batcher, requests, TAKE_LIMIT, &taken, True)
                 if count == 0:
                     break
                 version = <Version *> requests[0].version
@@ -287,14 +323,14 @@ cdef class Rush:
                             or requests[i].shape_hash != requests[0].shape_hash
                             or (i > 0 and not precedes(requests[i - 1], requests[i]))):
                         add_i64(&self.wrong, 1)
-                if counted != rows or (count > 1 and rows > version.gather_rows):
+                if counted != taken.rows or (count > 1 and taken.rows > version.gather_rows):
                     add_i64(&self.wrong, 1)
                 for i in range(count):
                     # A request that is taken twice says so here.
                     if (<int32_t *> &requests[i].call)[0] != 0:
                         add_i64(&self.wrong, 1)
                     store_release_i32(<int32_t *> &requests[i].call, 1)
-                complete_batch(&self.batcher, version)
+                complete_batch(&self.batcher, version, &taken)
                 total += count
                 add_i64(&self.finished, count)
         return total

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 from infer._core.arena cimport offset_of
 from infer._core.batch cimport Batch, batch_new, batch_run
 from infer._core.batcher cimport (
-    Batcher, batcher_free, batcher_init, complete_batch, kick, put, remove_queued, take_batch)
+    Batcher, Taken, batcher_free, batcher_init, complete_batch, kick, put, remove_queued, take_batch)
 from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.clock cimport now_ns
 from infer._core.executor cimport TAKE_LIMIT, Executor, ExecutorPool
@@ -99,9 +99,9 @@ cdef class QueueBench:
 
     def cycles(self, rounds: int) -> int:
         """put, kick, take_batch, complete_batch, `HELD` requests at a time."""
-        cdef Request *taken[TAKE_LIMIT]
+        cdef Request *requests[TAKE_LIMIT]
+        cdef Taken taken
         cdef int64_t left = rounds
-        cdef int64_t rows = 0
         cdef int64_t start = now_ns()
         cdef int i, count
         with nogil:
@@ -110,10 +110,10 @@ cdef class QueueBench:
                     self.requests[i].state = RECEIVING
                     put(&self.batcher, self.requests[i], self.queue_of(i), start)
                 kick(&self.batcher)
-                count = take_batch(&self.batcher, taken, TAKE_LIMIT, &rows, False)
+                count = take_batch(&self.batcher, requests, TAKE_LIMIT, &taken, False)
                 while count > 0:
-                    complete_batch(&self.batcher, <Version *> taken[0].version)
-                    count = take_batch(&self.batcher, taken, TAKE_LIMIT, &rows, False)
+                    complete_batch(&self.batcher, <Version *> requests[0].version, &taken)
+                    count = take_batch(&self.batcher, requests, TAKE_LIMIT, &taken, False)
                 left -= HELD
         return now_ns() - start
 
@@ -175,7 +175,7 @@ def calls(rounds: int, Pipeline pipeline not None, ExecutorPool pool not None, b
     cdef Block *body
     cdef int64_t left = rounds
     cdef int64_t deadline = deadline_ns
-    cdef int64_t rows = 0
+    cdef Taken taken
     cdef uint64_t size = len(message)
     cdef const char *data = message
     cdef int together = batch
@@ -190,10 +190,10 @@ def calls(rounds: int, Pipeline pipeline not None, ExecutorPool pool not None, b
             pipeline.submit(request, body, 0, size)
         pipeline.kick()
         with nogil:
-            count = take_batch(&pool.batcher, requests, TAKE_LIMIT, &rows, False)
+            count = take_batch(&pool.batcher, requests, TAKE_LIMIT, &taken, False)
             while count > 0:
-                finish(executor, requests, count, rows)
-                count = take_batch(&pool.batcher, requests, TAKE_LIMIT, &rows, False)
+                finish(executor, requests, count, &taken)
+                count = take_batch(&pool.batcher, requests, TAKE_LIMIT, &taken, False)
         pipeline.on_wake()
         left -= together
     start = now_ns() - start
@@ -202,9 +202,9 @@ def calls(rounds: int, Pipeline pipeline not None, ExecutorPool pool not None, b
     return start
 
 
-cdef void finish(Executor *executor, Request **requests, int count, int64_t rows) noexcept nogil:
-    cdef Batch *batch = batch_new(requests, count, rows)
+cdef void finish(Executor *executor, Request **requests, int count, const Taken *taken) noexcept nogil:
+    cdef Batch *batch = batch_new(requests, count, taken.rows)
     batch_run(batch, &executor.scratch)
-    complete_batch(executor.batcher, batch.version)
+    complete_batch(executor.batcher, batch.version, taken)
     ring_push(&executor.ring, offset_of(batch))
     waker_notify(executor.waker)

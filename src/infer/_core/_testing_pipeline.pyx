@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 
 from infer._core.arena cimport offset_of
 from infer._core.batch cimport Batch, batch_emergency, batch_new, batch_run
-from infer._core.batcher cimport complete_batch, take_batch
+from infer._core.batcher cimport Taken, complete_batch, take_batch
 from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.capi.atomics cimport load_acquire_i32
 from infer._core.clock cimport now_ns
@@ -203,7 +203,7 @@ cdef class PuppetExecutor:
     cdef Request *requests[TAKE_LIMIT]
     cdef Batch *batch
     cdef int count
-    cdef int64_t rows
+    cdef Taken of_batch
 
     def __cinit__(self, ExecutorPool pool not None, index: int = 0):
         if not 0 <= index < pool.count:
@@ -228,23 +228,23 @@ cdef class PuppetExecutor:
         if self.count:
             raise RuntimeError("it holds a batch already")
         if not self.held_up:
-            self.count = take_batch(&self.pool.batcher, self.requests, TAKE_LIMIT, &self.rows, False)
+            self.count = take_batch(&self.pool.batcher, self.requests, TAKE_LIMIT, &self.of_batch, False)
         return self.count
 
     def run(self) -> None:
         if self.count == 0 or self.batch != NULL:
             raise RuntimeError("nothing to run")
         with nogil:
-            self.batch = batch_new(self.requests, self.count, self.rows)
+            self.batch = batch_new(self.requests, self.count, self.of_batch.rows)
             if self.batch == NULL:
-                self.batch = batch_emergency(&self.executor.scratch, self.requests, self.count, self.rows)
+                self.batch = batch_emergency(&self.executor.scratch, self.requests, self.count, self.of_batch.rows)
             else:
                 batch_run(self.batch, &self.executor.scratch)
 
     def publish(self) -> None:
         if self.batch == NULL:
             raise RuntimeError("nothing was run")
-        complete_batch(&self.pool.batcher, self.batch.version)
+        complete_batch(&self.pool.batcher, self.batch.version, &self.of_batch)
         if not ring_push(&self.executor.ring, offset_of(self.batch)):
             raise RuntimeError("its ring is full")
         waker_notify(&self.pool.waker)

@@ -32,6 +32,11 @@ cdef struct Batcher:
     int32_t signals              # wake-ups on their way
     int32_t stopping
 
+# Of a batch, for its completion.
+cdef struct Taken:
+    int64_t rows
+    int64_t at_ns
+
 cdef int batcher_init(Batcher *batcher, int executors) noexcept nogil      # 0, or -1: no memory
 cdef void batcher_free(Batcher *batcher) noexcept nogil                    # no executor may be inside
 
@@ -46,10 +51,10 @@ cdef void kick(Batcher *batcher) noexcept nogil
 # An executor: sleeps until a batch can close, then unlinks its requests and marks them RUNNING. Writes up to `capacity`
 # of them, in turn and all of one shape; returns how many, or 0 when stopping and nothing is left.
 # `block` False: 0 at once where nothing can close now.
-cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t *rows, bint block) noexcept nogil
+cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *taken, bint block) noexcept nogil
 # Other bounds for a queue that may have requests in it; those that wait are judged anew.
 cdef void set_limits(Batcher *batcher, VersionQueue *queue, int64_t delay_ns, int64_t limit_rows) noexcept nogil
 # The executor has published the batch that it took from `version`.
-cdef void complete_batch(Batcher *batcher, Version *version) noexcept nogil
+cdef void complete_batch(Batcher *batcher, Version *version, const Taken *taken) noexcept nogil
 # Executors return 0 from take_batch once their queues are empty.
 cdef void batcher_stop(Batcher *batcher) noexcept nogil

@@ -10,7 +10,7 @@ kicks wakes each executor once.
 """
 
 from libc.stdlib cimport free
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT64_MAX, int32_t
 from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, timespec
 
@@ -23,7 +23,7 @@ from infer._core.capi.pthread cimport (
 from infer._core.clock cimport now_ns
 from infer._core.debug cimport try_malloc
 from infer._core.queue_order cimport (
-    UNLISTED, Bucket, dequeue, enqueue, front_rows, put_behind, take_in_turn)
+    UNLISTED, Bucket, dequeue, enqueue, front_deadline, front_rows, learn, put_behind, run_ns, take_in_turn)
 from infer._core.request cimport DONE, QUEUED, RECEIVING, try_transition
 
 cdef struct Internals:
@@ -90,21 +90,27 @@ cdef void enlist(Batcher *batcher, VersionQueue *queue, int kind) noexcept nogil
     where.tail = queue
 
 
-cdef int64_t judge(VersionQueue *queue, int64_t now) noexcept nogil:
+cdef int64_t judge(VersionQueue *queue, int64_t now, int32_t *why) noexcept nogil:
     """The policy's word on a queue."""
     cdef QueueState state
     state.rows = front_rows(queue, &state.oldest_ns)
+    state.deadline_ns = INT64_MAX
+    state.run_ns = 0
+    if queue.version.delay_ns > 0 and 0 < state.rows < queue.version.gather_rows:
+        state.deadline_ns = front_deadline(queue)
+        state.run_ns = run_ns(queue)
     state.gather_rows = queue.version.gather_rows
     state.delay_ns = queue.version.delay_ns
     state.shapes = queue.n_shapes
     state.running = queue.running
     state.max_running = queue.version.max_running
-    return decide(&state, now)
+    return decide(&state, now, why)
 
 
 cdef void relist(Batcher *batcher, VersionQueue *queue, int64_t now) noexcept nogil:
     """Puts the queue at the end of the list that it now belongs to; one that is rightly listed keeps its place."""
-    cdef int64_t verdict = judge(queue, now)
+    cdef int32_t why
+    cdef int64_t verdict = judge(queue, now, &why)
     cdef int kind = LIST_DELAYED
     if verdict == WAIT_FOR_EVENT:
         kind = UNLISTED
@@ -190,9 +196,10 @@ cdef int64_t earliest_close(Batcher *batcher, int64_t now) noexcept nogil:
     cdef VersionQueue *following
     cdef int64_t earliest = INT64_MAX
     cdef int64_t verdict
+    cdef int32_t why
     while queue != NULL:
         following = queue.next
-        verdict = judge(queue, now)
+        verdict = judge(queue, now, &why)
         if verdict == CLOSE_NOW:
             relist(batcher, queue, now)
         elif verdict < earliest:
@@ -254,9 +261,10 @@ cdef void sleep_until(Batcher *batcher, int64_t until_ns) noexcept nogil:
         batcher.idle -= 1
 
 
-cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t *rows, bint block) noexcept nogil:
+cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *taken, bint block) noexcept nogil:
     cdef VersionQueue *queue
     cdef int64_t now, until
+    cdef int32_t why
     cdef int count = 0
     pthread_mutex_lock(&inside(batcher).mutex)
     while True:
@@ -271,12 +279,15 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t 
         if queue == NULL and batcher.stopping:
             queue = batcher.lists[<int> LIST_DELAYED].head
         if queue != NULL:
-            count = take_in_turn(queue, requests, capacity, rows)
-            batcher.rows -= rows[0]
+            taken.at_ns = now if now != 0 else now_ns()
+            judge(queue, taken.at_ns, &why)
+            queue.version.left[why] += 1
+            count = take_in_turn(queue, requests, capacity, &taken.rows)
+            batcher.rows -= taken.rows
             batcher.requests -= count
             queue.running += 1
             unlist(batcher, queue)
-            relist(batcher, queue, now if now != 0 else now_ns())
+            relist(batcher, queue, taken.at_ns)
             break
         if not block or batcher.stopping:
             break
@@ -293,11 +304,13 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, int64_t 
     return count
 
 
-cdef void complete_batch(Batcher *batcher, Version *version) noexcept nogil:
+cdef void complete_batch(Batcher *batcher, Version *version, const Taken *taken) noexcept nogil:
     cdef VersionQueue *queue = <VersionQueue *> version.queue
+    cdef int64_t now = now_ns()
     pthread_mutex_lock(&inside(batcher).mutex)
     queue.running -= 1
-    relist(batcher, queue, now_ns())
+    learn(queue, now - taken.at_ns)
+    relist(batcher, queue, now)
     pthread_mutex_unlock(&inside(batcher).mutex)
 
 

@@ -18,7 +18,7 @@ from libc.string cimport memset
 from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport (
     batch_emergency, batch_free, batch_new, batch_run, scratch_clear, scratch_free, scratch_init)
-from infer._core.batcher cimport batcher_free, batcher_init, batcher_stop, complete_batch, take_batch
+from infer._core.batcher cimport Taken, batcher_free, batcher_init, batcher_stop, complete_batch, take_batch
 from infer._core.capi.atomics cimport add_i32, fence, load_acquire_i32, store_seq_cst_i32
 from infer._core.capi.pthread cimport (
     SIG_SETMASK, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_wait, pthread_create,
@@ -52,9 +52,9 @@ cdef void wait_for_loop(Executor *executor) noexcept nogil:
     pthread_mutex_unlock(&drain.mutex)
 
 
-cdef void publish(Executor *executor, Batch *batch) noexcept nogil:
+cdef void publish(Executor *executor, Batch *batch, const Taken *taken) noexcept nogil:
     # The version may be gone as soon as the loop has seen the batch.
-    complete_batch(executor.batcher, batch.version)
+    complete_batch(executor.batcher, batch.version, taken)
     if not ring_push(&executor.ring, offset_of(batch)):
         require(False, b"executor: its ring was full")
     waker_notify(executor.waker)
@@ -64,21 +64,21 @@ cdef void *execute(void *argument) noexcept nogil:
     cdef Executor *executor = <Executor *> argument
     cdef Request *requests[TAKE_LIMIT]
     cdef Batch *batch
-    cdef int64_t rows = 0
+    cdef Taken taken
     cdef int count
     while True:
         wait_for_loop(executor)
         if held_up(executor):
             break
-        count = take_batch(executor.batcher, requests, TAKE_LIMIT, &rows, True)
+        count = take_batch(executor.batcher, requests, TAKE_LIMIT, &taken, True)
         if count == 0:
             break
-        batch = batch_new(requests, count, rows)
+        batch = batch_new(requests, count, taken.rows)
         if batch == NULL:
-            batch = batch_emergency(&executor.scratch, requests, count, rows)
+            batch = batch_emergency(&executor.scratch, requests, count, taken.rows)
         else:
             batch_run(batch, &executor.scratch)
-        publish(executor, batch)
+        publish(executor, batch, &taken)
     return NULL
 
 

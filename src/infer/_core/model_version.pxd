@@ -53,6 +53,7 @@ cdef struct Version:
     int32_t closing              # 1: unloading, nothing new is taken in
     int64_t handles              # Requests that hold this version; loop thread only
     int64_t executor_ns          # executor time spent running; executors add to it
+    int64_t left[5]              # batches by why they left (batch_policy.Why); written under the batcher's mutex
     int64_t bisect_ns            # part of it spent on bisecting failed batches
     QueuePolicy *policy          # NULL: nothing is asked for; loop thread only
     void *pace                   # how long runs take, by what was measured; NULL: not measured

@@ -1,6 +1,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+LEFT: tuple[str, ...]
+
 class TensorInfo:
     name: str
     data_type: int

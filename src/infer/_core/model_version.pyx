@@ -14,6 +14,10 @@ from infer._core.tensor cimport data_type_name, encode_prefix
 from infer._core.tensor_view cimport MAX_OUTPUTS, MAX_RANK, TYPE_NONE, ModelShape, TensorSpec
 
 
+# Why batches leave, as metrics name it; in the order of batch_policy.Why.
+LEFT = ("full", "shape", "idle", "delay", "deadline")
+
+
 cdef class TensorInfo:
     """One declared input or output: name, element type (ONNX number and protocol name), shape with -1 for any.
 
@@ -206,6 +210,7 @@ cdef class VersionEntry:
             "queue_refused": {"max_queue_rows": self.stats.refused_rows, "max_queue_size": self.stats.refused_requests,
                               "queue_timeout": self.stats.refused_timeouts},
             "queue_delayed": self.stats.delayed,
+            "batches_left": {reason: self.c.left[i] for i, reason in enumerate(LEFT)},
             "queue_ns": self.stats.queue_ns,
             "gather_ns": self.stats.gather_ns,
             "run_ns": self.stats.run_ns,

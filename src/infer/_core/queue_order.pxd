@@ -4,13 +4,14 @@ Everything here is guarded by the batcher's mutex, which its callers hold. Reque
 are taken or removed.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 
 from infer._core.model_version cimport Version
 from infer._core.request cimport Request
 
 cdef enum:
     UNLISTED = -1
+    WAKE_NS = 500000             # an executor wakes up, and the loop sends the reply
 
 cdef struct Bucket:
     Bucket *next                 # by the head's turn, the first in turn first; of free buckets when unused
@@ -20,9 +21,11 @@ cdef struct Bucket:
     Request *head
     Request *tail
     int64_t rows
+    int64_t deadline_ns          # the earliest of its requests, or of one that has left; INT64_MAX: none had one
     uint64_t shape_hash
     VersionQueue *queue
     int32_t level                # 0: of a version without levels; above its last: of those that were delayed
+    int32_t stale                # 1: the request with that deadline has left
 
 cdef struct VersionQueue:
     Version *version
@@ -39,6 +42,8 @@ cdef struct VersionQueue:
     int64_t rows
     int64_t requests
     int64_t running              # batches taken and not yet completed by their executor
+    int64_t took_ns              # from take to completion, smoothed; 0: none was completed
+    int64_t strayed_ns           # by how much batches miss that, smoothed
     uint64_t sequence
     int64_t of_level[65]         # requests by their own level, delayed or not; unused without levels
 
@@ -69,6 +74,16 @@ cdef inline int64_t front_rows(const VersionQueue *queue, int64_t *oldest_ns) no
         oldest_ns[0] = min(oldest_ns[0], each.head.queued_ns)
         each = each.beside
     return rows
+
+# The earliest deadline of those that the next batch may hold; INT64_MAX: none has one.
+cdef int64_t front_deadline(VersionQueue *queue) noexcept nogil
+# A batch was completed that took so long.
+cdef void learn(VersionQueue *queue, int64_t took_ns) noexcept nogil
+
+# How long before its deadline a request has to be taken: as a retransmission timer waits (RFC 6298), and for a thread
+# to wake up. Until a batch was measured no time is enough.
+cdef inline int64_t run_ns(const VersionQueue *queue) noexcept nogil:
+    return queue.took_ns + 4 * queue.strayed_ns + WAKE_NS if queue.took_ns > 0 else INT64_MAX // 2
 
 # Whether it is one's turn before the other's.
 cdef inline bint precedes(const Request *one, const Request *other) noexcept nogil:

@@ -10,6 +10,7 @@ bucket holds, merged with those beside it, up to the version's gather_rows. A re
 of its own below the last, and its turn counts from then on.
 """
 
+from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free
 from libc.string cimport memset
 
@@ -120,6 +121,7 @@ cdef Bucket *bucket_for(VersionQueue *queue, Request *request, int32_t level) no
         if bucket == NULL:
             return NULL
     memset(bucket, 0, sizeof(Bucket))
+    bucket.deadline_ns = INT64_MAX
     bucket.shape_hash = request.shape_hash
     bucket.queue = queue
     bucket.level = level
@@ -203,6 +205,9 @@ cdef inline void append(VersionQueue *queue, Bucket *bucket, Request *request) n
         bucket.head = request
     bucket.tail = request
     bucket.rows += request.rows
+    if request.deadline_ns != 0 and request.deadline_ns < bucket.deadline_ns:
+        bucket.deadline_ns = request.deadline_ns
+        bucket.stale = 0
     if not placed:
         place(queue, bucket)
 
@@ -220,6 +225,8 @@ cdef inline void unlink(Bucket *bucket, Request *request) noexcept nogil:
     request.next = request.prev = NULL
     request.bucket = NULL
     bucket.rows -= request.rows
+    if request.deadline_ns == bucket.deadline_ns:
+        bucket.stale = 1
 
 
 cdef inline void count(VersionQueue *queue, const Request *request, int sign) noexcept nogil:
@@ -271,6 +278,36 @@ cdef Bucket *next_beside(Bucket *bucket) noexcept nogil:
         each = each.beside
         if each == bucket:
             return found
+
+
+cdef int64_t front_deadline(VersionQueue *queue) noexcept nogil:
+    cdef int64_t earliest = INT64_MAX
+    cdef Bucket *each = queue.first
+    cdef Request *request
+    while True:
+        if each.stale:
+            # Asked for where the front is less than a batch, so that there are few to look at.
+            each.stale = 0
+            each.deadline_ns = INT64_MAX
+            request = each.head
+            while request != NULL:
+                if request.deadline_ns != 0:
+                    each.deadline_ns = min(each.deadline_ns, request.deadline_ns)
+                request = request.next
+        earliest = min(earliest, each.deadline_ns)
+        each = each.beside
+        if each == queue.first:
+            return earliest
+
+
+cdef void learn(VersionQueue *queue, int64_t took_ns) noexcept nogil:
+    cdef int64_t miss = took_ns - queue.took_ns
+    if queue.took_ns == 0:
+        queue.took_ns = max(took_ns, 1)
+        queue.strayed_ns = took_ns // 2
+        return
+    queue.took_ns = max(queue.took_ns + miss // 8, 1)
+    queue.strayed_ns += ((miss if miss > 0 else -miss) - queue.strayed_ns) // 4
 
 
 cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int64_t *rows) noexcept nogil:

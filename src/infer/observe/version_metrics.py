@@ -38,8 +38,8 @@ class VersionSource(Protocol):
         """The ModelSettings that it serves under, or None."""
 
     def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
-        """`calls` by gRPC code, `rows`, `batches`, `queue_refused` by limit, `queue_delayed`, and of `request`,
-        `queue`, `compute` (ns) and `batch_rows` a HistogramSnapshot each."""
+        """`calls` by gRPC code, `rows`, `batches`, `batches_left` by reason, `queue_refused` by limit, `queue_delayed`,
+        and of `request`, `queue`, `compute` (ns) and `batch_rows` a HistogramSnapshot each."""
 
 
 class _Histogram(NamedTuple):
@@ -98,6 +98,7 @@ _COUNTERS = (
     ("infer_requests", "Finished inference calls; without a model where none was found."),
     ("infer_rows", "Rows executed."),
     ("infer_batches", "Batches executed."),
+    ("infer_batches_left", "Batches that left their queue, by why they did then."),
     ("infer_queue_refused", "Requests that a model's queue did not take, or gave up, for a limit."),
     ("infer_queue_delayed", "Requests that went behind all others for waiting too long."),
 )
@@ -122,10 +123,10 @@ def _text(version: VersionSource) -> _Text:
         # An observation may fall between the reads of its counter and of its bucket.
         count = max(count, cumulative[-1])
         histograms.append((template % (*cumulative, count, count, total / each.scale)).replace(LABELS, labels))
-    refused = b"".join(b'infer_queue_refused_total{limit="%b",%b} %d\n' % (limit.encode(), labels, count)
-                       for limit, count in stats["queue_refused"].items())
     return _Text([_requests(stats["calls"], labels, "OK"), b"infer_rows_total{%b} %d\n" % (labels, stats["rows"]),
-                  b"infer_batches_total{%b} %d\n" % (labels, stats["batches"]), refused,
+                  b"infer_batches_total{%b} %d\n" % (labels, stats["batches"]),
+                  _by("infer_batches_left", "reason", stats["batches_left"], labels),
+                  _by("infer_queue_refused", "limit", stats["queue_refused"], labels),
                   b"infer_queue_delayed_total{%b} %d\n" % (labels, stats["queue_delayed"])], histograms)
 
 
@@ -135,6 +136,11 @@ def labels_of(model: str, version: str) -> bytes:
 
 def escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _by(name: str, label: str, counts: Mapping[str, int], labels: bytes) -> bytes:
+    return b"".join(f'{name}_total{{{label}="{value}",'.encode() + b"%b} %d\n" % (labels, count)
+                    for value, count in counts.items())
 
 
 def _requests(calls: Iterable[int], labels: bytes, always: str = "") -> bytes:

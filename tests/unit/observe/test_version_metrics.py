@@ -19,6 +19,7 @@ from infer.observe.version_metrics import CODES, ROW_BOUNDS, SECONDS, families
 
 # Their sums are exact as floats, as which prometheus_client writes them.
 COUNTS = st.integers(0, 2**48)
+LEFT = ("full", "shape", "idle", "delay", "deadline")
 LIMITS = ("max_queue_rows", "max_queue_size", "queue_timeout")
 HISTOGRAMS = {"infer_request_seconds": ("request", SECONDS), "infer_queue_seconds": ("queue", SECONDS),
               "infer_compute_seconds": ("compute", SECONDS), "infer_batch_rows": ("batch_rows", ROW_BOUNDS)}
@@ -37,7 +38,8 @@ class Version:
     def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
         assert list(time_bounds_ns) == sorted(set(time_bounds_ns))
         return {"calls": self.calls, "queue_refused": dict(zip(LIMITS, self.calls, strict=False)),
-                "queue_delayed": self.calls[0], "rows": self.rows, "batches": self.batches, **{
+                "batches_left": dict(zip(LEFT, self.calls, strict=False)), "queue_delayed": self.calls[0],
+                "rows": self.rows, "batches": self.batches, **{
             key: (len(self.observed[key]), sum(self.observed[key]),
                   [sum(each <= bound for each in self.observed[key])
                    for bound in (row_bounds if key == "batch_rows" else time_bounds_ns)])
@@ -56,6 +58,8 @@ class Reference:
             labels=["model", "version", "code"])
         rows = CounterMetricFamily("infer_rows", "Rows executed.", labels=["model", "version"])
         batches = CounterMetricFamily("infer_batches", "Batches executed.", labels=["model", "version"])
+        left = CounterMetricFamily("infer_batches_left", "Batches that left their queue, by why they did then.",
+                                   labels=["model", "version", "reason"])
         refused = CounterMetricFamily(
             "infer_queue_refused", "Requests that a model's queue did not take, or gave up, for a limit.",
             labels=["model", "version", "limit"])
@@ -69,13 +73,15 @@ class Reference:
                     requests.add_metric([*labels, code], count)
             rows.add_metric(labels, version.rows)
             batches.add_metric(labels, version.batches)
+            for reason, count in zip(LEFT, version.calls, strict=False):
+                left.add_metric([*labels, reason], count)
             for limit, count in zip(LIMITS, version.calls, strict=False):
                 refused.add_metric([*labels, limit], count)
             delayed.add_metric(labels, version.calls[0])
         for code, count in zip(CODES, self.unrouted, strict=True):
             if count:
                 requests.add_metric(["", "", code], count)
-        yield from (requests, rows, batches, refused, delayed)
+        yield from (requests, rows, batches, left, refused, delayed)
         for name, (key, bounds) in HISTOGRAMS.items():
             scale = 1 if key == "batch_rows" else 1e9
             family = HistogramMetricFamily(name, TEXTS[name], labels=["model", "version"])
