@@ -122,7 +122,7 @@ class Server:
             self._unbind()
             self.store.close()
             raise
-        self.pool = ExecutorPool(self.threads.executors)
+        self.pool = ExecutorPool(self.threads.executors, self.threads.max_running)
         self.pipeline = Pipeline(loop, self.pool, RouteTable([]))
         self.models = Models(settings, loop, self._loader(memory), self.store, self.audit, written=written or {},
                              set_routes=self.pipeline.set_routes, changed=self.changes.notify)

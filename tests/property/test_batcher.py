@@ -3,9 +3,10 @@
 Model: a queue is a list of requests in the order of their turns: of their arrival, but that each level of priority
 stands LEVEL_STEP_NS behind the one before it, and one that is delayed behind all others. Its batch is of the shape of
 the first one and takes those of that shape, in turn, until the next would pass `gather_rows`. Queues that may run stand
-in three lines, each served from its front: those that run nowhere, then those that run somewhere; those that wait for
-more rows come into one of the two when their time is over: the delay, or what the earliest deadline in the batch
-leaves. A queue goes to the end of a line when it changes lines and after a batch was taken from it.
+in lines, each served from its front: those that run nowhere, then those that run somewhere, and behind them those that
+have used up their part of the round. Those that wait for more rows come into one of these when their time is over: the
+delay, or what the earliest deadline in the batch leaves. A queue goes to the end of a line when it changes lines and
+after a batch was taken from it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from infer._core import clock, debug
-from infer._core._testing_batcher import LEVEL_STEP_NS, NEVER_NS, BatcherBox, QueueBox, Rush, run_ns
+from infer._core._testing_batcher import LEVEL_STEP_NS, NEVER_NS, QUANTUM_NS, BatcherBox, QueueBox, Rush, run_ns
 
-UNLISTED, FRESH, BUSY, DELAYED = -1, 0, 1, 2
+UNLISTED, DELAYED, FRESH, BUSY, SPENT, SATURATED = range(-1, 5)
 START_NS = 10**12
 
 
@@ -46,11 +47,24 @@ class Queue:
     max_running: int
     batched: bool
     levels: int
+    weight: int
     waiting: list[Waiting] = field(default_factory=list)    # the first in turn first
     running: int = 0
     line: int = UNLISTED
     took_ns: list[int] = field(default_factory=list)        # by batches, from take to completion
     left: Counter[str] = field(default_factory=Counter)
+    credit_ns: int = 0
+    rounds: int = 0             # of which it has had its part
+    reserved_ns: int = 0
+    last_ns: int = 0
+    charged_ns: int = 0
+
+    def renew(self, round_: int) -> bool:
+        """Its part of each round that it has not had; whether it has credit."""
+        for _ in range(round_ - self.rounds):
+            self.credit_ns = min(self.credit_ns + self.weight * QUANTUM_NS, self.weight * QUANTUM_NS)
+        self.rounds = round_
+        return self.credit_ns > 0
 
     def add(self, request: Waiting) -> None:
         """Behind those with the same turn: whoever comes, or goes behind all others, later."""
@@ -96,12 +110,14 @@ class Queue:
             return now, "idle"
         return (deadline, "deadline") if deadline < due else (due, "delay")
 
-    def line_for(self, now: int) -> int:
+    def line_for(self, now: int, round_: int) -> int:
         closes = self.closes_ns(now)
         if closes is None:
-            return UNLISTED
+            return SATURATED if self.waiting else UNLISTED
         if closes > now:
             return DELAYED
+        if not self.renew(round_):
+            return SPENT
         return FRESH if self.running == 0 else BUSY
 
 
@@ -109,25 +125,29 @@ class BatcherMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         clock.set_fake(START_NS)
-        self.batcher = BatcherBox()
         self.queues: list[Queue] = []
-        self.lines: dict[int, list[Queue]] = {FRESH: [], BUSY: [], DELAYED: []}
-        self.batches: list[tuple[Queue, list[int], int]] = []
+        self.lines: dict[int, list[Queue]] = {line: [] for line in (DELAYED, FRESH, BUSY, SPENT, SATURATED)}
+        # Of each: its requests, when it was taken, and the compute clock then.
+        self.batches: list[tuple[Queue, list[int], int, int]] = []
         self.number = 0
+        self.round = 1
+        self.compute_ns, self.compute_at_ns = 0, 0
 
     @initialize(limits=st.lists(
         st.tuples(st.integers(1, 6), st.sampled_from([0, 0, 3, 10]), st.integers(1, 3), st.booleans(),
-                  st.sampled_from([0, 0, 1, 3, 64])),
-        min_size=1, max_size=3))
-    def make_queues(self, limits: list[tuple[int, int, int, bool, int]]) -> None:
-        for gather_rows, delay_ns, max_running, batched, levels in limits:
+                  st.sampled_from([0, 0, 1, 3, 64]), st.sampled_from([1, 1, 2, 5])),
+        min_size=1, max_size=4), parallel=st.integers(1, 4))
+    def make_queues(self, limits: list[tuple[int, int, int, bool, int, int]], parallel: int) -> None:
+        self.batcher = BatcherBox(parallel)
+        self.parallel = parallel
+        for gather_rows, delay_ns, max_running, batched, levels, weight in limits:
             gather = gather_rows if batched else 1
             delay = delay_ns if batched else 0
-            box = QueueBox(gather, delay, max_running, batched, levels)
-            self.queues.append(Queue(box, gather, delay, max_running, batched, levels))
+            box = QueueBox(gather, delay, max_running, batched, levels, weight)
+            self.queues.append(Queue(box, gather, delay, max_running, batched, levels, weight))
 
     def settle(self, queue: Queue, *, to_the_end: bool = False) -> None:
-        line = queue.line_for(clock.now())
+        line = queue.line_for(clock.now(), self.round)
         if line == queue.line and not to_the_end:
             return
         if queue.line != UNLISTED:
@@ -140,7 +160,27 @@ class BatcherMachine(RuleBasedStateMachine):
         for queue in list(self.lines[DELAYED]):
             self.settle(queue)
 
-    @rule(queue=st.integers(0, 2), rows=st.integers(1, 8), length=st.integers(1, 3),
+    def put_forward(self) -> None:
+        """The compute clock: batches that run have the cores alike, where there are more of them than cores."""
+        passed_ns = clock.now() - self.compute_at_ns
+        self.compute_at_ns = clock.now()
+        self.compute_ns += passed_ns * min(len(self.batches), self.parallel) // max(len(self.batches), 1)
+
+    def held(self) -> bool:
+        """With as many batches as cores: whether one that has credit waits for its own to be complete."""
+        return len(self.batches) >= self.parallel and any(queue.renew(self.round) for queue in self.lines[SATURATED])
+
+    def begin_round(self) -> None:
+        contenders = self.lines[SPENT] + (self.lines[SATURATED] if len(self.batches) >= self.parallel else [])
+        if not self.lines[SPENT] or self.held():
+            return
+        while not [queue for queue in contenders if queue.renew(self.round)]:
+            self.round += 1
+        for queue in list(self.lines[SPENT]):
+            if queue.credit_ns > 0:
+                self.settle(queue)
+
+    @rule(queue=st.integers(0, 3), rows=st.integers(1, 8), length=st.integers(1, 3),
           shape=st.tuples(st.sampled_from([1, 1, 3]), st.sampled_from([None, 7]), st.sampled_from([0, 0x7F, 0xFF])),
           urgency=st.tuples(st.integers(0, 63), st.sampled_from([None, None, 1, 8, 500_000, 500_012, 501_000])))
     def put(self, queue: int, rows: int, length: int, shape: tuple[int, int | None, int],
@@ -158,7 +198,7 @@ class BatcherMachine(RuleBasedStateMachine):
         into.add(Waiting(self.number, dims[0], kind, clock.now(), level,
                          clock.now() + max(level - 1, 0) * LEVEL_STEP_NS, deadline or NEVER_NS))
         # A queue that can run keeps its place whatever is put.
-        if into.line not in (FRESH, BUSY):
+        if into.line in (UNLISTED, DELAYED):
             self.settle(into)
 
     @precondition(lambda self: any(queue.waiting for queue in self.queues))
@@ -182,7 +222,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
     def remove_or_delay_what_runs(self, data: st.DataObject) -> None:
-        _, numbers, _ = data.draw(st.sampled_from(self.batches))
+        _, numbers, *_ = data.draw(st.sampled_from(self.batches))
         number = data.draw(st.sampled_from(numbers))
         assert not self.batcher.remove(number)
         assert not self.batcher.delay(number)
@@ -190,6 +230,8 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         self.release_due()
+        if not self.lines[FRESH] and not self.lines[BUSY]:
+            self.begin_round()
         line = self.lines[FRESH] or self.lines[BUSY]
         taken = self.batcher.take()
         if not line:
@@ -202,19 +244,29 @@ class BatcherMachine(RuleBasedStateMachine):
         assert len(expected) == 1 or taken[2] <= queue.gather_rows
         queue.waiting = [each for each in queue.waiting if each not in expected]
         queue.running += 1
-        self.batches.append((queue, taken[1], clock.now()))
+        self.put_forward()
+        self.batches.append((queue, taken[1], clock.now(), self.compute_ns))
+        queue.credit_ns -= queue.last_ns
+        queue.reserved_ns += queue.last_ns
         self.settle(queue, to_the_end=True)
 
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
     def complete(self, data: st.DataObject) -> None:
-        queue, numbers, at_ns = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
+        self.put_forward()
+        queue, numbers, at_ns, compute_ns = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
         self.batcher.complete(queue.box, numbers)
         queue.took_ns.append(clock.now() - at_ns)
+        reserved_ns = queue.reserved_ns // queue.running
+        queue.reserved_ns -= reserved_ns
+        queue.last_ns = self.compute_ns - compute_ns
+        queue.credit_ns += reserved_ns - queue.last_ns
+        queue.charged_ns += queue.last_ns
         queue.running -= 1
         self.settle(queue)
 
-    @rule(delta_ns=st.integers(1, 6) | st.sampled_from([LEVEL_STEP_NS // 2, LEVEL_STEP_NS, 3 * LEVEL_STEP_NS]))
+    @rule(delta_ns=st.integers(1, 6) | st.sampled_from([
+        QUANTUM_NS // 3, QUANTUM_NS, 7 * QUANTUM_NS, LEVEL_STEP_NS // 2, LEVEL_STEP_NS, 3 * LEVEL_STEP_NS]))
     def advance(self, delta_ns: int) -> None:
         clock.advance(delta_ns)
 
@@ -227,7 +279,7 @@ class BatcherMachine(RuleBasedStateMachine):
         ready, closes = 0, NEVER_NS
         if any(queue.waiting for queue in self.queues):
             self.release_due()
-            for queue in self.lines[FRESH] + self.lines[BUSY]:
+            for queue in self.lines[FRESH] + self.lines[BUSY] + ([] if self.held() else self.lines[SPENT]):
                 batches = -(-sum(each.rows for each in queue.waiting) // queue.gather_rows)
                 ready += min(batches, queue.max_running - queue.running)
             for queue in self.lines[DELAYED]:
@@ -249,13 +301,14 @@ class BatcherMachine(RuleBasedStateMachine):
             for level in range(1, queue.levels + 1):
                 assert queue.box.requests_of(level) == sum(each.level == level for each in queue.waiting)
             assert (queue.box.running, queue.box.listed) == (queue.running, queue.line)
+            assert queue.box.charged_ns == queue.charged_ns
             assert {why: count for why, count in queue.box.left.items() if count} == queue.left
         assert self.batcher.rows == sum(queue.box.rows for queue in self.queues)
         assert self.batcher.request_count == sum(queue.box.requests for queue in self.queues)
 
     def teardown(self) -> None:
         """Stopping runs what is left, delays or not."""
-        for queue, numbers, _ in self.batches:
+        for queue, numbers, *_ in self.batches:
             self.batcher.complete(queue.box, numbers)
         self.batcher.stop()
         left = sum(len(queue.waiting) for queue in self.queues)

@@ -13,7 +13,7 @@ CORE = SOURCES / "_core"
 
 LEVELS = [
     {"debug", "clock", "status"},
-    {"hash128", "lru",
+    {"hash128", "lru", "fair_share",
      "abuse", "arena", "block", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "token_bucket", "counters", "queue_policy", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",

@@ -2,6 +2,7 @@ CLOSE_NOW: int
 WAIT_FOR_EVENT: int
 NEVER_NS: int
 LEVEL_STEP_NS: int
+QUANTUM_NS: int
 
 def decide(
     *, rows: int, oldest_ns: int, gather_rows: int, delay_ns: int, shapes: int, running: int, max_running: int,
@@ -12,7 +13,8 @@ def takes(batch_rows: int, request_rows: int, gather_rows: int) -> bool: ...
 
 class QueueBox:
     def __init__(
-        self, gather_rows: int, delay_ns: int = 0, max_running: int = 1, batched: bool = True, levels: int = 0
+        self, gather_rows: int, delay_ns: int = 0, max_running: int = 1, batched: bool = True, levels: int = 0,
+        weight: int = 1,
     ) -> None: ...
     @property
     def rows(self) -> int: ...
@@ -29,13 +31,17 @@ class QueueBox:
     @property
     def run_ns(self) -> int: ...
     @property
+    def charged_ns(self) -> int: ...
+    @property
+    def credit_ns(self) -> int: ...
+    @property
     def left(self) -> dict[str, int]: ...
     def requests_of(self, level: int) -> int: ...
     @property
     def listed(self) -> int: ...
 
 class BatcherBox:
-    def __init__(self, executors: int = 1) -> None: ...
+    def __init__(self, parallel: int = 1) -> None: ...
     def put(
         self,
         queue: QueueBox,

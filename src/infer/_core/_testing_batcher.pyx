@@ -16,6 +16,7 @@ from infer._core.batcher cimport (
     take_batch)
 from infer._core.capi.atomics cimport add_i64, load_relaxed_i64, store_release_i32
 from infer._core.clock cimport now_ns
+from infer._core.fair_share cimport QUANTUM_NS as C_QUANTUM_NS
 from infer._core.model_version cimport Version
 from infer._core.model_version import LEFT
 from infer._core.queue_order cimport VersionQueue, learn, precedes, queue_free, queue_new, run_ns as c_run_ns
@@ -36,6 +37,7 @@ CLOSE_NOW = C_CLOSE_NOW
 WAIT_FOR_EVENT = C_WAIT_FOR_EVENT
 NEVER_NS = INT64_MAX
 LEVEL_STEP_NS = C_LEVEL_STEP_NS
+QUANTUM_NS = C_QUANTUM_NS
 
 
 def decide(*, rows: int, oldest_ns: int, gather_rows: int, delay_ns: int, shapes: int, running: int, max_running: int,
@@ -70,8 +72,10 @@ def run_ns(took_ns: list[int]) -> int:
     return c_run_ns(&queue)
 
 
-cdef void fill_version(Version *version, int64_t gather_rows, int64_t delay_ns, int max_running, bint batched) noexcept:
+cdef void fill_version(Version *version, int64_t gather_rows, int64_t delay_ns, int max_running, bint batched,
+                       int64_t weight) noexcept:
     memset(version, 0, sizeof(Version))
+    version.weight = weight
     version.name = b"puppet"
     version.number = b"1"
     version.signature.batched = batched
@@ -88,10 +92,10 @@ cdef class QueueBox:
     cdef QueuePolicy policy
 
     def __cinit__(self, gather_rows: int, delay_ns: int = 0, max_running: int = 1, batched: bool = True,
-                  levels: int = 0):
+                  levels: int = 0, weight: int = 1):
         if not 0 <= levels <= LEVELS_MAX:
             raise ValueError(levels)
-        fill_version(&self.version, gather_rows, delay_ns, max_running, batched)
+        fill_version(&self.version, gather_rows, delay_ns, max_running, batched, weight)
         memset(&self.policy, 0, sizeof(self.policy))
         self.policy.levels = levels
         self.version.policy = &self.policy
@@ -133,6 +137,15 @@ cdef class QueueBox:
         return c_run_ns(self.queue)
 
     @property
+    def charged_ns(self) -> int:
+        """Of executor time, by which versions share it."""
+        return self.version.charged_ns
+
+    @property
+    def credit_ns(self) -> int:
+        return self.queue.share.credit_ns
+
+    @property
     def left(self) -> dict[str, int]:
         """Batches by why they left."""
         cdef int why
@@ -143,7 +156,7 @@ cdef class QueueBox:
 
     @property
     def listed(self) -> int:
-        """-1: in no list, 0: may run and runs nowhere, 1: may run once more, 2: waits for more rows."""
+        """-1: in no list; else batcher.ListKind."""
         return self.queue.listed
 
 
@@ -154,12 +167,12 @@ cdef class BatcherBox:
     cdef dict batches            # first number -> what its Taken holds
     cdef list queues             # kept alive for the Versions that Requests point to
 
-    def __cinit__(self, executors: int = 1):
+    def __cinit__(self, parallel: int = 1):
         self.requests = {}
         self.taken = {}
         self.batches = {}
         self.queues = []
-        if batcher_init(&self.batcher, executors) != 0:
+        if batcher_init(&self.batcher, parallel) != 0:
             raise MemoryError
 
     def __dealloc__(self):
@@ -289,7 +302,7 @@ cdef class Rush:
         if batcher_init(&self.batcher, executors) != 0:
             raise MemoryError
         for i in range(queues):
-            fill_version(&self.versions[i], gather_rows, delay_ns, max_running, True)
+            fill_version(&self.versions[i], gather_rows, delay_ns, max_running, True, 1)
             self.versions[i].policy = &self.policy
             self.versions[i].queue = queue_new(&self.versions[i])
             if self.versions[i].queue == NULL:

@@ -76,6 +76,7 @@ cdef class QueueBench:
             self.versions[i].signature.batched = 1
             self.versions[i].gather_rows = gather_rows
             self.versions[i].max_running = 1
+            self.versions[i].weight = 1
             self.versions[i].queue = queue_new(&self.versions[i])
         for i in range(HELD):
             self.requests[i] = request_new()

@@ -1,8 +1,8 @@
 """A queue per version; put by the loop, taken by executors.
 
 The loop thread is the only producer. One short mutex guards everything here; executors sleep on its condition variable
-with a monotonic deadline. Versions with something to run stand in a list, so taking is O(1) however many models there
-are. Requests in a queue belong to it until taken or removed.
+with a monotonic deadline. Versions with something to run stand in lists, so that taking costs the same however many
+models there are. Requests in a queue belong to it until taken or removed.
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -12,10 +12,12 @@ from infer._core.queue_order cimport VersionQueue
 from infer._core.request cimport Request
 
 cdef enum ListKind:
-    LIST_FRESH = 0               # has rows, runs nowhere: first in line, so no version holds the last free executor
-    LIST_BUSY = 1                # has rows, runs somewhere and may run once more
-    LIST_DELAYED = 2             # has rows that may wait for more
-    LISTS = 3
+    LIST_DELAYED = 0             # has rows that may wait for more
+    LIST_FRESH = 1               # has credit, runs nowhere: first in line, so no version holds the last free executor
+    LIST_BUSY = 2                # has credit, runs somewhere and may run once more
+    LIST_SPENT = 3               # may run, but has had its part of the round (fair_share)
+    LIST_SATURATED = 4           # has rows, and runs as many batches as it may
+    LISTS = 5
 
 cdef struct QueueList:
     VersionQueue *head
@@ -23,11 +25,15 @@ cdef struct QueueList:
 
 cdef struct Batcher:
     void *internals              # mutex and condition variable
-    QueueList lists[3]
+    QueueList lists[5]
     int64_t rows                 # queued, over all versions
     int64_t requests
     int64_t wait_until_ns        # the earliest time that a sleeping executor wakes by itself
-    int32_t executors
+    int64_t round                # of fair_share
+    int64_t compute_ns           # a clock that stands still for the part of a batch's time that others took from it
+    int64_t compute_at_ns        # when it was last put forward
+    int32_t running              # batches taken and not yet completed
+    int32_t parallel             # batches that the cores can run at once
     int32_t idle                 # executors that sleep and have no wake-up on its way
     int32_t signals              # wake-ups on their way
     int32_t stopping
@@ -36,8 +42,10 @@ cdef struct Batcher:
 cdef struct Taken:
     int64_t rows
     int64_t at_ns
+    int64_t compute_ns
 
-cdef int batcher_init(Batcher *batcher, int executors) noexcept nogil      # 0, or -1: no memory
+# `parallel`: batches that the cores can run at once; there may be more executors.
+cdef int batcher_init(Batcher *batcher, int parallel) noexcept nogil      # 0, or -1: no memory
 cdef void batcher_free(Batcher *batcher) noexcept nogil                    # no executor may be inside
 
 # Links a RECEIVING Request in as QUEUED; False: no memory for its bucket. Wakes nobody.
@@ -53,7 +61,8 @@ cdef void kick(Batcher *batcher) noexcept nogil
 # `block` False: 0 at once where nothing can close now.
 cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *taken, bint block) noexcept nogil
 # Other bounds for a queue that may have requests in it; those that wait are judged anew.
-cdef void set_limits(Batcher *batcher, VersionQueue *queue, int64_t delay_ns, int64_t limit_rows) noexcept nogil
+cdef void set_limits(
+    Batcher *batcher, VersionQueue *queue, int64_t delay_ns, int64_t limit_rows, int64_t weight) noexcept nogil
 # The executor has published the batch that it took from `version`.
 cdef void complete_batch(Batcher *batcher, Version *version, const Taken *taken) noexcept nogil
 # Executors return 0 from take_batch once their queues are empty.

@@ -3,9 +3,12 @@
 Memory: of Requests and queues none is owned here, they are only linked. Threads: `put`, `remove_queued`, `delay_queued`
 and `kick` are the loop's, `take_batch` and `complete_batch` the executors'.
 
-Design note. What of a queue makes the next batch is queue_order's to say, and when it closes batch_policy's. A queue
-that could run stands in exactly one list; one that is empty or already runs `max_running` batches stands in none and is
-listed again by a put or a completion. `idle` counts executors asleep less the signals on their way, so that a burst of
+Design note. What of a queue makes the next batch is queue_order's to say, when it closes batch_policy's, and who has
+credit for an executor fair_share's. A queue with rows stands in exactly one list. Those that have credit are served in
+turn, then a round begins. Where as many batches run as there are cores, further executors only divide these: none is
+lent to a version without credit while one that has credit runs already and has more waiting, or weights would come to
+nothing on a machine with fewer cores than executors. It is free again at the latest when that one's batch completes.
+`idle` counts executors asleep less the signals on their way, so that a burst of
 kicks wakes each executor once.
 """
 
@@ -22,6 +25,7 @@ from infer._core.capi.pthread cimport (
     pthread_mutex_t, pthread_mutex_unlock)
 from infer._core.clock cimport now_ns
 from infer._core.debug cimport try_malloc
+from infer._core.fair_share cimport renew, reserve, rounds_to_credit, settle
 from infer._core.queue_order cimport (
     UNLISTED, Bucket, dequeue, enqueue, front_deadline, front_rows, learn, put_behind, run_ns, take_in_turn)
 from infer._core.request cimport DONE, QUEUED, RECEIVING, try_transition
@@ -35,7 +39,7 @@ cdef inline Internals *inside(Batcher *batcher) noexcept nogil:
     return <Internals *> batcher.internals
 
 
-cdef int batcher_init(Batcher *batcher, int executors) noexcept nogil:
+cdef int batcher_init(Batcher *batcher, int parallel) noexcept nogil:
     cdef pthread_condattr_t attributes
     memset(batcher, 0, sizeof(Batcher))
     batcher.internals = try_malloc(sizeof(Internals))
@@ -46,7 +50,8 @@ cdef int batcher_init(Batcher *batcher, int executors) noexcept nogil:
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
     pthread_cond_init(&inside(batcher).awake, &attributes)
     pthread_condattr_destroy(&attributes)
-    batcher.executors = executors
+    batcher.parallel = parallel
+    batcher.round = 1
     batcher.wait_until_ns = INT64_MAX
     return 0
 
@@ -113,14 +118,71 @@ cdef void relist(Batcher *batcher, VersionQueue *queue, int64_t now) noexcept no
     cdef int64_t verdict = judge(queue, now, &why)
     cdef int kind = LIST_DELAYED
     if verdict == WAIT_FOR_EVENT:
-        kind = UNLISTED
+        kind = LIST_SATURATED if queue.rows > 0 else UNLISTED
     elif verdict == CLOSE_NOW:
-        kind = LIST_FRESH if queue.running == 0 else LIST_BUSY
+        if not renew(&queue.share, batcher.round, queue.version.weight):
+            kind = LIST_SPENT
+        else:
+            kind = LIST_FRESH if queue.running == 0 else LIST_BUSY
     if kind == queue.listed:
         return
     unlist(batcher, queue)
     if kind != UNLISTED:
         enlist(batcher, queue, kind)
+
+
+# Shares of executors.
+
+cdef inline void put_forward(Batcher *batcher, int64_t now) noexcept nogil:
+    """Brings the clock of compute time to `now`, before the number of running batches changes."""
+    cdef int64_t passed_ns = now - batcher.compute_at_ns
+    batcher.compute_at_ns = now
+    if batcher.running > batcher.parallel:
+        passed_ns = passed_ns * batcher.parallel // batcher.running
+    batcher.compute_ns += passed_ns
+
+
+cdef int64_t fewest_rounds(Batcher *batcher, int kind) noexcept nogil:
+    """Until one of the list's has credit; INT64_MAX: it is empty."""
+    cdef VersionQueue *queue = batcher.lists[kind].head
+    cdef int64_t fewest = INT64_MAX
+    while queue != NULL and fewest > 0:
+        fewest = min(fewest, rounds_to_credit(&queue.share, batcher.round, queue.version.weight))
+        queue = queue.next
+    return fewest
+
+
+cdef int64_t rounds_of_running(Batcher *batcher) noexcept nogil:
+    """Until a version has credit that has a core and waits for its own batch; 0: those without credit have to wait for
+    it. INT64_MAX: nobody does, or there are cores for more."""
+    if batcher.running < batcher.parallel:
+        return INT64_MAX
+    return fewest_rounds(batcher, LIST_SATURATED)
+
+
+cdef void begin_round(Batcher *batcher) noexcept nogil:
+    """With nobody left who has credit and may run: as many rounds as it takes until somebody has, moved over."""
+    cdef VersionQueue *queue = batcher.lists[<int> LIST_SPENT].head
+    cdef VersionQueue *following
+    cdef int64_t rounds
+    if queue == NULL:
+        return
+    rounds = rounds_of_running(batcher)
+    if rounds == 0:
+        return
+    batcher.round += min(rounds, fewest_rounds(batcher, LIST_SPENT))
+    while queue != NULL:
+        following = queue.next
+        if renew(&queue.share, batcher.round, queue.version.weight):
+            unlist(batcher, queue)
+            enlist(batcher, queue, LIST_FRESH if queue.running == 0 else LIST_BUSY)
+        queue = following
+
+
+cdef VersionQueue *next_in_line(Batcher *batcher) noexcept nogil:
+    if batcher.lists[<int> LIST_FRESH].head != NULL:
+        return batcher.lists[<int> LIST_FRESH].head
+    return batcher.lists[<int> LIST_BUSY].head
 
 
 # The loop's side.
@@ -133,7 +195,8 @@ cdef bint put(Batcher *batcher, Request *request, VersionQueue *queue, int64_t n
     batcher.rows += request.rows
     batcher.requests += 1
     try_transition(request, RECEIVING, QUEUED)
-    if queue.listed != LIST_FRESH and queue.listed != LIST_BUSY:
+    # One that may run keeps its place, and one that may not waits for a completion.
+    if queue.listed <= LIST_DELAYED:
         relist(batcher, queue, now)
     pthread_mutex_unlock(&inside(batcher).mutex)
     return True
@@ -165,10 +228,12 @@ cdef bint delay_queued(Batcher *batcher, Request *request, int64_t now) noexcept
     return moved
 
 
-cdef void set_limits(Batcher *batcher, VersionQueue *queue, int64_t delay_ns, int64_t limit_rows) noexcept nogil:
+cdef void set_limits(
+        Batcher *batcher, VersionQueue *queue, int64_t delay_ns, int64_t limit_rows, int64_t weight) noexcept nogil:
     pthread_mutex_lock(&inside(batcher).mutex)
     queue.version.delay_ns = delay_ns
     queue.version.queue_limit_rows = limit_rows
+    queue.version.weight = weight
     relist(batcher, queue, now_ns())
     pthread_mutex_unlock(&inside(batcher).mutex)
 
@@ -179,7 +244,9 @@ cdef int64_t batches_ready(Batcher *batcher, int64_t enough) noexcept nogil:
     cdef int64_t of_one
     cdef int kind
     cdef VersionQueue *queue
-    for kind in range(LIST_DELAYED):
+    for kind in range(LIST_FRESH, LIST_SATURATED):
+        if kind == LIST_SPENT and ready < enough and rounds_of_running(batcher) == 0:
+            break
         queue = batcher.lists[kind].head
         while queue != NULL and ready < enough:
             of_one = 1 + (queue.rows - 1) // queue.version.gather_rows
@@ -273,9 +340,10 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *t
         if batcher.lists[<int> LIST_DELAYED].head != NULL:
             now = now_ns()
             until = earliest_close(batcher, now)
-        queue = batcher.lists[<int> LIST_FRESH].head
+        queue = next_in_line(batcher)
         if queue == NULL:
-            queue = batcher.lists[<int> LIST_BUSY].head
+            begin_round(batcher)
+            queue = next_in_line(batcher)
         if queue == NULL and batcher.stopping:
             queue = batcher.lists[<int> LIST_DELAYED].head
         if queue != NULL:
@@ -285,7 +353,11 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *t
             count = take_in_turn(queue, requests, capacity, &taken.rows)
             batcher.rows -= taken.rows
             batcher.requests -= count
+            put_forward(batcher, taken.at_ns)
+            taken.compute_ns = batcher.compute_ns
+            batcher.running += 1
             queue.running += 1
+            reserve(&queue.share)
             unlist(batcher, queue)
             relist(batcher, queue, taken.at_ns)
             break
@@ -306,8 +378,14 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *t
 
 cdef void complete_batch(Batcher *batcher, Version *version, const Taken *taken) noexcept nogil:
     cdef VersionQueue *queue = <VersionQueue *> version.queue
-    cdef int64_t now = now_ns()
+    cdef int64_t now, charged_ns
     pthread_mutex_lock(&inside(batcher).mutex)
+    now = now_ns()
+    put_forward(batcher, now)
+    charged_ns = batcher.compute_ns - taken.compute_ns
+    settle(&queue.share, charged_ns, queue.running)
+    version.charged_ns += charged_ns
+    batcher.running -= 1
     queue.running -= 1
     learn(queue, now - taken.at_ns)
     relist(batcher, queue, now)

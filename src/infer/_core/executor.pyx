@@ -84,9 +84,10 @@ cdef void *execute(void *argument) noexcept nogil:
 
 @cython.final
 cdef class ExecutorPool:
-    """`count` executors over one batcher. The loop watches `eventfd` and takes finished batches when it is readable."""
+    """`count` executors over one batcher, on cores that run `parallel` batches at once (0: as many). The loop watches
+    `eventfd` and takes finished batches when it is readable."""
 
-    def __cinit__(self, int count):
+    def __cinit__(self, int count, int parallel=0):
         cdef int i
         memset(&self.batcher, 0, sizeof(self.batcher))
         memset(&self.drain, 0, sizeof(self.drain))
@@ -96,12 +97,14 @@ cdef class ExecutorPool:
         self.count = 0
         if count < 1:
             raise ValueError(f"a pool needs at least one executor, got {count}")
+        if not 0 <= parallel <= count:
+            raise ValueError(f"of {count} executors at most as many run in parallel, got {parallel}")
         pthread_mutex_init(&self.drain.mutex, NULL)
         pthread_cond_init(&self.drain.drained, NULL)
         if waker_open(&self.waker) != 0:
             raise OSError("no eventfd for the executors")
         self.executors = <Executor *> calloc(<size_t> count, sizeof(Executor))
-        if self.executors == NULL or batcher_init(&self.batcher, count) != 0:
+        if self.executors == NULL or batcher_init(&self.batcher, parallel or count) != 0:
             raise MemoryError("no memory for the executors")
         self.count = count
         for i in range(count):

@@ -49,10 +49,12 @@ cdef struct Version:
     int64_t gather_rows          # rows that a batch gathers (one request may carry more, up to signature.max_rows)
     int64_t delay_ns             # how long a batch may wait for more rows
     int64_t queue_limit_rows
+    int64_t weight               # by which it shares executors with other versions
     int32_t max_running          # batches of this version at once
     int32_t closing              # 1: unloading, nothing new is taken in
     int64_t handles              # Requests that hold this version; loop thread only
     int64_t executor_ns          # executor time spent running; executors add to it
+    int64_t charged_ns           # executor time by which it shares them; written under the batcher's mutex
     int64_t left[5]              # batches by why they left (batch_policy.Why); written under the batcher's mutex
     int64_t bisect_ns            # part of it spent on bisecting failed batches
     QueuePolicy *policy          # NULL: nothing is asked for; loop thread only

@@ -50,6 +50,7 @@ class VersionEntry:
         queue_limit_rows: int,
         max_running: int,
         properties: dict[str, Any],
+        weight: int = 1,
         levels: int = 0,
         default_level: int = 0,
         policies: Sequence[tuple[int, int, bool, bool]] = (),
@@ -65,6 +66,8 @@ class VersionEntry:
     def delay_ns(self) -> int: ...
     @property
     def queue_limit_rows(self) -> int: ...
+    @property
+    def weight(self) -> int: ...
     @property
     def levels(self) -> int: ...
     @property

@@ -8,6 +8,7 @@ from cpython.ref cimport Py_DECREF
 from libc.string cimport memset
 
 from infer._core.counters cimport bucket_floor, snapshot
+from infer._core.fair_share cimport WEIGHT_MAX
 from infer._core.queue_policy cimport policy_free, policy_new
 from infer._core.status cimport STATUS_CODES
 from infer._core.tensor cimport data_type_name, encode_prefix
@@ -65,7 +66,8 @@ cdef class VersionEntry:
 
     def __init__(self, str name not None, str version not None, session, list inputs not None, list outputs not None, *,
                  bint batched, int64_t max_rows, int64_t gather_rows, int64_t delay_ns, int64_t queue_limit_rows,
-                 int max_running, dict properties not None, int levels=0, int default_level=0, policies=()):
+                 int max_running, dict properties not None, int64_t weight=1, int levels=0, int default_level=0,
+                 policies=()):
         if len(outputs) > MAX_OUTPUTS:
             raise ValueError(f"model {name!r} has {len(outputs)} outputs, at most {MAX_OUTPUTS} can be served")
         if any(max(len(each.shape), len(each.reshape)) > MAX_RANK for each in (*inputs, *outputs)
@@ -75,6 +77,8 @@ cdef class VersionEntry:
             raise ValueError(f"model {name!r}: max_rows {max_rows}, gather_rows {gather_rows}, queue_limit_rows "
                              f"{queue_limit_rows} and max_running {max_running} must be at least 1, "
                              f"delay_ns {delay_ns} at least 0")
+        if not 0 < weight <= WEIGHT_MAX:
+            raise ValueError(f"model {name!r}: weight {weight} must be from 1 to {WEIGHT_MAX}")
         self.name = name.encode()
         self.version = version
         self.prefix = encode_prefix(self.name, version.encode())
@@ -102,6 +106,7 @@ cdef class VersionEntry:
         self.c.delay_ns = delay_ns if batched else 0
         self.c.queue_limit_rows = queue_limit_rows
         self.c.max_running = max_running
+        self.c.weight = weight
         self.c.policy = policy_new(levels, default_level, policies)
         self.n_sizes = size_slot(max(max_rows, gather_rows)) + 1
         self.sizes = <SizeStats *> PyMem_Calloc(self.n_sizes, sizeof(SizeStats))
@@ -176,6 +181,10 @@ cdef class VersionEntry:
         return self.c.queue_limit_rows
 
     @property
+    def weight(self):
+        return self.c.weight
+
+    @property
     def levels(self):
         return self.c.policy.levels if self.c.policy != NULL else 0
 
@@ -210,6 +219,7 @@ cdef class VersionEntry:
             "queue_refused": {"max_queue_rows": self.stats.refused_rows, "max_queue_size": self.stats.refused_requests,
                               "queue_timeout": self.stats.refused_timeouts},
             "queue_delayed": self.stats.delayed,
+            "charged_ns": self.c.charged_ns,
             "batches_left": {reason: self.c.left[i] for i, reason in enumerate(LEFT)},
             "queue_ns": self.stats.queue_ns,
             "gather_ns": self.stats.gather_ns,

@@ -19,6 +19,7 @@ class Pipeline(RequestSink):
         *,
         delay_ns: int,
         queue_limit_rows: int,
+        weight: int = 1,
         default_level: int = 0,
         policies: Sequence[tuple[int, int, bool, bool]] = (),
     ) -> None: ...

@@ -17,6 +17,7 @@ from infer._core.batcher cimport delay_queued, put, remove_queued, set_limits
 from infer._core.block cimport Block, block_data, block_new
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
+from infer._core.fair_share cimport WEIGHT_MAX
 from infer._core.model_version cimport SizeStats, drop_handle, size_slot, take_handle
 from infer._core.queue_order cimport VersionQueue, queue_free, queue_new, requests_of
 from infer._core.queue_policy cimport LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of
@@ -123,20 +124,20 @@ cdef class Pipeline(RequestSink):
         entry.c.queue = NULL
 
     def set_limits(self, VersionEntry entry not None, *, int64_t delay_ns, int64_t queue_limit_rows,
-                   int default_level=0, policies=()):
+                   int64_t weight=1, int default_level=0, policies=()):
         """Other bounds for an attached version; they count for requests that wait as well, but for how long they may
         wait and what becomes of them then. The levels stay: a queue has its requests in their order."""
         cdef QueuePolicy *policy
-        if delay_ns < 0 or queue_limit_rows < 1:
+        if delay_ns < 0 or queue_limit_rows < 1 or not 0 < weight <= WEIGHT_MAX:
             raise ValueError(f"{entry!r}: delay_ns {delay_ns} must be at least 0, queue_limit_rows {queue_limit_rows} "
-                             "at least 1")
+                             f"at least 1, weight {weight} from 1 to {WEIGHT_MAX}")
         if entry.c.queue == NULL:
             raise ValueError(f"{entry!r} is not attached")
         policy = policy_new(entry.levels, default_level, policies)
         policy_free(entry.c.policy)
         entry.c.policy = policy
         set_limits(&self.pool.batcher, <VersionQueue *> entry.c.queue, delay_ns if entry.c.signature.batched else 0,
-                   queue_limit_rows)
+                   queue_limit_rows, weight)
         self.kick()
 
     def set_routes(self, RouteTable routes not None):

@@ -6,6 +6,7 @@ are taken or removed.
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 
+from infer._core.fair_share cimport Share
 from infer._core.model_version cimport Version
 from infer._core.request cimport Request
 
@@ -42,6 +43,7 @@ cdef struct VersionQueue:
     int64_t rows
     int64_t requests
     int64_t running              # batches taken and not yet completed by their executor
+    Share share                  # of the executors
     int64_t took_ns              # from take to completion, smoothed; 0: none was completed
     int64_t strayed_ns           # by how much batches miss that, smoothed
     uint64_t sequence

@@ -85,7 +85,7 @@ def limits_of(settings: ModelSettings, options: LoadOptions) -> dict[str, Any]:
     delay_us = settings.max_queue_delay_us
     return {"delay_ns": options.delay_ns if delay_us is None else delay_us * 1000,
             "queue_limit_rows": options.queue_limit_rows,
-            "default_level": settings.default_priority, "policies": queue_policies(settings)}
+            "weight": settings.weight, "default_level": settings.default_priority, "policies": queue_policies(settings)}
 
 
 def queue_policies(settings: ModelSettings) -> list[tuple[int, int, bool, bool]]:

@@ -19,6 +19,8 @@ TimeoutAction = Literal["reject", "delay"]
 FillKind = Literal["zero", "random", "file"]
 GraphOptimization = Literal["off", "basic", "extended", "all"]
 
+# A weight more would let one model run for seconds before another has its turn.
+WEIGHT_MAX = 1000
 # Histograms of a version whose buckets can be set.
 HISTOGRAMS = ("infer_request_seconds", "infer_queue_seconds", "infer_compute_seconds", "infer_batch_rows")
 
@@ -101,6 +103,7 @@ class ModelSettings:
     preferred_batch_sizes: tuple[int, ...] = ()
     max_queue_delay_us: int | None = None   # None: the server's
     queue: QueuePolicy | None = None        # None: the server's
+    weight: int = 1                         # by which it shares executors with other models
     priority_levels: int = 0                # 0: no priorities; 1 is the most urgent
     default_priority: int = 0
     priority_queues: Mapping[int, QueuePolicy] = field(default_factory=dict)
@@ -137,7 +140,7 @@ class ModelSettings:
 # A change of these is applied to versions that serve; a change of any other field loads them anew.
 LIVE_FIELDS = frozenset({
     "policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
-    "priority_queues", "default_priority",
+    "priority_queues", "default_priority", "weight",
 })
 # Where it was written is not what was asked for.
 _UNSEEN = frozenset({"origin", "places"})

@@ -20,7 +20,7 @@ from infer.models.config_pbtxt import read_text
 from infer.models.labels import LABEL
 from infer.models.model_list import ModelList
 from infer.models.problems import Problem, error, nearest
-from infer.models.settings import ModelSettings
+from infer.models.settings import WEIGHT_MAX, ModelSettings
 from infer.models.tables import Keys, Positions, tree_of
 from infer.models.text_format import Position
 from infer.models.typed import typed
@@ -137,6 +137,13 @@ def _parse_keep(value: object) -> int:
     return count
 
 
+def _parse_weight(value: object) -> int:
+    weight = parse_count(value)
+    if not 1 <= weight <= WEIGHT_MAX:
+        raise ValueError(f"expected a whole number from 1 to {WEIGHT_MAX}")
+    return weight
+
+
 def _parse_age(value: object) -> float:
     written = value.strip() if isinstance(value, str) else ""
     days = written.removesuffix("d")
@@ -153,6 +160,7 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "availability_preserving": ("availability_preserving", _parse_bool),
     "keep_versions": ("keep_versions", _parse_keep),
     "keep_age": ("keep_age_s", _parse_age),
+    "weight": ("weight", _parse_weight),
 }
 
 

@@ -38,8 +38,9 @@ class VersionSource(Protocol):
         """The ModelSettings that it serves under, or None."""
 
     def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
-        """`calls` by gRPC code, `rows`, `batches`, `batches_left` by reason, `queue_refused` by limit, `queue_delayed`,
-        and of `request`, `queue`, `compute` (ns) and `batch_rows` a HistogramSnapshot each."""
+        """`calls` by gRPC code, `rows`, `batches`, `charged_ns` (of executors), `batches_left` by reason,
+        `queue_refused` by limit, `queue_delayed`, and of `request`, `queue`, `compute` (ns) and `batch_rows` a
+        HistogramSnapshot each."""
 
 
 class _Histogram(NamedTuple):
@@ -98,6 +99,7 @@ _COUNTERS = (
     ("infer_requests", "Finished inference calls; without a model where none was found."),
     ("infer_rows", "Rows executed."),
     ("infer_batches", "Batches executed."),
+    ("infer_executor_seconds", "Executor time by which models share: of batches, without what others took."),
     ("infer_batches_left", "Batches that left their queue, by why they did then."),
     ("infer_queue_refused", "Requests that a model's queue did not take, or gave up, for a limit."),
     ("infer_queue_delayed", "Requests that went behind all others for waiting too long."),
@@ -125,6 +127,7 @@ def _text(version: VersionSource) -> _Text:
         histograms.append((template % (*cumulative, count, count, total / each.scale)).replace(LABELS, labels))
     return _Text([_requests(stats["calls"], labels, "OK"), b"infer_rows_total{%b} %d\n" % (labels, stats["rows"]),
                   b"infer_batches_total{%b} %d\n" % (labels, stats["batches"]),
+                  b"infer_executor_seconds_total{%b} %r\n" % (labels, stats["charged_ns"] / 1e9),
                   _by("infer_batches_left", "reason", stats["batches_left"], labels),
                   _by("infer_queue_refused", "limit", stats["queue_refused"], labels),
                   b"infer_queue_delayed_total{%b} %d\n" % (labels, stats["queue_delayed"])], histograms)

@@ -157,6 +157,12 @@ def test_a_pool_needs_executors(count: int) -> None:
         ExecutorPool(count)
 
 
+@pytest.mark.parametrize("parallel", [-1, 3])
+def test_no_more_run_in_parallel_than_there_are_executors(parallel: int) -> None:
+    with pytest.raises(ValueError, match=f"of 2 executors at most as many run in parallel, got {parallel}"):
+        ExecutorPool(2, parallel)
+
+
 def test_a_ring_that_nobody_drains_holds_its_executor_up() -> None:
     """Unbatched calls are a batch each: more than a ring holds wait until the loop takes some, none is lost."""
     entry = version(models.scalar(), batched=False)

@@ -502,6 +502,16 @@ def test_limits_that_cannot_be(delay_ns: int, rows: int) -> None:
     bench.close()
 
 
+@pytest.mark.parametrize("weight", [0, -1, 1001])
+def test_a_weight_that_cannot_be(weight: int) -> None:
+    bench = Bench(make_entry(identity()))
+    with pytest.raises(ValueError, match=f"weight {weight} from 1 to 1000"):
+        bench.pipeline.set_limits(bench.entries[0], delay_ns=0, queue_limit_rows=1, weight=weight)
+    with pytest.raises(ValueError, match=f"weight {weight} must be from 1 to 1000"):
+        make_entry(identity(), weight=weight)
+    bench.close()
+
+
 def test_limits_of_a_version_that_is_not_attached() -> None:
     bench = Bench()
     with pytest.raises(ValueError, match="is not attached"):

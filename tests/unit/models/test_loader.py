@@ -259,12 +259,12 @@ def test_an_edit_is_applied_to_a_version_that_serves(tmp_path: Path) -> None:
         bench.entries.append(entry)
         assert (entry.delay_ns, entry.queue_limit_rows, entry.gather_rows) == (7, 100, 8)
         rows = entry.settings.max_batch_size
-        loader.apply(entry, ModelSettings("m", max_queue_delay_us=3, preferred_batch_sizes=(9,)))
-        assert (entry.delay_ns, entry.gather_rows) == (3000, 8)
+        loader.apply(entry, ModelSettings("m", max_queue_delay_us=3, preferred_batch_sizes=(9,), weight=4))
+        assert (entry.delay_ns, entry.gather_rows, entry.weight) == (3000, 8, 4)
         assert (entry.settings.max_queue_delay_us, entry.settings.max_batch_size) == (3, rows)
         assert entry.settings.preferred_batch_sizes == (8,)
         loader.apply(entry, ModelSettings("m"))
-        assert entry.delay_ns == 7
+        assert (entry.delay_ns, entry.weight) == (7, 1)
         await loader.stop()
 
     on_a_loop(test)

@@ -27,13 +27,14 @@ EDITS: dict[str, Any] = {
     "inputs": (TensorSetting("x", "FP32", (4,)),), "outputs": (TensorSetting("y", "FP32", (4,)),),
     "policy": VersionPolicy("all"), "labels": {"stable": 1}, "availability_preserving": False, "keep_versions": 3,
     "keep_age_s": 60.0, "instances": 2, "kind": "gpu", "gpus": (1,), "dynamic_batching": True,
-    "preferred_batch_sizes": (4,), "max_queue_delay_us": 5, "queue": QueuePolicy(max_size=1), "priority_levels": 2,
-    "default_priority": 1, "priority_queues": {1: QueuePolicy()}, "warmups": (Warmup("w"),), "response_cache": True,
+    "preferred_batch_sizes": (4,), "max_queue_delay_us": 5, "weight": 3,
+    "queue": QueuePolicy(max_size=1), "priority_levels": 2, "default_priority": 1,
+    "priority_queues": {1: QueuePolicy()}, "warmups": (Warmup("w"),), "response_cache": True,
     "graph_optimization": "off", "providers": (("cpu", {}),), "parameters": {"a": "b"},
     "histogram_buckets": {"f": (1.0,)}, "places": {"name": "f:1:1"},
 }
 LIVE = {"policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
-        "priority_queues", "default_priority"}
+        "priority_queues", "default_priority", "weight"}
 
 
 def test_the_list_of_edits_is_complete() -> None:

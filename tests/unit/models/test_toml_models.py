@@ -53,6 +53,7 @@ intra_op_thread_count = "2"
 
 [models."other.one"]
 version_policy.specific = [1, 2]
+weight = 3
 """
 
 
@@ -71,7 +72,8 @@ def test_every_kind_of_setting() -> None:
         priority_queues={1: QueuePolicy(3)},
         inputs=(TensorSetting("x", "FP32", (4,)), TensorSetting("z", "BYTES", (1,), ())),
         parameters={"intra_op_thread_count": "2"})
-    assert other == ModelSettings("other.one", origin=f"{FILE}:36", policy=VersionPolicy("specific", versions=(1, 2)))
+    assert other == ModelSettings("other.one", origin=f"{FILE}:36", policy=VersionPolicy("specific", versions=(1, 2)),
+                                  weight=3)
     assert {name: fraud.place_of(name) for name in ("labels", "keep_age_s", "max_queue_delay_us", "inputs.z.dims",
                                                     "filename")} == {
         "labels": f"{FILE}:8:1", "keep_age_s": f"{FILE}:11:1", "max_queue_delay_us": f"{FILE}:15:1",
@@ -93,6 +95,9 @@ def test_it_stands_over_the_models_own_file() -> None:
     ("max_batch_size = 'a'", '2:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, got "a"; '
      "leave the quotes out [E103]"),
     ("keep_versions = 0", "2:1: keep_versions: expected a whole number from 1, got 0; correct the value [E103]"),
+    ("weight = 0", "2:1: weight: expected a whole number from 1 to 1000, got 0; correct the value [E103]"),
+    ("weight = 1001", "2:1: weight: expected a whole number from 1 to 1000, got 1001"),
+    ("weight = 0.5", "2:1: weight: expected a whole number such as 64 or 1k, got 0.5"),
     ("keep_age = 'soon'",
      "2:1: keep_age: expected a time such as 30, 1.5s, 500ms or 2m, got 'soon'; correct the value [E103]"),
     ("keep_age = 0", "2:1: keep_age: expected a time above 0, such as 30d or 12h, got 0; correct the value [E103]"),

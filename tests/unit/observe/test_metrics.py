@@ -26,8 +26,8 @@ class Version:
         calls[0], calls[3] = 10 * self.scale, 2
         times = (10, 5_000_000_000, [min(index, 9) for index in range(len(time_bounds_ns))])
         return {"calls": calls, "queue_refused": {"max_queue_rows": 5, "max_queue_size": 6, "queue_timeout": 7},
-                "queue_delayed": 8, "batches_left": {"full": 3, "idle": 1}, "rows": 40, "batches": 4,
-                "request": times, "queue": times, "compute": times,
+                "queue_delayed": 8, "charged_ns": 2_500_000_000, "batches_left": {"full": 3, "idle": 1},
+                "rows": 40, "batches": 4, "request": times, "queue": times, "compute": times,
                 "batch_rows": (4, 40, [min(index, 4) for index in range(len(row_bounds))])}
 
 
@@ -80,6 +80,7 @@ def test_counters_of_versions(accept: str) -> None:
             for limit in ("max_queue_rows", "max_queue_size", "queue_timeout")] == [5, 6, 7]
     assert found["infer_queue_delayed_total", model] == 8
     assert found["infer_batches_total", model] == 4
+    assert found["infer_executor_seconds_total", model] == 2.5
     assert [found["infer_batches_left_total", (model[0], ("reason", reason), model[1])]
             for reason in ("full", "idle")] == [3, 1]
 

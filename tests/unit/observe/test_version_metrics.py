@@ -39,6 +39,7 @@ class Version:
         assert list(time_bounds_ns) == sorted(set(time_bounds_ns))
         return {"calls": self.calls, "queue_refused": dict(zip(LIMITS, self.calls, strict=False)),
                 "batches_left": dict(zip(LEFT, self.calls, strict=False)), "queue_delayed": self.calls[0],
+                "charged_ns": sum(self.observed["compute"]),
                 "rows": self.rows, "batches": self.batches, **{
             key: (len(self.observed[key]), sum(self.observed[key]),
                   [sum(each <= bound for each in self.observed[key])
@@ -58,6 +59,9 @@ class Reference:
             labels=["model", "version", "code"])
         rows = CounterMetricFamily("infer_rows", "Rows executed.", labels=["model", "version"])
         batches = CounterMetricFamily("infer_batches", "Batches executed.", labels=["model", "version"])
+        charged = CounterMetricFamily(
+            "infer_executor_seconds", "Executor time by which models share: of batches, without what others took.",
+            labels=["model", "version"])
         left = CounterMetricFamily("infer_batches_left", "Batches that left their queue, by why they did then.",
                                    labels=["model", "version", "reason"])
         refused = CounterMetricFamily(
@@ -73,6 +77,7 @@ class Reference:
                     requests.add_metric([*labels, code], count)
             rows.add_metric(labels, version.rows)
             batches.add_metric(labels, version.batches)
+            charged.add_metric(labels, sum(version.observed["compute"]) / 1e9)
             for reason, count in zip(LEFT, version.calls, strict=False):
                 left.add_metric([*labels, reason], count)
             for limit, count in zip(LIMITS, version.calls, strict=False):
@@ -81,7 +86,7 @@ class Reference:
         for code, count in zip(CODES, self.unrouted, strict=True):
             if count:
                 requests.add_metric(["", "", code], count)
-        yield from (requests, rows, batches, left, refused, delayed)
+        yield from (requests, rows, batches, charged, left, refused, delayed)
         for name, (key, bounds) in HISTOGRAMS.items():
             scale = 1 if key == "batch_rows" else 1e9
             family = HistogramMetricFamily(name, TEXTS[name], labels=["model", "version"])
