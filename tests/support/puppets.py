@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from infer._core import arena, clock
 from infer._core._testing_pipeline import Outcome, PuppetExecutor, PuppetTransport
+from infer._core.cache import Cache
 from infer._core.executor import ExecutorPool
 from infer._core.model_version import TensorInfo, VersionEntry
 from infer._core.ort_runtime import Runtime
@@ -74,6 +75,9 @@ class PuppetLoop:
     def __init__(self) -> None:
         self.timers: list[PuppetTimer] = []
 
+    def call_soon(self, callback: Callable[[], object]) -> PuppetTimer:
+        return self.call_later(0.0, callback)
+
     def call_later(self, delay: float, callback: Callable[[], object]) -> PuppetTimer:
         timer = PuppetTimer(clock.now() + round(delay * 1e9), callback)
         self.timers.append(timer)
@@ -101,12 +105,12 @@ class Bench:
     """Needs the stepped clock (fixture `stepped_clock`) unless no call has a deadline and no model a delay."""
 
     def __init__(self, *entries: VersionEntry, executors: int = 1,
-                 unready: Sequence[tuple[str, tuple[int, str]]] = ()) -> None:
+                 unready: Sequence[tuple[str, tuple[int, str]]] = (), cache: Cache | None = None) -> None:
         self.loop = PuppetLoop()
         self.pool = ExecutorPool(executors)
         self.unready = list(unready)
         self.entries: list[VersionEntry] = []
-        self.pipeline = Pipeline(cast(Any, self.loop), self.pool, RouteTable([]))
+        self.pipeline = Pipeline(cast(Any, self.loop), self.pool, RouteTable([]), cache)
         self.transport = PuppetTransport(self.pipeline)
         self.executors = [PuppetExecutor(self.pool, index) for index in range(executors)]
         self.drained: list[VersionEntry] = []
@@ -116,8 +120,11 @@ class Bench:
 
     # Versions.
 
-    def publish(self, entry: VersionEntry) -> None:
+    def publish(self, entry: VersionEntry, **cached: int) -> None:
+        """`cached`: ttl_ns, model_bytes of its part of the cache, where the bench has one."""
         self.pipeline.attach(entry)
+        if self.pipeline.cache is not None:
+            self.pipeline.cache.attach(entry, **cached)
         self.entries.append(entry)
         self.route()
 
@@ -149,8 +156,10 @@ class Bench:
         self.transport.open(self.calls, deadline_ns)
         return self.calls
 
-    def call(self, message: bytes, *, deadline_ns: int = 0, lead: int = 0) -> int:
+    def call(self, message: bytes, *, deadline_ns: int = 0, lead: int = 0, tenant: int = 0) -> int:
         call = self.open(deadline_ns=deadline_ns)
+        if tenant:
+            self.transport.set_tenant(call, tenant)
         self.transport.submit(call, message, lead)
         return call
 

@@ -165,6 +165,10 @@ cdef class PuppetTransport:
         self.sink.calls[call] = <size_t> request
         return True
 
+    def set_tenant(self, call: int, number: int) -> None:
+        """Whose call it is; 0: nobody's in particular."""
+        self.request_of(call).tenant = <void *> <size_t> number
+
     def watch(self, call: int) -> Watch:
         cdef Watch watch = Watch.__new__(Watch)
         watch.request = self.request_of(call)

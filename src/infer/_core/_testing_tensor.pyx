@@ -112,6 +112,8 @@ cdef class Codec:
             "priority": message.priority,
             "timeout_us": message.timeout_us,
             "sequence": bool(message.sequence),
+            "cache": ("", "no-cache", "no-store")[message.cache_use],
+            "max_age_ns": message.max_age_ns,
         }
 
     def bind(self, bytes request):

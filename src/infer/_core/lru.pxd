@@ -73,5 +73,6 @@ cdef LruNode *lru_peek(const Lru *lru, uint64_t low, uint64_t high) noexcept nog
 # False: it is larger than a bound and stays the caller's.
 cdef bint lru_put(Lru *lru, LruPart *part, LruNode *node) noexcept nogil
 cdef void lru_remove(Lru *lru, LruNode *node) noexcept nogil
+cdef void lru_evict(Lru *lru, LruNode *node) noexcept nogil
 # What would be evicted first for `size_bytes` more of `part`; NULL: they fit as it is.
 cdef LruNode *lru_victim(const Lru *lru, const LruPart *part, uint64_t size_bytes) noexcept nogil

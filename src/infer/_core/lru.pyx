@@ -139,6 +139,10 @@ cdef void lru_remove(Lru *lru, LruNode *node) noexcept nogil:
     leave(lru, node, LRU_REMOVED)
 
 
+cdef void lru_evict(Lru *lru, LruNode *node) noexcept nogil:
+    leave(lru, node, LRU_EVICTED)
+
+
 cdef LruNode *lru_peek(const Lru *lru, uint64_t low, uint64_t high) noexcept nogil:
     return lru.slots[slot_of(lru, low, high)].node
 
@@ -186,7 +190,7 @@ cdef bint lru_put(Lru *lru, LruPart *part, LruNode *node) noexcept nogil:
         leave(lru, lru.slots[at].node, LRU_OVERWRITTEN)
     victim = lru_victim(lru, part, node.size_bytes)
     while victim != NULL:
-        leave(lru, victim, LRU_EVICTED)
+        lru_evict(lru, victim)
         victim = lru_victim(lru, part, node.size_bytes)
     at = slot_of(lru, node.low, node.high)
     lru.slots[at].low = node.low

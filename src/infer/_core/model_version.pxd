@@ -21,8 +21,25 @@ cdef struct SizeStats:
     int64_t run_ns
     int64_t scatter_ns
 
+# What the cache came to for one version; all zero where it is not cached. Written by the loop thread alone.
+cdef struct CacheStats:
+    int64_t hits                 # answered without a run, by what was kept or by another's run
+    int64_t joined               # of those, by a run that was under way
+    int64_t misses
+    int64_t passed               # not looked up: they asked for that, or the cache is of no use to the version
+    int64_t hit_ns               # looking up, and waiting for another's run
+    int64_t miss_ns              # looking up and keeping
+    int64_t entries
+    int64_t bytes
+    int64_t evictions            # for want of room
+    int64_t expiries
+    int64_t rejections           # not kept, since what would have had to go is asked for more often
+    int64_t waiting              # requests that wait for another's run
+    int64_t bypassing            # 1: few hits, so that only samples are looked up
+
 # Written by the loop thread alone; read by a scrape.
 cdef struct VersionStats:
+    CacheStats cache
     int64_t calls[17]            # finished requests by gRPC code
     int64_t rows                 # rows executed (Triton's inference_count)
     int64_t batches              # executions (Triton's execution_count)

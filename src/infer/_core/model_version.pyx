@@ -206,8 +206,9 @@ cdef class VersionEntry:
             call_drained(self)
 
     def stats_snapshot(self, tuple second_bounds_ns not None, tuple row_bounds not None):
-        """Counters as Python objects: calls (by gRPC code), rows, ..., (count, sum, cumulative) per histogram, and
-        batch_sizes: (rows, runs, gather_ns, run_ns, scatter_ns) of each size that was run."""
+        """Counters as Python objects: calls (by gRPC code), rows, ..., those of CacheStats by name, (count, sum,
+        cumulative) per histogram, and batch_sizes: (rows, runs, gather_ns, run_ns, scatter_ns) of each size that was
+        run."""
         cdef int code
         return {
             "calls": [self.stats.calls[code] for code in range(STATUS_CODES)],
@@ -226,6 +227,7 @@ cdef class VersionEntry:
             "run_ns": self.stats.run_ns,
             "scatter_ns": self.stats.scatter_ns,
             "executor_ns": self.c.executor_ns,
+            "cache": self.stats.cache,
             "request": snapshot(&self.stats.request, second_bounds_ns),
             "queue": snapshot(&self.stats.queue, second_bounds_ns),
             "compute": snapshot(&self.stats.compute, second_bounds_ns),

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from infer._core.batch cimport Batch
 from infer._core.block cimport Block
+from infer._core.cache cimport Cache
 from infer._core.executor cimport ExecutorPool
 from infer._core.model_version cimport VersionEntry
 from infer._core.queue_order cimport VersionQueue
@@ -18,6 +19,8 @@ from infer._core.timer_wheel cimport TimerWheel
 cdef class Pipeline(RequestSink):
     cdef RouteTable routes
     cdef ExecutorPool pool
+    cdef readonly Cache cache              # None: nothing is kept
+    cdef bint leading                      # `lead_again` is about to be called
     cdef TimerWheel wheel
     cdef InferMessage message
     cdef ErrorText error
@@ -31,16 +34,21 @@ cdef class Pipeline(RequestSink):
     cdef public object after_turn          # called once after completions or expiries: transports flush there
     cdef void say_late(self, Request *request) noexcept
     cdef void say_no_memory(self) noexcept
+    cdef void say_no_reply(self) noexcept
     cdef void arm(self, int64_t deadline_ns) except *
     cdef void expired(self, Request *request) noexcept
     cdef bint waited(self, Request *request) noexcept
-    cdef int admit(self, Request *request, VersionEntry entry, uint64_t queued_rows) noexcept
+    cdef int bind(self, Request *request, VersionEntry entry, Binding *binding) noexcept
+    cdef bint recall(self, Request *request, VersionEntry entry, int64_t now) noexcept
+    cdef void enter(self, Request *request, VersionEntry entry, Binding *binding, int64_t now) noexcept
+    cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t queued_rows) noexcept
     cdef int admit_policy(self, Request *request, VersionEntry entry, VersionQueue *queue, int64_t now) noexcept
     cdef int decode_typed(self, Request *request, VersionEntry entry, Binding *binding) noexcept
     cdef int64_t time_to_drain_ms(self, VersionEntry entry, VersionQueue *queue) noexcept
     cdef void count(self, Request *request, int code) noexcept
     cdef void answer(self, Request *request, int code, int64_t pushback_ms) noexcept
     cdef void retire(self, Request *request) noexcept
+    cdef void share(self, Request *leader, Batch *batch, int index) noexcept
     cdef void report(self, VersionEntry entry, Block *detail) noexcept
     cdef void complete(self, Batch *batch) noexcept
     cdef bint reply(self, Request *request, Batch *batch, int index) noexcept

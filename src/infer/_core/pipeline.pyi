@@ -1,6 +1,7 @@
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 
+from infer._core.cache import Cache
 from infer._core.executor import ExecutorPool
 from infer._core.model_version import VersionEntry
 from infer._core.request import RequestSink
@@ -10,7 +11,10 @@ class Pipeline(RequestSink):
     in_flight: int
     after_turn: Callable[[], object] | None
     on_run_failure: Callable[[VersionEntry, str], object] | None
-    def __init__(self, loop: AbstractEventLoop, pool: ExecutorPool, routes: RouteTable) -> None: ...
+    cache: Cache | None
+    def __init__(
+        self, loop: AbstractEventLoop, pool: ExecutorPool, routes: RouteTable, cache: Cache | None = None
+    ) -> None: ...
     def attach(self, entry: VersionEntry) -> None: ...
     def detach(self, entry: VersionEntry) -> None: ...
     def set_limits(

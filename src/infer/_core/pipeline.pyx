@@ -1,8 +1,9 @@
 """The stages of a request in their order.
 
-open: the call's headers are here; its deadline starts. submit: decode, route, deadline, bind, queue bound, put. An
-executor runs it. complete: its own status and its own rows, encoded and handed to the transport. A refusal at any stage
-ends the call there. Owns the deadline wheel and every Request from `open` until it is freed. Loop thread only.
+open: the call's headers are here; its deadline starts. submit: decode, route, deadline, bind, cache, queue bound, put.
+An executor runs it. complete: its own status and its own rows, encoded, kept and handed to the transport. A refusal at
+any stage ends the call there. Owns the deadline wheel and every Request from `open` until it is freed. Loop thread
+only.
 """
 
 from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint32_t
@@ -15,6 +16,7 @@ from infer._core.batch cimport BatchItem, batch_free
 from infer._core.batcher cimport kick as kick_batcher
 from infer._core.batcher cimport delay_queued, put, remove_queued, set_limits
 from infer._core.block cimport Block, block_data, block_new
+from infer._core.cache cimport CACHE_HIT, CACHE_WAITS, CacheVerdict, waiting_rows_of
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
 from infer._core.fair_share cimport WEIGHT_MAX
@@ -87,8 +89,8 @@ cdef void expire(TimerNode *node, void *context) noexcept:
 cdef class Pipeline(RequestSink):
     """The one instance that transports submit to.
 
-    `loop` is the event loop, `pool` the executors, `routes` the first RouteTable. `on_wake` is to be called when
-    `pool.eventfd` becomes readable.
+    `loop` is the event loop, `pool` the executors, `routes` the first RouteTable, `cache` where answers are kept, None
+    for nowhere. `on_wake` is to be called when `pool.eventfd` becomes readable.
     """
 
     def __cinit__(self):
@@ -99,8 +101,10 @@ cdef class Pipeline(RequestSink):
         self.timer_ns = INT64_MAX
         self.in_flight = 0
 
-    def __init__(self, loop, ExecutorPool pool not None, RouteTable routes not None):
+    def __init__(self, loop, ExecutorPool pool not None, RouteTable routes not None, Cache cache=None):
         self.loop = loop
+        self.cache = cache
+        self.leading = False
         self.pool = pool
         self.routes = routes
         self.after_turn = None
@@ -119,7 +123,9 @@ cdef class Pipeline(RequestSink):
             raise MemoryError("no memory for the version's queue")
 
     def detach(self, VersionEntry entry not None):
-        """Takes the queue back; after the version has drained."""
+        """Takes the queue back, and what is kept of it; after the version has drained."""
+        if entry.c.cached != NULL:
+            self.cache.forget(entry)
         queue_free(<VersionQueue *> entry.c.queue)
         entry.c.queue = NULL
 
@@ -150,6 +156,8 @@ cdef class Pipeline(RequestSink):
             self.timer.cancel()
             self.timer = None
         self.after_turn = None
+        if self.cache is not None:
+            self.cache.close()
 
     # Statistics.
 
@@ -203,7 +211,10 @@ cdef class Pipeline(RequestSink):
 
     cdef void say_late(self, Request *request) noexcept:
         self.error.size_bytes = 0
-        if request.state == RECEIVING:
+        if request.flight != NULL and request.state == RECEIVING:
+            say(&self.error, "the deadline passed while the request waited for the run of an identical one; it was not "
+                             "run itself")
+        elif request.state == RECEIVING:
             say(&self.error, "the deadline passed before the request was whole")
         elif request.state == DONE:
             say(&self.error, "the deadline passed while the request waited in its queue; it was not run")
@@ -212,6 +223,10 @@ cdef class Pipeline(RequestSink):
 
     cdef void say_no_memory(self) noexcept:
         say(&self.error, "the server's memory for requests is used up; retry later or send to another replica")
+
+    cdef void say_no_reply(self) noexcept:
+        say(&self.error, "the server's memory for replies is used up, or the reply passes 4 GiB; ask for less, or "
+                         "retry later")
 
     cdef void arm(self, int64_t deadline_ns) except *:
         cdef int64_t wait_ns = deadline_ns - now_ns()
@@ -269,9 +284,7 @@ cdef class Pipeline(RequestSink):
         cdef int code
         cdef void *found
         cdef VersionEntry entry
-        cdef VersionQueue *queue
-        cdef int64_t pushback_ms = -1
-        cdef int64_t queued_rows
+        cdef Binding binding
         cdef int64_t now = now_ns()
         request.body = body
         self.error.size_bytes = 0
@@ -297,7 +310,6 @@ cdef class Pipeline(RequestSink):
             say(&self.error, " is being unloaded; retry later or send to another replica")
             self.answer(request, STATUS_UNAVAILABLE, -1)
             return
-        queue = <VersionQueue *> entry.c.queue
         request.version = found
         take_handle(entry)
         # The timer of a deadline that passed this very moment has not fired yet.
@@ -306,9 +318,56 @@ cdef class Pipeline(RequestSink):
             self.say_late(request)
             self.answer(request, code, -1)
             return
-        # Once: executors take from the queue meanwhile.
-        queued_rows = queue.rows
-        code = self.admit(request, entry, <uint64_t> queued_rows)
+        binding.typed_bytes = 0
+        code = self.bind(request, entry, &binding)
+        if code != STATUS_OK:
+            self.answer(request, code, -1)
+        elif entry.c.cached == NULL or not self.recall(request, entry, now):
+            self.enter(request, entry, &binding, now)
+
+    cdef int bind(self, Request *request, VersionEntry entry, Binding *binding) noexcept:
+        """Its tensors by the model's signature; a gRPC status, with its text in `error`."""
+        cdef int code
+        if not request_reserve_views(request, entry.c.signature.n_inputs):
+            self.say_no_memory()
+            return STATUS_RESOURCE_EXHAUSTED
+        code = bind_inputs(&self.message, &entry.c.signature, request.views, binding, &self.error)
+        if code != STATUS_OK:
+            return code
+        request.rows = binding.rows
+        request.outputs = binding.outputs
+        request.deferred = binding.deferred != 0
+        if entry.c.signature.batched:
+            request.shape_hash = mix(binding.shape_hash ^ mix(
+                binding.outputs.bits[0] ^ binding.outputs.bits[1] ^ binding.outputs.bits[2] ^ binding.outputs.bits[3]))
+        # The cache looks at what a model would get.
+        if entry.c.cached != NULL and binding.typed_bytes != 0 and not request.deferred:
+            code = self.decode_typed(request, entry, binding)
+            binding.typed_bytes = 0
+        return code
+
+    cdef bint recall(self, Request *request, VersionEntry entry, int64_t now) noexcept:
+        """Whether the cache has its answer, or has it wait for an identical one's."""
+        cdef CacheVerdict verdict = self.cache.look(
+            request, &self.message, (<VersionQueue *> entry.c.queue).rows, now)
+        cdef int n
+        if verdict == CACHE_HIT:
+            n = self.cache.reply(request, self.segments)
+            if n > 0:
+                self.send(request, n)
+                return True
+        elif verdict == CACHE_WAITS:
+            request.level = 0 if entry.c.policy == NULL else level_of(entry.c.policy, self.message.priority)
+            return True
+        return False
+
+    cdef void enter(self, Request *request, VersionEntry entry, Binding *binding, int64_t now) noexcept:
+        """Through the queue's gates and into it, or answered."""
+        cdef VersionQueue *queue = <VersionQueue *> entry.c.queue
+        cdef int64_t pushback_ms = -1
+        # Once: executors take from the queue meanwhile. Those that wait for a run take its room as well.
+        cdef int64_t queued_rows = queue.rows + waiting_rows_of(&entry.c)
+        cdef int code = self.admit(request, entry, binding, queued_rows)
         if code == STATUS_OK and entry.c.policy != NULL:
             code = self.admit_policy(request, entry, queue, now)
         if code == STATUS_OK:
@@ -320,31 +379,15 @@ cdef class Pipeline(RequestSink):
             pushback_ms = self.time_to_drain_ms(entry, queue)
         self.answer(request, code, pushback_ms)
 
-    cdef int admit(self, Request *request, VersionEntry entry, uint64_t queued_rows) noexcept:
-        """Everything between the route and the queue; a gRPC status, with its text in `error`."""
-        cdef Binding binding
-        cdef int code
-        if not request_reserve_views(request, entry.c.signature.n_inputs):
-            self.say_no_memory()
-            return STATUS_RESOURCE_EXHAUSTED
-        code = bind_inputs(&self.message, &entry.c.signature, request.views, &binding, &self.error)
-        if code != STATUS_OK:
-            return code
-        request.rows = binding.rows
-        request.outputs = binding.outputs
-        if entry.c.signature.batched:
-            request.shape_hash = mix(binding.shape_hash ^ mix(
-                binding.outputs.bits[0] ^ binding.outputs.bits[1] ^ binding.outputs.bits[2] ^ binding.outputs.bits[3]))
-        code = admit_queue(&entry.c, queued_rows, request.rows, &self.error)
+    cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t queued_rows) noexcept:
+        """The queue's bound in rows, then what is decoded for a request that is taken in alone."""
+        cdef int code = admit_queue(&entry.c, queued_rows, request.rows, &self.error)
         if code != STATUS_OK:
             entry.stats.refused_rows += 1
             return code
-        if binding.typed_bytes == 0:
+        if binding.typed_bytes == 0 or request.deferred:
             return STATUS_OK
-        if binding.deferred:
-            request.deferred = 1
-            return STATUS_OK
-        return self.decode_typed(request, entry, &binding)
+        return self.decode_typed(request, entry, binding)
 
     cdef int admit_policy(self, Request *request, VersionEntry entry, VersionQueue *queue, int64_t now) noexcept:
         """Its level, the bound of that, and how long it may wait: the earlier of that and its deadline is timed."""
@@ -451,12 +494,33 @@ cdef class Pipeline(RequestSink):
     cdef void retire(self, Request *request) noexcept:
         cdef VersionEntry entry
         wheel_remove(&self.wheel, &request.timer)
+        if request.flight != NULL and self.cache.leave(request) and not self.leading:
+            # Not now: transports end their calls one after the other, and its refusal would be one more of theirs.
+            self.leading = True
+            self.loop.call_soon(self.lead_again)
         if request.version != NULL:
             entry = <VersionEntry> request.version
             request.version = NULL
             drop_handle(entry)
         request_free(request)
         self.in_flight -= 1
+
+    def lead_again(self):
+        """Of those that waited for a request which gave no answer, the first is run in its stead."""
+        cdef Request *request
+        cdef Binding binding
+        self.leading = False
+        request = self.cache.next_leader()
+        while request != NULL:
+            binding.typed_bytes = 0
+            self.error.size_bytes = 0
+            self.message.priority = request.level
+            self.message.timeout_us = 0
+            self.enter(request, <VersionEntry> request.version, &binding, now_ns())
+            request = self.cache.next_leader()
+        self.kick()
+        if self.after_turn is not None:
+            self.after_turn()
 
     # complete
 
@@ -499,6 +563,8 @@ cdef class Pipeline(RequestSink):
             queue_ns = batch.taken_ns - request.queued_ns
             observe(&entry.stats.queue, queue_ns)
             observe(&entry.stats.compute, compute_ns)
+            if item.code == STATUS_OK and request.flight != NULL:
+                self.share(request, batch, i)
             if request.state == ANSWERED:
                 self.retire(request)
                 continue
@@ -511,8 +577,7 @@ cdef class Pipeline(RequestSink):
                 continue
             self.error.size_bytes = 0
             if item.code == STATUS_OK:
-                say(&self.error, "the server's memory for replies is used up, or the reply passes 4 GiB; "
-                                 "ask for less, or retry later")
+                self.say_no_reply()
                 item.code = STATUS_RESOURCE_EXHAUSTED
             elif request.error != 0:
                 text = <Block *> at(request.error)
@@ -526,6 +591,19 @@ cdef class Pipeline(RequestSink):
         if batch.detail != NULL:
             self.report(entry, batch.detail)
         batch_free(batch)
+
+    cdef void share(self, Request *leader, Batch *batch, int index) noexcept:
+        """Keeps what an item came to, and answers those that waited for it."""
+        cdef int64_t now = now_ns()
+        cdef Request *request
+        self.cache.keep(leader, batch, index)
+        request = self.cache.take_waiting(leader, now)
+        while request != NULL:
+            if not self.reply(request, batch, index):
+                self.error.size_bytes = 0
+                self.say_no_reply()
+                self.answer(request, STATUS_RESOURCE_EXHAUSTED, -1)
+            request = self.cache.take_waiting(leader, now)
 
     cdef void report(self, VersionEntry entry, Block *detail) noexcept:
         """The runtime's own words about a failed run, for the log."""

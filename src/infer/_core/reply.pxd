@@ -3,7 +3,7 @@
 Loop thread only, since it counts references. Owns nothing: every segment carries a reference of its own.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from infer._core.batch cimport Batch
 from infer._core.block cimport Block
@@ -11,7 +11,7 @@ from infer._core.model_version cimport VersionEntry
 from infer._core.request cimport Request, Segment
 from infer._core.span cimport Span
 from infer._core.tensor_encode cimport OutputSlice
-from infer._core.tensor_view cimport OutputMask
+from infer._core.tensor_view cimport OutputMask, Signature
 
 cdef enum:
     COPIED_REPLY_BYTES = 4096    # an output no larger is copied beside the head; a larger one is sent from its Block
@@ -25,3 +25,13 @@ cdef void item_slices(const Batch *batch, int index, const OutputMask *mask, Out
 # are the Blocks that the slices lie in.
 cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *mask, const OutputSlice *slices,
                       Block **owners, int64_t rows, const Span *id) noexcept
+
+# What of a message lies behind the request's id, which is all that two replies of one version to the same inputs differ
+# in: so it can be kept for the next.
+cdef uint64_t tail_bytes(const Signature *signature, const OutputMask *mask, const OutputSlice *slices,
+                         int64_t rows) noexcept nogil
+cdef void encode_tail(uint8_t *to, const Signature *signature, const OutputMask *mask, const OutputSlice *slices,
+                      int64_t rows) noexcept nogil
+# As encode_reply, of such a tail, which lies in `owner`.
+cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const uint8_t *tail, uint64_t size_bytes,
+                     const Span *id) noexcept

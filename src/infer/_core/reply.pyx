@@ -7,9 +7,11 @@ from infer._core.arena cimport at
 from infer._core.batch cimport ItemOutput
 from infer._core.block cimport block_data, block_new, block_ref
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
-from infer._core.span cimport span_over
-from infer._core.tensor_encode cimport encode_raw_tag, encode_response_head, raw_tag_bytes, response_head_bytes
+from infer._core.span cimport span_left, span_over
+from infer._core.tensor_encode cimport (
+    encode_identity, encode_raw_tag, encode_response_head, raw_tag_bytes, response_head_bytes)
 from infer._core.tensor_view cimport mask_has
+from infer._core.wire cimport bytes_field_size
 
 
 cdef Span id_of(const Request *request) noexcept nogil:
@@ -85,3 +87,56 @@ cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *m
         if segments[i].block == head:
             block_ref(head)
     return n
+
+
+# Tails.
+
+cdef uint64_t tail_bytes(const Signature *signature, const OutputMask *mask, const OutputSlice *slices,
+                         int64_t rows) noexcept nogil:
+    cdef Span none = span_over(NULL, 0)
+    cdef uint64_t size_bytes = response_head_bytes(signature, mask, slices, rows, 0, &none)
+    cdef int i
+    for i in range(signature.n_outputs):
+        if mask_has(mask, i):
+            size_bytes += raw_tag_bytes(slices[i].size_bytes) + slices[i].size_bytes
+    return size_bytes
+
+
+cdef void encode_tail(uint8_t *to, const Signature *signature, const OutputMask *mask, const OutputSlice *slices,
+                      int64_t rows) noexcept nogil:
+    cdef Span none = span_over(NULL, 0)
+    cdef int i
+    to = encode_response_head(to, signature, mask, slices, rows, NULL, 0, &none)
+    for i in range(signature.n_outputs):
+        if mask_has(mask, i):
+            to = encode_raw_tag(to, slices[i].size_bytes)
+            memcpy(to, slices[i].data, slices[i].size_bytes)
+            to += slices[i].size_bytes
+
+
+cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const uint8_t *tail, uint64_t size_bytes,
+                     const Span *id) noexcept:
+    cdef uint64_t prefix_bytes = <uint64_t> len(entry.prefix)
+    cdef uint64_t head_bytes = PREFIX_BYTES + prefix_bytes
+    cdef bint copied = size_bytes <= COPIED_REPLY_BYTES
+    cdef Block *head
+    cdef uint8_t *to
+    if id.at != id.end:
+        head_bytes += bytes_field_size(span_left(id))
+    if head_bytes - PREFIX_BYTES + size_bytes > UINT32_MAX:
+        return 0
+    head = block_new(head_bytes + (size_bytes if copied else 0))
+    if head == NULL:
+        return 0
+    to = block_data(head)
+    write_prefix(to, <uint32_t> (head_bytes - PREFIX_BYTES + size_bytes))
+    to = encode_identity(to + PREFIX_BYTES, <const uint8_t *> <const char *> entry.prefix, prefix_bytes, id)
+    if copied:
+        memcpy(to, tail, size_bytes)
+        to += size_bytes
+    head.size_bytes = <uint64_t> (to - block_data(head))
+    segment(segments, 0, head, block_data(head), head.size_bytes)
+    if copied:
+        return 1
+    block_ref(owner)
+    return segment(segments, 1, owner, tail, size_bytes)

@@ -33,7 +33,7 @@ cdef enum:
 
 cdef struct Request:
     TimerNode timer              # first: a node's address is its Request's
-    Request *next                # in its bucket, first in turn first
+    Request *next                # in its bucket, first in turn first; else among those that wait for their flight
     Request *prev
     void *bucket                 # the batcher's; NULL when not queued
     int32_t state                # atomic: RequestState
@@ -46,7 +46,6 @@ cdef struct Request:
     void *version                # VersionEntry, held by a handle; NULL while RECEIVING
     void *tenant                 # whose call it is: tenants'; NULL: nobody's in particular. Loop thread
     void *flight                 # the cache's: what it runs for, or waits for; NULL: nothing. Loop thread
-    Request *next_waiting        # among those that wait for the same flight
     void *sink                   # ResponseSink, borrowed; NULL once answered
     void *call                   # the transport's own
     Block *body                  # the message, prefix included; one reference

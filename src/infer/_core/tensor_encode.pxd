@@ -22,6 +22,9 @@ cdef uint64_t response_head_bytes(const Signature *signature, const OutputMask *
 cdef uint8_t *encode_response_head(uint8_t *to, const Signature *signature, const OutputMask *mask,
                                    const OutputSlice *slices, int64_t rows, const uint8_t *prefix,
                                    uint64_t prefix_bytes, const Span *id) noexcept nogil
+# The head's beginning: prefix and id.
+cdef uint8_t *encode_identity(uint8_t *to, const uint8_t *prefix, uint64_t prefix_bytes,
+                              const Span *id) noexcept nogil
 cdef uint64_t raw_tag_bytes(uint64_t size_bytes) noexcept nogil
 cdef uint8_t *encode_raw_tag(uint8_t *to, uint64_t size_bytes) noexcept nogil
 cdef bytes encode_prefix(bytes model_name, bytes model_version)

@@ -47,6 +47,15 @@ cdef uint64_t response_head_bytes(const Signature *signature, const OutputMask *
     return size_bytes
 
 
+cdef uint8_t *encode_identity(uint8_t *to, const uint8_t *prefix, uint64_t prefix_bytes,
+                              const Span *id) noexcept nogil:
+    memcpy(to, prefix, prefix_bytes)
+    to += prefix_bytes
+    if id.at != id.end:
+        to = write_bytes(to, RESPONSE_ID, id.at, span_left(id))
+    return to
+
+
 cdef uint8_t *encode_response_head(uint8_t *to, const Signature *signature, const OutputMask *mask,
                                    const OutputSlice *slices, int64_t rows, const uint8_t *prefix,
                                    uint64_t prefix_bytes, const Span *id) noexcept nogil:
@@ -55,10 +64,7 @@ cdef uint8_t *encode_response_head(uint8_t *to, const Signature *signature, cons
     cdef const char *data_type
     cdef uint64_t shape_size
     cdef int i, d
-    memcpy(to, prefix, prefix_bytes)
-    to += prefix_bytes
-    if id.at != id.end:
-        to = write_bytes(to, RESPONSE_ID, id.at, span_left(id))
+    to = encode_identity(to, prefix, prefix_bytes, id)
     for i in range(signature.n_outputs):
         if not mask_has(mask, i):
             continue

@@ -22,6 +22,11 @@ cdef struct InputFields:
     int32_t rank                 # dimensions seen; those past MAX_RANK are counted, not kept
     int32_t has_contents
 
+cdef enum CacheUse:
+    CACHE_USE                    # whatever the server would do
+    CACHE_NO_CACHE               # not answered from what is kept
+    CACHE_NO_STORE               # nor kept itself
+
 # A ModelInferRequest. One is reused for request after request by its owning thread.
 cdef struct InferMessage:
     Span model_name
@@ -38,6 +43,8 @@ cdef struct InferMessage:
     int32_t raw_capacity
     int64_t priority             # parameter `priority`, 0: default
     int64_t timeout_us           # parameter `timeout`, 0: none
+    int64_t max_age_ns           # parameter `infer_cache_max_age_ms`, -1: none
+    int32_t cache_use            # parameter `infer_cache`: CacheUse
     int32_t final_asked          # parameter `triton_enable_empty_final_response`
     int32_t sequence             # 1: sequence_id or another stateful parameter came
 

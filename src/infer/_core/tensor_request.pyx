@@ -67,6 +67,8 @@ cdef struct Reading:
     const char *too_many         # what there is more of than MAX_TENSORS; NULL: nothing
     Parameter priority
     Parameter timeout
+    Parameter cache
+    Parameter max_age
     Span region                  # of the first tensor that asks for what is not supported, with the tensor's name
     Span asking
     bint asking_output
@@ -161,6 +163,10 @@ cdef int read_request_parameter(Span entry, InferMessage *message, Reading *read
         reading.priority = parameter
     elif equals(&parameter.key, "timeout", 7):
         reading.timeout = parameter
+    elif equals(&parameter.key, "infer_cache", 11):
+        reading.cache = parameter
+    elif equals(&parameter.key, "infer_cache_max_age_ms", 22):
+        reading.max_age = parameter
     elif (equals(&parameter.key, "sequence_id", 11) or equals(&parameter.key, "sequence_start", 14)
           or equals(&parameter.key, "sequence_end", 12)):
         message.sequence = 1
@@ -349,6 +355,24 @@ cdef int judge_parameters(InferMessage *message, const Reading *reading, ErrorTe
         if reading.timeout.choice != CHOICE_INT64 or message.timeout_us < 0:
             message.timeout_us = 0
             return refuse_parameter("parameter `timeout`: expected int64_param, microseconds of 0 or more", error)
+    return judge_cache_use(message, reading, error)
+
+
+cdef int judge_cache_use(InferMessage *message, const Reading *reading, ErrorText *error) noexcept nogil:
+    cdef int64_t age_ms = <int64_t> reading.max_age.number
+    if reading.cache.choice != CHOICE_ABSENT:
+        if reading.cache.choice == CHOICE_STRING and equals(&reading.cache.text, "no-cache", 8):
+            message.cache_use = CACHE_NO_CACHE
+        elif reading.cache.choice == CHOICE_STRING and equals(&reading.cache.text, "no-store", 8):
+            message.cache_use = CACHE_NO_STORE
+        else:
+            return refuse_parameter("parameter `infer_cache`: expected string_param, \"no-cache\" or \"no-store\"",
+                                    error)
+    if reading.max_age.choice != CHOICE_ABSENT:
+        if reading.max_age.choice != CHOICE_INT64 or age_ms < 0:
+            return refuse_parameter("parameter `infer_cache_max_age_ms`: expected int64_param, milliseconds of 0 or "
+                                    "more", error)
+        message.max_age_ns = INT64_MAX if age_ms > INT64_MAX // 1000000 else age_ms * 1000000
     return STATUS_OK
 
 
@@ -397,10 +421,13 @@ cdef int decode_request(const uint8_t *data, uint64_t size_bytes, InferMessage *
     clear_error(error)
     reading.not_utf8 = reading.too_many = NULL
     reading.priority.choice = reading.timeout.choice = CHOICE_ABSENT
+    reading.cache.choice = reading.max_age.choice = CHOICE_ABSENT
     reading.unsupported = FEATURE_NONE
     message.model_name = message.model_version = message.id = span_over(NULL, 0)
     message.n_inputs = message.n_outputs = message.n_raw = message.sequence = message.final_asked = 0
     message.priority = message.timeout_us = 0
+    message.cache_use = CACHE_USE
+    message.max_age_ns = -1
     status = read_request(span_over(data, size_bytes), message, &reading)
     if status:
         return refuse_unread(status, &reading, error)
