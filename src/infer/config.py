@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from infer.config_admission import AdmissionSettings
+from infer.config_admission import YEAR_SECONDS, AdmissionSettings
 from infer.config_file import Origin, from_file
 from infer.config_values import (
     Count,
@@ -40,7 +40,6 @@ DEFAULT_FILE = Path("infer.toml")
 KIB, MIB = 1 << 10, 1 << 20
 # A message's length travels as 32 bits; clients stop at the signed maximum.
 MESSAGE_BYTES_MAX = (1 << 31) - 1
-YEAR_SECONDS = 365 * 86400
 COUNT_MAX = (1 << 31) - 1
 # sun_path of sockaddr_un, less its terminator.
 UNIX_PATH_BYTES = 107

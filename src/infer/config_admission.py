@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from infer.config_values import Count, setting
+from infer.config_values import Count, Seconds, Size, setting
+
+YEAR_SECONDS = 365 * 86400
+# Of models that ask for it themselves, where the server was not told how much.
+CACHE_BYTES = 64 << 20
 
 
 class AdmissionSettings(BaseModel):
@@ -24,3 +28,14 @@ class AdmissionSettings(BaseModel):
         0, "How long a batch may wait for more rows.", "MICROSECONDS", "0 us", ge=0, le=10_000_000)
     max_queue_rows: Count = setting(
         4096, "Rows that may wait, per model; more are refused.", "ROWS", "4096 rows", ge=1, le=1 << 30)
+
+    cache: Size = setting(
+        0, "Answers kept for identical requests to come, of every model; 0: of models with response_cache alone.",
+        "SIZE", "0, and 64 MiB for those", ge=0)
+    cache_model_bytes: Size = setting(
+        0, "As much of the cache as one model may take; 0 for all of it.", "SIZE", "0", ge=0)
+    cache_ttl: Seconds = setting(
+        0.0, "Time that an answer is kept, up to a tenth less; 0 for as long as its version is loaded.", "TIME", "0",
+        ge=0, le=YEAR_SECONDS)
+    cache_shared: bool = setting(
+        False, "Answer a tenant with what another one's request came to.", "true|false", "false")

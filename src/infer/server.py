@@ -11,16 +11,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from infer._core import arena
+from infer._core.cache import Cache
 from infer._core.executor import ExecutorPool
 from infer._core.model_version import VersionEntry
 from infer._core.ort_runtime import Runtime
 from infer._core.pipeline import Pipeline
 from infer._core.router import RouteTable
 from infer.config import Settings
+from infer.config_admission import CACHE_BYTES
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
 from infer.errors import InferError
 from infer.lifecycle import Models
@@ -73,6 +75,8 @@ TRANSPORT_GAUGES = {name: name for name in ("connections", "streams", "refused",
     "connections_accepted": "connections_total", "streams_held": "streams_held_total",
     "turns_ended": "turns_ended_total",
     "inflated_bytes": "inflated_bytes_total"}
+CACHE_GAUGES = {"cache_bytes": "bytes", "cache_entries": "entries", "cache_waiting": "waiting",
+                "cache_bypassed": "bypassing"}
 
 
 class Server:
@@ -123,7 +127,8 @@ class Server:
             self.store.close()
             raise
         self.pool = ExecutorPool(self.threads.executors, self.threads.max_running)
-        self.pipeline = Pipeline(loop, self.pool, RouteTable([]))
+        self.pipeline = Pipeline(loop, self.pool, RouteTable([]), Cache(
+            settings.cache or CACHE_BYTES, shared=settings.cache_shared))
         self.models = Models(settings, loop, self._loader(memory), self.store, self.audit, written=written or {},
                              set_routes=self.pipeline.set_routes, changed=self.changes.notify)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
@@ -150,7 +155,8 @@ class Server:
         options = LoadOptions(
             providers=settings.provider, max_rows=settings.max_batch_size, gather_rows=settings.gather_rows,
             delay_ns=settings.max_queue_delay_us * 1000, queue_limit_rows=settings.max_queue_rows,
-            max_running=self.threads.max_running, require_checksums=settings.require_checksums,
+            max_running=self.threads.max_running, cache=settings.cache > 0, cache_ttl_s=settings.cache_ttl,
+            cache_bytes=settings.cache_model_bytes, require_checksums=settings.require_checksums,
             memory_bytes=memory_bytes, memory_factor=settings.model_memory_factor)
         return Loader(self.loop, self.pipeline, runtime, options, threads=settings.load_threads)
 
@@ -205,6 +211,7 @@ class Server:
             "in_flight": self.pipeline.in_flight,
             "queue_rows": {(entry.name.decode(), entry.version): self.pipeline.queued_rows_of(entry)
                            for entry in self.models.served},
+            **cache_gauges(self.models.served),
             "executors": self.threads.executors,
             "executors_busy": self.pool.busy,
             "control_calls": self.repository.under_way,
@@ -312,6 +319,12 @@ class Server:
         self.http.close()
         self._unbind()
         await self.loop.run_in_executor(None, self.store.close)
+
+
+def cache_gauges(versions: Iterable[VersionEntry]) -> dict[str, dict[tuple[str, str], int]]:
+    """By gauge and version, of those whose answers are kept."""
+    cached = {(entry.name.decode(), entry.version): stats for entry in versions if (stats := entry.cache_stats)}
+    return {gauge: {key: stats[name] for key, stats in cached.items()} for gauge, name in CACHE_GAUGES.items()}
 
 
 class RunFailures:

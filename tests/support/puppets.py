@@ -122,9 +122,7 @@ class Bench:
 
     def publish(self, entry: VersionEntry, **cached: int) -> None:
         """`cached`: ttl_ns, model_bytes of its part of the cache, where the bench has one."""
-        self.pipeline.attach(entry)
-        if self.pipeline.cache is not None:
-            self.pipeline.cache.attach(entry, **cached)
+        self.pipeline.attach(entry, cached)
         self.entries.append(entry)
         self.route()
 

@@ -196,6 +196,11 @@ cdef class VersionEntry:
     def handles(self):
         return self.c.handles
 
+    @property
+    def cache_stats(self):
+        """Those of CacheStats by name; None where its answers are not kept."""
+        return self.stats.cache if self.c.cached != NULL else None
+
     def close(self, on_drained):
         """Takes no new requests; `on_drained()` is called once the last handle is gone, at once if there is none."""
         if self.c.closing:
@@ -206,7 +211,7 @@ cdef class VersionEntry:
             call_drained(self)
 
     def stats_snapshot(self, tuple second_bounds_ns not None, tuple row_bounds not None):
-        """Counters as Python objects: calls (by gRPC code), rows, ..., those of CacheStats by name, (count, sum,
+        """Counters as Python objects: calls (by gRPC code), rows, ..., `cache_stats` as cache, (count, sum,
         cumulative) per histogram, and batch_sizes: (rows, runs, gather_ns, run_ns, scatter_ns) of each size that was
         run."""
         cdef int code
@@ -227,7 +232,7 @@ cdef class VersionEntry:
             "run_ns": self.stats.run_ns,
             "scatter_ns": self.stats.scatter_ns,
             "executor_ns": self.c.executor_ns,
-            "cache": self.stats.cache,
+            "cache": self.cache_stats,
             "request": snapshot(&self.stats.request, second_bounds_ns),
             "queue": snapshot(&self.stats.queue, second_bounds_ns),
             "compute": snapshot(&self.stats.compute, second_bounds_ns),

@@ -1,5 +1,5 @@
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from infer._core.cache import Cache
 from infer._core.executor import ExecutorPool
@@ -15,7 +15,7 @@ class Pipeline(RequestSink):
     def __init__(
         self, loop: AbstractEventLoop, pool: ExecutorPool, routes: RouteTable, cache: Cache | None = None
     ) -> None: ...
-    def attach(self, entry: VersionEntry) -> None: ...
+    def attach(self, entry: VersionEntry, cached: Mapping[str, int] | None = None) -> None: ...
     def detach(self, entry: VersionEntry) -> None: ...
     def set_limits(
         self,

@@ -116,11 +116,18 @@ cdef class Pipeline(RequestSink):
 
     # Versions.
 
-    def attach(self, VersionEntry entry not None):
-        """Gives the version its queue; before a RouteTable that leads to it is set."""
+    def attach(self, VersionEntry entry not None, cached=None):
+        """Gives the version its queue, and with `cached` a part of the cache, whose bounds it has (Cache.attach);
+        before a RouteTable that leads to it is set."""
         entry.c.queue = queue_new(&entry.c)
         if entry.c.queue == NULL:
             raise MemoryError("no memory for the version's queue")
+        if cached is not None and self.cache is not None:
+            try:
+                self.cache.attach(entry, **cached)
+            except MemoryError:
+                self.detach(entry)
+                raise
 
     def detach(self, VersionEntry entry not None):
         """Takes the queue back, and what is kept of it; after the version has drained."""

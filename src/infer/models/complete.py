@@ -45,13 +45,15 @@ class Defaults:
     max_batch_size: int = 1024
     gather_rows: int = 64
     gpus: tuple[int, ...] = ()              # devices that a provider of this server runs on
+    cache: bool = False                     # answers are kept
 
 
 class Completed(NamedTuple):
     """Effective settings, not to be used with an error among the problems.
 
     max_batch_size is a number, dynamic_batching is decided, every served input and output stands there, kind is cpu or
-    gpu; preferred_batch_sizes holds, last, the rows that a batch gathers.
+    gpu, response_cache is true where answers are kept; preferred_batch_sizes holds, last, the rows that a batch
+    gathers.
     """
 
     settings: ModelSettings
@@ -109,7 +111,8 @@ def complete(settings: ModelSettings, inputs: Sequence[Declared], outputs: Seque
     full = replace(
         settings, max_batch_size=rows, inputs=settings.inputs or tuple(_setting(each, rows) for each in inputs),
         outputs=settings.outputs or tuple(_setting(each, rows) for each in outputs), dynamic_batching=dynamic,
-        preferred_batch_sizes=_preferred(work, defaults.gather_rows) if dynamic else (), kind=kind, gpus=gpus)
+        preferred_batch_sizes=_preferred(work, defaults.gather_rows) if dynamic else (), kind=kind, gpus=gpus,
+        response_cache=(defaults.cache or None) if settings.response_cache is None else settings.response_cache)
     return Completed(full, tuple(work.problems))
 
 

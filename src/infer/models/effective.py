@@ -38,13 +38,16 @@ class LoadOptions:
     queue_limit_rows: int = 4096
     max_running: int = 1
     require_checksums: bool = False
+    cache: bool = False                     # answers of every model are kept, not only of those that ask for it
+    cache_ttl_s: float = 0.0                # as in ModelSettings
+    cache_bytes: int = 0                    # of one model; 0: as much as there is
     memory_bytes: int = 0                   # that there are in all; 0: what a load needs is not looked at
     memory_factor: float = PEAK_FACTOR      # memory at the height of a load, in bytes of its files; 0: as above
 
     def defaults(self, gpus: int) -> Defaults:
         """For `complete`. `gpus`: devices that a provider of the runtime can use."""
         usable = not self.providers or any(_short(name) in _DEVICES for name, _ in self.providers)
-        return Defaults(self.max_rows, self.gather_rows, tuple(range(gpus)) if usable else ())
+        return Defaults(self.max_rows, self.gather_rows, tuple(range(gpus)) if usable else (), self.cache)
 
 
 def session_options(settings: ModelSettings, options: LoadOptions) -> dict[str, Any]:
@@ -61,8 +64,7 @@ def session_options(settings: ModelSettings, options: LoadOptions) -> dict[str, 
 
 def not_honoured(settings: ModelSettings) -> list[str]:
     """What is asked for and has no effect, by the names that it is written with."""
-    asked = {"response_cache": bool(settings.response_cache),
-             "instance_group.gpus but the first": len(settings.gpus) > 1}
+    asked = {"instance_group.gpus but the first": len(settings.gpus) > 1}
     return [name for name, is_asked in asked.items() if is_asked] + [
         f"parameters.{name}" for name in sorted(_PARAMETERS & settings.parameters.keys())]
 
@@ -86,6 +88,15 @@ def limits_of(settings: ModelSettings, options: LoadOptions) -> dict[str, Any]:
     return {"delay_ns": options.delay_ns if delay_us is None else delay_us * 1000,
             "queue_limit_rows": options.queue_limit_rows,
             "weight": settings.weight, "default_level": settings.default_priority, "policies": queue_policies(settings)}
+
+
+def cache_limits(settings: ModelSettings, options: LoadOptions) -> dict[str, int] | None:
+    """A version's part of the cache, under completed settings; None: its answers are not kept."""
+    if not settings.response_cache:
+        return None
+    ttl_s = options.cache_ttl_s if settings.cache_ttl_s is None else settings.cache_ttl_s
+    size = options.cache_bytes if settings.cache_bytes is None else settings.cache_bytes
+    return {"ttl_ns": round(ttl_s * 1e9), "model_bytes": size}
 
 
 def queue_policies(settings: ModelSettings) -> list[tuple[int, int, bool, bool]]:

@@ -19,7 +19,7 @@ from infer._core.ort_runtime import Runtime, give_back_memory
 from infer._core.ort_session import OrtSession, take_session
 from infer._core.pipeline import Pipeline
 from infer.errors import InferError, ModelLoadError, Unavailable
-from infer.models.effective import LoadOptions, applied, limits_of
+from infer.models.effective import LoadOptions, applied, cache_limits, limits_of
 from infer.models.loading import Loaded, LoadSpec
 from infer.models.memory import Reservations
 from infer.models.settings import ModelSettings
@@ -116,7 +116,7 @@ class Loader:
 
     def _attached(self, spec: LoadSpec, entry: VersionEntry) -> VersionEntry | InferError:
         try:
-            self._pipeline.attach(entry)
+            self._pipeline.attach(entry, cache_limits(entry.settings, self._options))
         except MemoryError as error:
             return ModelLoadError(f"model {spec.name!r} version {spec.version} is not served: {error}")
         return entry

@@ -109,7 +109,9 @@ class ModelSettings:
     priority_queues: Mapping[int, QueuePolicy] = field(default_factory=dict)
 
     warmups: tuple[Warmup, ...] = ()
-    response_cache: bool | None = None
+    response_cache: bool | None = None      # None: the server's
+    cache_ttl_s: float | None = None        # time that an answer is kept, 0: no bound; None: the server's
+    cache_bytes: int | None = None          # None: the server's bound for one model
     graph_optimization: GraphOptimization | None = None     # None: the server's
     providers: tuple[Provider, ...] = ()    # in order of preference, as in the server's settings; empty: the server's
     parameters: Mapping[str, str] = field(default_factory=dict)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from infer.config import MODEL_NAME
-from infer.config_values import parse_count, parse_seconds
+from infer.config_admission import YEAR_SECONDS
+from infer.config_values import parse_count, parse_seconds, parse_size
 from infer.models.config_fields import VERSION_MAX, settings_of
 from infer.models.config_pbtxt import read_text
 from infer.models.labels import LABEL
@@ -153,6 +154,20 @@ def _parse_age(value: object) -> float:
     return seconds
 
 
+def _parse_cache_ttl(value: object) -> float:
+    seconds = parse_seconds(value)
+    if not 0 <= seconds <= YEAR_SECONDS:
+        raise ValueError("expected a time of up to a year, such as 10m; 0 for no bound")
+    return seconds
+
+
+def _parse_cache_bytes(value: object) -> int:
+    size = parse_size(value)
+    if size < 1:
+        raise ValueError("expected a size such as 16MiB")
+    return size
+
+
 # What only the table has: the setting that it makes, and its reader.
 OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "base_path": ("base", _parse_path),
@@ -161,6 +176,8 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "keep_versions": ("keep_versions", _parse_keep),
     "keep_age": ("keep_age_s", _parse_age),
     "weight": ("weight", _parse_weight),
+    "cache_ttl": ("cache_ttl_s", _parse_cache_ttl),
+    "cache_bytes": ("cache_bytes", _parse_cache_bytes),
 }
 
 

@@ -103,6 +103,10 @@ _COUNTERS = (
     ("infer_batches_left", "Batches that left their queue, by why they did then."),
     ("infer_queue_refused", "Requests that a model's queue did not take, or gave up, for a limit."),
     ("infer_queue_delayed", "Requests that went behind all others for waiting too long."),
+    ("infer_cache_hits", "Requests answered without a run: by what was kept, or joined: by another's run."),
+    ("infer_cache_misses", "Requests that were looked up and had to run."),
+    ("infer_cache_passed", "Requests that were not looked up: they asked for that, or hits are too few for it."),
+    ("infer_cache_gone", "Answers that were not kept any longer, or not at all, by why."),
 )
 
 
@@ -130,7 +134,19 @@ def _text(version: VersionSource) -> _Text:
                   b"infer_executor_seconds_total{%b} %r\n" % (labels, stats["charged_ns"] / 1e9),
                   _by("infer_batches_left", "reason", stats["batches_left"], labels),
                   _by("infer_queue_refused", "limit", stats["queue_refused"], labels),
-                  b"infer_queue_delayed_total{%b} %d\n" % (labels, stats["queue_delayed"])], histograms)
+                  b"infer_queue_delayed_total{%b} %d\n" % (labels, stats["queue_delayed"]),
+                  *_cache(stats["cache"], labels)], histograms)
+
+
+def _cache(stats: Mapping[str, int] | None, labels: bytes) -> Sequence[bytes]:
+    """Its four families; empty for a version whose answers are not kept."""
+    if stats is None:
+        return [b""] * 4
+    return [_by("infer_cache_hits", "by", {"kept": stats["hits"] - stats["joined"], "joined": stats["joined"]}, labels),
+            b"infer_cache_misses_total{%b} %d\n" % (labels, stats["misses"]),
+            b"infer_cache_passed_total{%b} %d\n" % (labels, stats["passed"]),
+            _by("infer_cache_gone", "reason", {"evicted": stats["evictions"], "expired": stats["expiries"],
+                                               "rejected": stats["rejections"]}, labels)]
 
 
 def labels_of(model: str, version: str) -> bytes:

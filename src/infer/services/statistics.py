@@ -1,7 +1,8 @@
 """ModelStatistics: a version's counters since it was loaded, with the meaning that Triton gives them.
 
 `success` is end to end; compute_* are per request, what its batch took. inference_count counts rows and execution_count
-batches. A fall of a counter is a new load of the version.
+batches. What the cache answered, or another request's run, is a success that was queued for no time, and in none of
+those. A fall of a counter is a new load of the version.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from infer.proto import message
 from infer.services.call import Handler, RoutesView, ServerView, VersionView, unary
 
 OK = 0
+NOT_CACHED = {"hits": 0, "hit_ns": 0, "misses": 0, "miss_ns": 0}
 
 
 def statistics_rpcs(server: ServerView) -> Mapping[str, Handler]:
@@ -49,11 +51,13 @@ def statistics_of(entry: VersionView) -> Any:
         execution_count=stats["batches"],
     )
     succeeded = calls[OK]
+    cache = stats["cache"] or NOT_CACHED
+    ran = succeeded - cache["hits"]
     for kind, count, duration_ns in (
             ("success", succeeded, stats["request_ns"]), ("fail", sum(calls) - succeeded, stats["failed_ns"]),
-            ("queue", succeeded, stats["queue_ns"]), ("compute_input", succeeded, stats["gather_ns"]),
-            ("compute_infer", succeeded, stats["run_ns"]), ("compute_output", succeeded, stats["scatter_ns"]),
-            ("cache_hit", 0, 0), ("cache_miss", 0, 0)):
+            ("queue", succeeded, stats["queue_ns"]), ("compute_input", ran, stats["gather_ns"]),
+            ("compute_infer", ran, stats["run_ns"]), ("compute_output", ran, stats["scatter_ns"]),
+            ("cache_hit", cache["hits"], cache["hit_ns"]), ("cache_miss", cache["misses"], cache["miss_ns"])):
         _set(getattr(reply.inference_stats, kind), count, duration_ns)
     for rows, count, gather_ns, run_ns, scatter_ns in stats["batch_sizes"]:
         batch = reply.batch_stats.add(batch_size=rows)

@@ -11,6 +11,7 @@ from infer.models.effective import (
     LoadOptions,
     applied,
     as_model_has,
+    cache_limits,
     limits_of,
     map_sizes,
     not_honoured,
@@ -64,7 +65,15 @@ def test_what_has_no_effect_is_said() -> None:
     assert not_honoured(settings(
         parameters={"enable_mem_arena": "0"}, gpus=(1, 2), response_cache=True, queue=QueuePolicy(),
         priority_levels=2)) == [
-            "response_cache", "instance_group.gpus but the first", "parameters.enable_mem_arena"]
+            "instance_group.gpus but the first", "parameters.enable_mem_arena"]
+
+
+def test_answers_are_kept_where_the_settings_say_so_within_their_own_bounds() -> None:
+    options = LoadOptions(cache_ttl_s=1.5, cache_bytes=1000)
+    assert cache_limits(settings(response_cache=False), options) is None
+    assert cache_limits(settings(response_cache=True), options) == {"ttl_ns": 1_500_000_000, "model_bytes": 1000}
+    assert cache_limits(settings(response_cache=True, cache_ttl_s=0.0, cache_bytes=7), options) == {
+        "ttl_ns": 0, "model_bytes": 7}
 
 
 @pytest.mark.parametrize(("name", "value"), [

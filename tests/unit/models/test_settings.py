@@ -30,6 +30,7 @@ EDITS: dict[str, Any] = {
     "preferred_batch_sizes": (4,), "max_queue_delay_us": 5, "weight": 3,
     "queue": QueuePolicy(max_size=1), "priority_levels": 2, "default_priority": 1,
     "priority_queues": {1: QueuePolicy()}, "warmups": (Warmup("w"),), "response_cache": True,
+    "cache_ttl_s": 1.0, "cache_bytes": 1 << 20,
     "graph_optimization": "off", "providers": (("cpu", {}),), "parameters": {"a": "b"},
     "histogram_buckets": {"f": (1.0,)}, "places": {"name": "f:1:1"},
 }

@@ -28,6 +28,8 @@ availability_preserving = false
 keep_versions = 5
 keep_age = "30d"
 response_cache = true
+cache_ttl = "10m"
+cache_bytes = "1MiB"
 
 [models.fraud.dynamic_batching]
 max_queue_delay_microseconds = 100
@@ -68,16 +70,17 @@ def test_every_kind_of_setting() -> None:
     assert fraud == ModelSettings(
         "fraud", Path("/etc/fraud"), f"{FILE}:4", max_batch_size=8, policy=VersionPolicy("latest", 2),
         labels={"canary": 4, "stable": 3}, availability_preserving=False, keep_versions=5, keep_age_s=30 * 86400.0,
-        response_cache=True, dynamic_batching=True, max_queue_delay_us=100, priority_levels=1, default_priority=1,
+        response_cache=True, cache_ttl_s=600.0, cache_bytes=1 << 20,
+        dynamic_batching=True, max_queue_delay_us=100, priority_levels=1, default_priority=1,
         priority_queues={1: QueuePolicy(3)},
         inputs=(TensorSetting("x", "FP32", (4,)), TensorSetting("z", "BYTES", (1,), ())),
         parameters={"intra_op_thread_count": "2"})
-    assert other == ModelSettings("other.one", origin=f"{FILE}:36", policy=VersionPolicy("specific", versions=(1, 2)),
+    assert other == ModelSettings("other.one", origin=f"{FILE}:38", policy=VersionPolicy("specific", versions=(1, 2)),
                                   weight=3)
     assert {name: fraud.place_of(name) for name in ("labels", "keep_age_s", "max_queue_delay_us", "inputs.z.dims",
                                                     "filename")} == {
-        "labels": f"{FILE}:8:1", "keep_age_s": f"{FILE}:11:1", "max_queue_delay_us": f"{FILE}:15:1",
-        "inputs.z.dims": f"{FILE}:30:1", "filename": f"{FILE}:4"}
+        "labels": f"{FILE}:8:1", "keep_age_s": f"{FILE}:11:1", "max_queue_delay_us": f"{FILE}:17:1",
+        "inputs.z.dims": f"{FILE}:32:1", "filename": f"{FILE}:4"}
 
 
 def test_it_stands_over_the_models_own_file() -> None:
@@ -113,6 +116,9 @@ def test_it_stands_over_the_models_own_file() -> None:
     ("name = 'n'", "2:1: name: expected 'm', as the model's directory is called, got 'n'"),
     ("[[models.m.input]]\nname = 'x'\ndata_type = 'FP32'\ndims = [4]",
      "4:1: input[0].data_type: expected TYPE_FP32, got FP32; write TYPE_FP32 [E104]"),
+    ('cache_ttl = "2y"', "2:1: cache_ttl: expected a time such as 30, 1.5s, 500ms or 2m, got '2y'"),
+    ("cache_ttl = -1", "2:1: cache_ttl: expected a time of up to a year, such as 10m; 0 for no bound, got -1"),
+    ("cache_bytes = 0", "2:1: cache_bytes: expected a size such as 16MiB, got 0"),
     ("response_cache = { enable = 2026-01-01 }", "2:1: response_cache.enable: expected true or false, got 2026-01-01"),
 ])
 def test_a_setting_with_an_error(text: str, problem: str) -> None:

@@ -27,6 +27,8 @@ class Version:
         times = (10, 5_000_000_000, [min(index, 9) for index in range(len(time_bounds_ns))])
         return {"calls": calls, "queue_refused": {"max_queue_rows": 5, "max_queue_size": 6, "queue_timeout": 7},
                 "queue_delayed": 8, "charged_ns": 2_500_000_000, "batches_left": {"full": 3, "idle": 1},
+                "cache": {"hits": 9, "joined": 2, "misses": 3, "passed": 4, "evictions": 5, "expiries": 6,
+                          "rejections": 7},
                 "rows": 40, "batches": 4, "request": times, "queue": times, "compute": times,
                 "batch_rows": (4, 40, [min(index, 4) for index in range(len(row_bounds))])}
 
@@ -44,7 +46,9 @@ class Source:
 
 
 GAUGES: dict[str, Any] = {
-    "ready": True, "in_flight": 5, "queue_rows": {("m", "3"): 7}, "executors": 2, "executors_busy": 1,
+    "ready": True, "in_flight": 5, "queue_rows": {("m", "3"): 7},
+    "cache_bytes": {("m", "3"): 4096}, "cache_entries": {("m", "3"): 4}, "cache_waiting": {("m", "3"): 2},
+    "cache_bypassed": {("m", "3"): 0}, "executors": 2, "executors_busy": 1,
     "connections": 3,
     "connections_accepted": 9, "streams": 8, "streams_held": 1, "turns_ended": 1, "calls_without_te": 3,
     "refused": {"max_streams": 2, "max_queue_rows": 1}, "buffered_bytes": 4096,
@@ -83,6 +87,10 @@ def test_counters_of_versions(accept: str) -> None:
     assert found["infer_executor_seconds_total", model] == 2.5
     assert [found["infer_batches_left_total", (model[0], ("reason", reason), model[1])]
             for reason in ("full", "idle")] == [3, 1]
+    assert [found["infer_cache_hits_total", (("by", by), *model)] for by in ("kept", "joined")] == [7, 2]
+    assert (found["infer_cache_misses_total", model], found["infer_cache_passed_total", model]) == (3, 4)
+    assert [found["infer_cache_gone_total", (model[0], ("reason", reason), model[1])]
+            for reason in ("evicted", "expired", "rejected")] == [5, 6, 7]
 
 
 @pytest.mark.parametrize("name", ["request", "queue", "compute"])
@@ -137,6 +145,7 @@ def test_server_metrics() -> None:
     found = samples(Source([], GAUGES))
     assert found["infer_ready", ()] == 1
     assert found["infer_queue_rows", (("model", "m"), ("version", "3"))] == 7
+    assert found["infer_cache_bytes", (("model", "m"), ("version", "3"))] == 4096
     assert found["infer_refused_total", (("limit", "max_streams"),)] == 2
     assert found["infer_connections_accepted_total", ()] == 9
     assert found["infer_arena_bytes", (("state", "mapped"),)] == 2

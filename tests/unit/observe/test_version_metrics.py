@@ -21,9 +21,15 @@ from infer.observe.version_metrics import CODES, ROW_BOUNDS, SECONDS, families
 COUNTS = st.integers(0, 2**48)
 LEFT = ("full", "shape", "idle", "delay", "deadline")
 LIMITS = ("max_queue_rows", "max_queue_size", "queue_timeout")
+CACHE = ("hits", "joined", "misses", "passed", "evictions", "expiries", "rejections")
 HISTOGRAMS = {"infer_request_seconds": ("request", SECONDS), "infer_queue_seconds": ("queue", SECONDS),
               "infer_compute_seconds": ("compute", SECONDS), "infer_batch_rows": ("batch_rows", ROW_BOUNDS)}
 OWN = {"infer_queue_seconds": (.0007, .25, 20.), "infer_batch_rows": (3.5, 7.)}
+
+
+def cache_stats(calls: Sequence[int]) -> dict[str, int]:
+    stats = dict(zip(CACHE, calls, strict=False))
+    return stats | {"hits": stats["hits"] + stats["joined"]}
 
 
 class Version:
@@ -40,6 +46,7 @@ class Version:
         return {"calls": self.calls, "queue_refused": dict(zip(LIMITS, self.calls, strict=False)),
                 "batches_left": dict(zip(LEFT, self.calls, strict=False)), "queue_delayed": self.calls[0],
                 "charged_ns": sum(self.observed["compute"]),
+                "cache": cache_stats(self.calls) if self.settings else None,
                 "rows": self.rows, "batches": self.batches, **{
             key: (len(self.observed[key]), sum(self.observed[key]),
                   [sum(each <= bound for each in self.observed[key])
@@ -70,6 +77,17 @@ class Reference:
         delayed = CounterMetricFamily(
             "infer_queue_delayed", "Requests that went behind all others for waiting too long.",
             labels=["model", "version"])
+        hits = CounterMetricFamily(
+            "infer_cache_hits", "Requests answered without a run: by what was kept, or joined: by another's run.",
+            labels=["model", "version", "by"])
+        misses = CounterMetricFamily("infer_cache_misses", "Requests that were looked up and had to run.",
+                                     labels=["model", "version"])
+        passed = CounterMetricFamily(
+            "infer_cache_passed", "Requests that were not looked up: they asked for that, or hits are too few for it.",
+            labels=["model", "version"])
+        gone = CounterMetricFamily(
+            "infer_cache_gone", "Answers that were not kept any longer, or not at all, by why.",
+            labels=["model", "version", "reason"])
         for version in self.versions:
             labels = [version.name.decode(), version.version]
             for code, count in zip(CODES, version.calls, strict=True):
@@ -83,10 +101,18 @@ class Reference:
             for limit, count in zip(LIMITS, version.calls, strict=False):
                 refused.add_metric([*labels, limit], count)
             delayed.add_metric(labels, version.calls[0])
+            if version.settings:
+                stats = cache_stats(version.calls)
+                hits.add_metric([*labels, "kept"], stats["hits"] - stats["joined"])
+                hits.add_metric([*labels, "joined"], stats["joined"])
+                misses.add_metric(labels, stats["misses"])
+                passed.add_metric(labels, stats["passed"])
+                for reason, name in (("evicted", "evictions"), ("expired", "expiries"), ("rejected", "rejections")):
+                    gone.add_metric([*labels, reason], stats[name])
         for code, count in zip(CODES, self.unrouted, strict=True):
             if count:
                 requests.add_metric(["", "", code], count)
-        yield from (requests, rows, batches, charged, left, refused, delayed)
+        yield from (requests, rows, batches, charged, left, refused, delayed, hits, misses, passed, gone)
         for name, (key, bounds) in HISTOGRAMS.items():
             scale = 1 if key == "batch_rows" else 1e9
             family = HistogramMetricFamily(name, TEXTS[name], labels=["model", "version"])

@@ -46,6 +46,16 @@ async def test_counters(server: FakeServer) -> None:
     assert not stats.memory_usage
 
 
+async def test_what_the_cache_answered_is_a_success_that_was_not_computed() -> None:
+    cache = {"hits": 3, "hit_ns": 30, "misses": 4, "miss_ns": 44}
+    (stats,) = await ask(FakeServer(FakeRoutes({"m": [FakeVersion(b"m", stats=STATS | {"cache": cache})]})), name="m")
+    counts = {field.name: getattr(stats.inference_stats, field.name).count
+              for field in stats.inference_stats.DESCRIPTOR.fields}
+    assert counts == {"success": 7, "fail": 3, "queue": 7, "compute_input": 4, "compute_infer": 4, "compute_output": 4,
+                      "cache_hit": 3, "cache_miss": 4}
+    assert (stats.inference_stats.cache_hit.ns, stats.inference_stats.cache_miss.ns) == (30, 44)
+
+
 async def test_of_a_version_that_has_not_run_every_duration_is_there(server: FakeServer) -> None:
     (stats,) = await ask(server, name="n")
     assert len(stats.inference_stats.ListFields()) == 8
