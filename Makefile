@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-fairness micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make bench-floods each flood of HTTP/2 beside a good client, and calls that good clients give up on"
 	@echo "make bench-reload versions that come and go under load: failed calls, the tail, memory, CPU"
 	@echo "make bench-models 1,000 small models: time until ready, memory, CPU of one among them, fairness"
+	@echo "make bench-fairness what two models get of a core when one is asked for a hundred times as much"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
@@ -156,6 +157,9 @@ bench-reload: setup
 
 bench-models: setup
 	$(PY) -m bench.load.many_models $(ARGS)
+
+bench-fairness: setup
+	$(PY) -m bench.load.fairness $(ARGS)
 
 # Built from what git knows, so that nothing left by other builds gets in; run where no checkout is near.
 wheel-check: $(VENV)/.packages

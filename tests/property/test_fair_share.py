@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -229,6 +230,22 @@ def test_one_that_has_to_wait_for_another_wakes_nobody_until_it_need_not(stepped
     assert heavy.credit_ns < 0
     batcher.kick()
     assert (batcher.idle, batcher.signals) == (0, 1)
+
+
+def test_a_long_batch_is_charged_what_its_thread_had_of_a_core(stepped_clock: None) -> None:
+    """Where there are more executors than cores; not the time that others, of whom nobody knows, took from it."""
+    batcher, queue = BatcherBox(1, crowded=True), QueueBox(1)
+    charged = []
+    for number in range(3):
+        batcher.put(queue, number, (1, 1))
+        begin = time.thread_time_ns()
+        assert batcher.take() is not None
+        clock.advance(10**12)
+        batcher.complete(queue, [number])
+        charged.append(queue.charged_ns)
+        had = time.thread_time_ns() - begin
+        assert number == 0 or 0 < charged[number] - charged[number - 1] <= had
+    assert charged[0] == 10**12
 
 
 def test_a_thousand_versions_have_a_turn_each_before_one_has_a_second(stepped_clock: None) -> None:

@@ -167,12 +167,12 @@ cdef class BatcherBox:
     cdef dict batches            # first number -> what its Taken holds
     cdef list queues             # kept alive for the Versions that Requests point to
 
-    def __cinit__(self, parallel: int = 1):
+    def __cinit__(self, parallel: int = 1, crowded: bool = False):
         self.requests = {}
         self.taken = {}
         self.batches = {}
         self.queues = []
-        if batcher_init(&self.batcher, parallel) != 0:
+        if batcher_init(&self.batcher, parallel, crowded) != 0:
             raise MemoryError
 
     def __dealloc__(self):
@@ -299,7 +299,7 @@ cdef class Rush:
         self.policy.levels = levels
         if not 1 <= queues <= RUSH_QUEUES:
             raise ValueError(queues)
-        if batcher_init(&self.batcher, executors) != 0:
+        if batcher_init(&self.batcher, executors, False) != 0:
             raise MemoryError
         for i in range(queues):
             fill_version(&self.versions[i], gather_rows, delay_ns, max_running, True, 1)

@@ -70,7 +70,7 @@ cdef class QueueBench:
         cdef int n_shapes = shapes
         self.n_versions = versions
         self.versions = <Version *> calloc(versions, sizeof(Version))
-        if self.versions == NULL or batcher_init(&self.batcher, 1) != 0:
+        if self.versions == NULL or batcher_init(&self.batcher, 1, False) != 0:
             raise MemoryError
         for i in range(self.n_versions):
             self.versions[i].signature.batched = 1

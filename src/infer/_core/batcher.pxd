@@ -34,6 +34,7 @@ cdef struct Batcher:
     int64_t compute_at_ns        # when it was last put forward
     int32_t running              # batches taken and not yet completed
     int32_t parallel             # batches that the cores can run at once
+    int32_t crowded              # 1: there are more executors
     int32_t idle                 # executors that sleep and have no wake-up on its way
     int32_t signals              # wake-ups on their way
     int32_t stopping
@@ -43,9 +44,10 @@ cdef struct Taken:
     int64_t rows
     int64_t at_ns
     int64_t compute_ns
+    int64_t cpu_ns               # of the executor's thread, when it was taken; 0: not looked at
 
-# `parallel`: batches that the cores can run at once; there may be more executors.
-cdef int batcher_init(Batcher *batcher, int parallel) noexcept nogil      # 0, or -1: no memory
+# `parallel`: batches that the cores can run at once; `crowded`: there are more executors than that.
+cdef int batcher_init(Batcher *batcher, int parallel, bint crowded) noexcept nogil      # 0, or -1: no memory
 cdef void batcher_free(Batcher *batcher) noexcept nogil                    # no executor may be inside
 
 # Links a RECEIVING Request in as QUEUED; False: no memory for its bucket. Wakes nobody.

@@ -8,6 +8,8 @@ credit for an executor fair_share's. A queue with rows stands in exactly one lis
 turn, then a round begins. Where as many batches run as there are cores, further executors only divide these: none is
 lent to a version without credit while one that has credit runs already and has more waiting, or weights would come to
 nothing on a machine with fewer cores than executors. It is free again at the latest when that one's batch completes.
+There a batch is charged what its thread had of a core; where asking the kernel for that would cost more than it tells,
+the part that it had if all that ran had the cores alike.
 `idle` counts executors asleep less the signals on their way, so that a burst of
 kicks wakes each executor once.
 """
@@ -15,7 +17,7 @@ kicks wakes each executor once.
 from libc.stdlib cimport free
 from libc.stdint cimport INT64_MAX, int32_t
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
 
 from infer._core.batch_policy cimport CLOSE_NOW, WAIT_FOR_EVENT, QueueState, decide
 from infer._core.capi.pthread cimport (
@@ -30,6 +32,9 @@ from infer._core.queue_order cimport (
     UNLISTED, Bucket, dequeue, enqueue, front_deadline, front_rows, learn, put_behind, run_ns, take_in_turn)
 from infer._core.request cimport DONE, QUEUED, RECEIVING, try_transition
 
+cdef enum:
+    LONG_NS = 500000             # a batch of a version whose batches take longer is worth looks at the thread's clock
+
 cdef struct Internals:
     pthread_mutex_t mutex
     pthread_cond_t awake
@@ -39,7 +44,7 @@ cdef inline Internals *inside(Batcher *batcher) noexcept nogil:
     return <Internals *> batcher.internals
 
 
-cdef int batcher_init(Batcher *batcher, int parallel) noexcept nogil:
+cdef int batcher_init(Batcher *batcher, int parallel, bint crowded) noexcept nogil:
     cdef pthread_condattr_t attributes
     memset(batcher, 0, sizeof(Batcher))
     batcher.internals = try_malloc(sizeof(Internals))
@@ -51,6 +56,7 @@ cdef int batcher_init(Batcher *batcher, int parallel) noexcept nogil:
     pthread_cond_init(&inside(batcher).awake, &attributes)
     pthread_condattr_destroy(&attributes)
     batcher.parallel = parallel
+    batcher.crowded = crowded
     batcher.round = 1
     batcher.wait_until_ns = INT64_MAX
     return 0
@@ -62,6 +68,13 @@ cdef void batcher_free(Batcher *batcher) noexcept nogil:
         pthread_mutex_destroy(&inside(batcher).mutex)
         free(batcher.internals)
         batcher.internals = NULL
+
+
+cdef int64_t cpu_ns() noexcept nogil:
+    """What this thread has had of a core."""
+    cdef timespec now
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now)
+    return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
 
 
 # Lists of queues.
@@ -355,6 +368,7 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *t
             batcher.requests -= count
             put_forward(batcher, taken.at_ns)
             taken.compute_ns = batcher.compute_ns
+            taken.cpu_ns = cpu_ns() if batcher.crowded and queue.took_ns > LONG_NS else 0
             batcher.running += 1
             queue.running += 1
             reserve(&queue.share)
@@ -379,10 +393,11 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *t
 cdef void complete_batch(Batcher *batcher, Version *version, const Taken *taken) noexcept nogil:
     cdef VersionQueue *queue = <VersionQueue *> version.queue
     cdef int64_t now, charged_ns
+    cdef int64_t used_ns = cpu_ns() - taken.cpu_ns if taken.cpu_ns != 0 else 0
     pthread_mutex_lock(&inside(batcher).mutex)
     now = now_ns()
     put_forward(batcher, now)
-    charged_ns = batcher.compute_ns - taken.compute_ns
+    charged_ns = used_ns if taken.cpu_ns != 0 else batcher.compute_ns - taken.compute_ns
     settle(&queue.share, charged_ns, queue.running)
     version.charged_ns += charged_ns
     batcher.running -= 1

@@ -104,7 +104,7 @@ cdef class ExecutorPool:
         if waker_open(&self.waker) != 0:
             raise OSError("no eventfd for the executors")
         self.executors = <Executor *> calloc(<size_t> count, sizeof(Executor))
-        if self.executors == NULL or batcher_init(&self.batcher, parallel or count) != 0:
+        if self.executors == NULL or batcher_init(&self.batcher, parallel or count, 0 < parallel < count) != 0:
             raise MemoryError("no memory for the executors")
         self.count = count
         for i in range(count):
