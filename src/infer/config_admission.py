@@ -5,9 +5,11 @@ The part of `config.Settings` that is about load. Any thread; immutable.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Literal
 
-from infer.config_values import Count, Seconds, Size, setting
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from infer.config_values import Count, Seconds, Size, lower, setting
 
 YEAR_SECONDS = 365 * 86400
 # Of models that ask for it themselves, where the server was not told how much.
@@ -39,3 +41,17 @@ class AdmissionSettings(BaseModel):
         ge=0, le=YEAR_SECONDS)
     cache_shared: bool = setting(
         False, "Answer a tenant with what another one's request came to.", "true|false", "false")
+
+    breaker: Annotated[Literal["none", "previous", "unavailable"], BeforeValidator(lower)] = setting(
+        "none", "What answers calls of a version that fails: it alone, the version below it, or UNAVAILABLE at once; a "
+        "model's own in [models.NAME.breaker].", "none|previous|unavailable")
+    breaker_error_rate: float = setting(
+        0.5, "Share of failed calls at which a version is not called for a while.", "SHARE", gt=0, le=1)
+    breaker_window: Seconds = setting(
+        10.0, "How far back calls count for that.", "TIME", "10 s", ge=0.1, le=86400)
+    breaker_open_for: Seconds = setting(
+        5.0, "How long it is not called at first, before it is tried again; doubled each time in a row, up to 5 min.",
+        "TIME", "5 s", ge=0.001, le=86400)
+    run_timeout: Seconds = setting(
+        0.0, "How long one run of a model may take; it is stopped then and its batch answered with DEADLINE_EXCEEDED.",
+        "TIME", "0: as long as it likes", ge=0, le=86400)

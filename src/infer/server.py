@@ -17,6 +17,7 @@ from typing import Any
 from infer._core import arena
 from infer._core.cache import Cache
 from infer._core.executor import ExecutorPool
+from infer._core.fallback import answers
 from infer._core.model_version import VersionEntry
 from infer._core.ort_runtime import Runtime
 from infer._core.pipeline import Pipeline
@@ -26,10 +27,12 @@ from infer.config_admission import CACHE_BYTES
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
 from infer.errors import InferError
 from infer.lifecycle import Models
+from infer.models.breaker_settings import server_breaker
 from infer.models.effective import LoadOptions
 from infer.models.loader import Loader
 from infer.models.settings import ModelSettings
 from infer.observe import http as http_pages
+from infer.observe.failures import BreakerLog, failure_gauges, log_stopped_run
 from infer.observe.metrics import renderer
 from infer.observe.startup import MTLS, PLAINTEXT, TLS, Security, Start, Step, address_text
 from infer.proto import DESCRIPTORS
@@ -142,6 +145,7 @@ class Server:
         self.pipeline.after_turn = self.transport.flush
         run_failures = RunFailures()
         self.pipeline.on_run_failure = run_failures
+        self.pipeline.on_stopped_run = log_stopped_run
         self.models.on_unloaded = run_failures.forget
 
     def _loader(self, memory_bytes: int) -> Loader:
@@ -157,8 +161,10 @@ class Server:
             delay_ns=settings.max_queue_delay_us * 1000, queue_limit_rows=settings.max_queue_rows,
             max_running=self.threads.max_running, cache=settings.cache > 0, cache_ttl_s=settings.cache_ttl,
             cache_bytes=settings.cache_model_bytes, require_checksums=settings.require_checksums,
-            memory_bytes=memory_bytes, memory_factor=settings.model_memory_factor)
-        return Loader(self.loop, self.pipeline, runtime, options, threads=settings.load_threads)
+            memory_bytes=memory_bytes, memory_factor=settings.model_memory_factor,
+            breaker=server_breaker(settings), run_timeout_s=settings.run_timeout)
+        return Loader(self.loop, self.pipeline, runtime, options, threads=settings.load_threads,
+                      on_breaker=BreakerLog(self.loop, self.changes.notify))
 
     def _transport(self, handlers: Service, process_buffered_bytes: int) -> Transport:
         settings = self.settings
@@ -195,6 +201,9 @@ class Server:
     def routes(self) -> RouteTable:
         return self.models.routes
 
+    def answers(self, name: str, version: str) -> bool:
+        return answers(self.routes, self.routes.lookup(name, version), named=bool(version))
+
     def versions(self) -> list[VersionEntry]:
         return self.models.served
 
@@ -214,6 +223,9 @@ class Server:
             **cache_gauges(self.models.served),
             "executors": self.threads.executors,
             "executors_busy": self.pool.busy,
+            "executors_stuck": self.pool.stuck,
+            "runs_stopped": self.pipeline.runs_stopped,
+            **failure_gauges(self.models.served),
             "control_calls": self.repository.under_way,
             "control_refused": self.repository.refused,
             "override_bytes": self.repository.files.held_bytes,
@@ -309,6 +321,7 @@ class Server:
         await self.transport.close()
         await self.repository.close()
         self.models.end()
+        self.pool.interrupt()
         self.pool.stop()
         self.loop.remove_reader(self.pool.eventfd)
         self.pipeline.on_wake()

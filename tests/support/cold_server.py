@@ -110,6 +110,11 @@ class FakeServer:
     changes: Changes = field(default_factory=Changes)
     control: ModelControl | None = None
     audit: FakeAudit = field(default_factory=FakeAudit)
+    failing: set[tuple[str, str]] = field(default_factory=set)     # models, and versions, whose breaker is open
+
+    def answers(self, name: str, version: str) -> bool:
+        self.routes.lookup(name, version)
+        return (name, version) not in self.failing
 
     def __post_init__(self) -> None:
         self.repository = Repository(self.control or FixedModels(lambda: self.routes), max_calls=4,

@@ -244,6 +244,34 @@ def slow(most: int = 20_000) -> bytes:
     )
 
 
+FRAGILE = 666.0
+"""What breaks a run of `fragile` where it stands in a row's first column."""
+
+
+def fragile(factor: float = 2.0) -> bytes:
+    """y = factor * x; FP32 [batch, 4]. A run with FRAGILE in a first column fails inside the model: INTERNAL."""
+    dims = ("batch", 4)
+    return _model(
+        [
+            helper.make_node("Gather", ["x", "first"], ["column"], axis=1),
+            helper.make_node("ReduceMax", ["column"], ["largest"], keepdims=0),
+            helper.make_node("Equal", ["largest", "fragile"], ["broken"]),
+            helper.make_node("Where", ["broken", "impossible", "rows"], ["shape"]),
+            helper.make_node("Mul", ["x", "factor"], ["product"]),
+            helper.make_node("Reshape", ["product", "shape"], ["y"]),
+        ],
+        [_tensor("x", TensorProto.FLOAT, dims)],
+        [_tensor("y", TensorProto.FLOAT, dims)],
+        [
+            _constant("first", np.array(0, np.int64)),
+            _constant("fragile", np.array(FRAGILE, np.float32)),
+            _constant("impossible", np.array([1_000_003, 1_000_003], np.int64)),
+            _constant("rows", np.array([-1, 4], np.int64)),
+            _constant("factor", np.array(factor, np.float32)),
+        ],
+    )
+
+
 # ---- models that must not be batched --------------------------------------------------------------------------------
 
 

@@ -14,13 +14,14 @@ CORE = SOURCES / "_core"
 LEVELS = [
     {"debug", "clock", "status"},
     {"frequency", "hash128", "lru", "fair_share",
-     "abuse", "arena", "block", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
+     "abuse", "arena", "block", "breaker", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "token_bucket", "counters", "queue_policy", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
      "tensor_reshape", "grpc_message", "retry_info", "model_version", "request"},
     {"cache", "cache_entry", "flight",
      "admission", "router", "batch_policy", "queue_order", "batcher", "batch", "reply", "external_data", "onnx_facts",
-     "self_check", "ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session", "executor"},
+     "self_check", "ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session", "ort_watch", "executor",
+     "fallback"},
     {"pipeline"},
     {"flush_buffer", "reply_fields", "http2_session", "http2_coding", "http2_streams", "http2_events", "grpc_stream",
      "cold_call", "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats",
@@ -47,12 +48,14 @@ INSIDE = {
     "ort_session": {"ort_runtime", "ort_provider", "ort_inspect", "ort_run"},
     "queue_order": {"batch_policy"},
     "batcher": {"batch_policy", "queue_order"},
-    "batch": {"ort_run"},
+    "ort_watch": {"ort_runtime"},
+    "batch": {"ort_run", "ort_watch"},
+    "fallback": {"batch", "router"},
     "reply": {"batch"},
     "cache_entry": {"reply"},
     "flight": {"cache_entry"},
     "cache": {"batch", "reply", "cache_entry", "flight"},
-    "executor": {"batcher", "batch"},
+    "executor": {"batcher", "batch", "ort_watch"},
     "protocol": {"http2_session", "http2_streams", "http2_events", "tls_layer"},
     "http2_events": {"http2_session", "grpc_stream", "cold_call", "flush_buffer"},
     "http2_coding": {"http2_session", "grpc_stream"},
@@ -71,7 +74,7 @@ LIBRARIES = {
     "capi.nghttp2": {"http2_session", "http2_streams", "http2_events", "reply_fields"},
     # load_loop names the library's error codes; it does not link it.
     "capi.nghttp2_client": {"http2_client", "load_loop"},
-    "capi.onnxruntime": {"ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session"},
+    "capi.onnxruntime": {"ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session", "ort_watch"},
 }
 
 CORE_IMPORT = re.compile(r"^\s*(?:from\s+infer\._core\.([\w.]+)\s+c?import|c?import\s+infer\._core\.([\w.]+))", re.M)

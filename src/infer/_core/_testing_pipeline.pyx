@@ -18,6 +18,7 @@ from infer._core.capi.atomics cimport load_acquire_i32
 from infer._core.clock cimport now_ns
 from infer._core.executor cimport TAKE_LIMIT, Executor, ExecutorPool
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
+from infer._core.ort_watch cimport watch_begin, watch_end
 from infer._core.pipeline cimport Pipeline
 from infer._core.reply cimport COPIED_REPLY_BYTES as C_COPIED_REPLY_BYTES
 from infer._core.request cimport Reply, Request, ResponseSink, Segment
@@ -245,6 +246,17 @@ cdef class PuppetExecutor:
             else:
                 batch_run(self.batch, &self.executor.scratch)
 
+    def begin(self) -> None:
+        """It is inside a run from now on, as far as the loop can see."""
+        self.batch = batch_new(self.requests, self.count, self.of_batch.rows)
+        watch_begin(&self.executor.scratch.watch, self.batch)
+
+    def end(self) -> None:
+        """The run of `begin` returns; one that nobody stopped is made now."""
+        self.batch.stopped = watch_end(&self.executor.scratch.watch)
+        with nogil:
+            batch_run(self.batch, &self.executor.scratch)
+
     def publish(self) -> None:
         if self.batch == NULL:
             raise RuntimeError("nothing was run")
@@ -262,6 +274,11 @@ cdef class PuppetExecutor:
             self.run()
             self.publish()
         return count
+
+
+def run_begun(ExecutorPool pool not None, index: int) -> bool:
+    """Whether its thread is inside a run."""
+    return pool.executors[index].scratch.watch.batch != NULL
 
 
 def sleepers(ExecutorPool pool not None) -> tuple[int, int]:

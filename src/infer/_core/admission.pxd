@@ -13,3 +13,5 @@ cdef int admit_queue(const Version *version, int64_t queued_rows, int64_t rows, 
 cdef int admit_level(const Version *version, int32_t level, int64_t queued, ErrorText *error) noexcept nogil
 # What a request is told that waited for longer than it may.
 cdef void say_waited(const Version *version, int64_t wait_ns, ErrorText *error) noexcept nogil
+# And one whose run was stopped.
+cdef void say_overdue(const Version *version, ErrorText *error) noexcept nogil

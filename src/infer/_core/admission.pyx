@@ -47,3 +47,14 @@ cdef void say_waited(const Version *version, int64_t wait_ns, ErrorText *error) 
     say(error, version.name)
     say(error, "'; it was not run. Send to another replica, or let requests wait for longer "
                "(default_timeout_microseconds, or parameter `timeout` where allow_timeout_override is set)")
+
+
+cdef void say_overdue(const Version *version, ErrorText *error) noexcept nogil:
+    say(error, "model '")
+    say(error, version.name)
+    say(error, "' version ")
+    say(error, version.number)
+    say(error, " ran for longer than ")
+    say_int(error, version.run_timeout_ns // 1000000)
+    say(error, " ms (--run-timeout, or run_timeout of the model) on the batch that held this request, and was stopped; "
+               "send fewer rows, or let runs take longer")

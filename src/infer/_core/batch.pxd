@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from infer._core.block cimport Block
 from infer._core.model_version cimport Version
 from infer._core.ort_run cimport RunOutput
+from infer._core.ort_watch cimport RunWatch
 from infer._core.request cimport Request
 from infer._core.tensor_view cimport TensorView
 
@@ -34,6 +35,7 @@ cdef struct Batch:
     int32_t n_outputs
     int32_t n_runs
     int32_t lent                 # of an emergency batch: 1 while the loop holds it; else 0
+    int32_t stopped              # 1: a run of it was told to end, and its requests have been answered
     int64_t rows
     int64_t taken_ns
     int64_t gathered_ns          # of the first run; the rest is in run_ns and done_ns
@@ -51,6 +53,7 @@ cdef struct Scratch:
     RunOutput *outputs
     int32_t n_inputs             # room
     int32_t n_outputs
+    RunWatch watch
     Batch *emergency             # for requests that cannot have a Batch of their own; lent to the loop while so used
 
 cdef int scratch_init(Scratch *scratch) noexcept nogil                 # 0, or -1: no memory

@@ -21,7 +21,9 @@ from infer._core.clock cimport now_ns
 from infer._core.debug cimport LIVE_BATCH, LIVE_BLOCK, count_live, require, try_calloc
 from infer._core.model_version cimport VersionEntry
 from infer._core.ort_run cimport Session, session_run
-from infer._core.status cimport STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_OK, STATUS_RESOURCE_EXHAUSTED
+from infer._core.ort_watch cimport watch_begin, watch_end, watch_free, watch_init
+from infer._core.status cimport (
+    STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_OK, STATUS_RESOURCE_EXHAUSTED)
 from infer._core.tensor_contents cimport decode_contents
 from infer._core.tensor_reshape cimport view_from_model, view_to_model
 from infer._core.tensor_text cimport ErrorText, clear_error, say
@@ -38,6 +40,7 @@ cdef enum:
 
 cdef int scratch_init(Scratch *scratch) noexcept nogil:
     memset(scratch, 0, sizeof(Scratch))
+    watch_init(&scratch.watch)
     scratch.emergency = make_batch(EMERGENCY_ITEMS, 0)
     return -1 if scratch.emergency == NULL else 0
 
@@ -75,6 +78,7 @@ cdef void scratch_free(Scratch *scratch) noexcept nogil:
     free(scratch.outputs)
     if scratch.emergency != NULL:
         release(offset_of(scratch.emergency), scratch.emergency.allocated_bytes)
+    watch_free(&scratch.watch)
     memset(scratch, 0, sizeof(Scratch))
 
 
@@ -215,6 +219,10 @@ cdef void fail_all(Batch *batch, int32_t first, int32_t end, int code, const cha
     for i in range(first, end):
         if batch.items[i].code == PENDING:
             fail(batch, &batch.items[i], code, why)
+
+
+cdef void fail_stopped(Batch *batch) noexcept nogil:
+    fail_all(batch, 0, batch.n_items, STATUS_DEADLINE_EXCEEDED, b" was stopped while it ran; retry later")
 
 
 cdef void keep_detail(Batch *batch, const ErrorText *detail) noexcept nogil:
@@ -410,12 +418,16 @@ cdef int run_once(Batch *batch, Scratch *scratch, int32_t first, int32_t end) no
         batch.gathered_ns = now_ns()
     if not run_reserve(batch):
         return STATUS_RESOURCE_EXHAUSTED
-    code = session_run(session, scratch.inputs, mask, rows, scratch.outputs, &detail)
+    watch_begin(&scratch.watch, batch)
+    code = session_run(session, scratch.watch.options, scratch.inputs, mask, rows, scratch.outputs, &detail)
+    if watch_end(&scratch.watch):
+        batch.stopped = 1
     batch.ran_ns = now_ns()
     if code == STATUS_OK:
         scatter(batch, scratch, first, end, rows)
         return STATUS_OK
-    keep_detail(batch, &detail)
+    if not batch.stopped:
+        keep_detail(batch, &detail)
     if batch.n_runs > 0:
         release(offset_of(batch.runs[batch.n_runs].views), batch.runs[batch.n_runs].allocated_bytes)
     return code
@@ -432,6 +444,10 @@ cdef void run_range(Batch *batch, Scratch *scratch, int32_t first, int32_t end, 
         pending += batch.items[i].code == PENDING
     if pending == 0:
         return
+    # Whoever stopped a run has answered the whole batch.
+    if batch.stopped:
+        fail_stopped(batch)
+        return
     if again:
         if not may_bisect(batch.version):
             return
@@ -441,6 +457,9 @@ cdef void run_range(Batch *batch, Scratch *scratch, int32_t first, int32_t end, 
     else:
         code = run_once(batch, scratch, first, end)
     if code == STATUS_OK:
+        return
+    if batch.stopped:
+        fail_stopped(batch)
         return
     if code == STATUS_RESOURCE_EXHAUSTED:
         fail_all(batch, first, end, code, b" ran out of memory; send fewer rows or smaller tensors, or retry later")

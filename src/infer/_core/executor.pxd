@@ -14,6 +14,7 @@ from infer._core.ring cimport Ring, Waker
 cdef enum:
     TAKE_LIMIT = 1024            # requests in one batch
     RING_CAPACITY = 1024         # finished batches that the loop has not seen
+    STUCK_NS = 1000000000        # a run that was told to end and is still there after so long may never end
 
 # Executors that wait for the loop: to empty their ring, or to give their emergency batch back.
 cdef struct Drain:
@@ -47,3 +48,7 @@ cdef class ExecutorPool:
     # The next finished batch of any executor, or NULL. Loop thread; to be called once more after the last batch was
     # freed.
     cdef Batch *take_finished(self) noexcept
+    # Looks at the run of one executor: tells it to end where it has taken longer than its version's may, and returns
+    # its batch then, for the loop, which alone frees it, to answer. Once more, with `stuck`, STUCK_NS later. Else NULL.
+    # `next_ns` becomes earlier where it has to be looked at before. Loop thread.
+    cdef Batch *stop_overdue(self, int index, int64_t now, int64_t *next_ns, bint *stuck) noexcept

@@ -11,6 +11,7 @@ of the two always sees the other.
 """
 
 cimport cython
+from libc.stdint cimport INT64_MAX
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -24,7 +25,9 @@ from infer._core.capi.pthread cimport (
     SIG_SETMASK, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_wait, pthread_create,
     pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
     pthread_setname_np, pthread_sigmask, sigfillset, sigset_t)
+from infer._core.clock cimport now_ns
 from infer._core.debug cimport require
+from infer._core.ort_watch cimport RunWatch, watch_stop
 from infer._core.request cimport Request
 from infer._core.ring cimport (
     ring_close, ring_open, ring_push, ring_size, ring_take, waker_close, waker_notify, waker_open)
@@ -187,6 +190,44 @@ cdef class ExecutorPool:
                     self.executors[i].started = 0
                     scratch_clear(&self.executors[i].scratch)
         self.running = False
+
+    @property
+    def stuck(self):
+        """Executors whose run was told to end and has not ended yet. Any thread."""
+        cdef int i
+        return sum([self.executors[i].scratch.watch.stopped_ns != 0 for i in range(self.count)])
+
+    def interrupt(self):
+        """Tells the runs under way to end; what they would have answered is nobody's any more."""
+        cdef RunWatch *watch
+        cdef int i
+        for i in range(self.count):
+            watch = &self.executors[i].scratch.watch
+            pthread_mutex_lock(&watch.mutex)
+            if watch.batch != NULL and watch.stopped_ns == 0:
+                watch_stop(watch, now_ns())
+            pthread_mutex_unlock(&watch.mutex)
+
+    cdef Batch *stop_overdue(self, int index, int64_t now, int64_t *next_ns, bint *stuck) noexcept:
+        cdef RunWatch *watch = &self.executors[index].scratch.watch
+        cdef Batch *batch
+        cdef int64_t due_ns = INT64_MAX
+        pthread_mutex_lock(&watch.mutex)
+        batch = <Batch *> watch.batch
+        stuck[0] = watch.stopped_ns != 0
+        if batch != NULL and stuck[0] and not watch.told:
+            due_ns = watch.stopped_ns + STUCK_NS
+            watch.told = due_ns <= now
+        elif batch != NULL and not stuck[0] and batch.version.run_timeout_ns > 0:
+            due_ns = watch.begun_ns + batch.version.run_timeout_ns
+            if due_ns <= now:
+                watch_stop(watch, now)
+                next_ns[0] = min(next_ns[0], now + STUCK_NS)
+        pthread_mutex_unlock(&watch.mutex)
+        if due_ns <= now:
+            return batch
+        next_ns[0] = min(next_ns[0], due_ns)
+        return NULL
 
     cdef Batch *take_finished(self) noexcept:
         cdef uint64_t offset

@@ -14,6 +14,14 @@ from infer._core.tensor_view cimport ModelShape, Signature, TensorSpec
 cdef enum:
     EXACT_ROWS = 1024            # batches of up to so many rows are counted by their size, larger ones by log buckets
 
+# What answers a request in the place of the version that it was meant for. Replies are marked with it.
+cdef enum Fallback:
+    FALLBACK_NONE = 0            # its own version does
+    FALLBACK_PREVIOUS = 1        # the next lower version that is ready
+    FALLBACK_STATIC = 2          # a reply that was written down
+    FALLBACK_UNAVAILABLE = 3     # nothing: UNAVAILABLE
+    FALLBACKS = 4
+
 # Runs of one size; sums over them. Written by the loop thread alone.
 cdef struct SizeStats:
     int64_t runs
@@ -69,6 +77,7 @@ cdef struct Version:
     int64_t weight               # by which it shares executors with other versions
     int32_t max_running          # batches of this version at once
     int32_t closing              # 1: unloading, nothing new is taken in
+    int64_t run_timeout_ns       # how long one run may take; 0: as long as it likes. Loop thread only
     int64_t handles              # Requests that hold this version; loop thread only
     int64_t executor_ns          # executor time spent running; executors add to it
     int64_t charged_ns           # executor time by which it shares them; written under the batcher's mutex
@@ -76,7 +85,7 @@ cdef struct Version:
     int64_t bisect_ns            # part of it spent on bisecting failed batches
     QueuePolicy *policy          # NULL: nothing is asked for; loop thread only
     void *pace                   # how long runs take, by what was measured; NULL: not measured
-    void *breaker                # what its failures come to; NULL: nobody watches
+    void *breaker                # fallback.Guard, borrowed of the entry's; NULL: nobody watches. Loop thread
     void *cached                 # the cache's part of it; NULL: not cached. Loop thread
     void *quota                  # limits of the model; NULL: none. Loop thread
     void *queue                  # queue_order.VersionQueue
@@ -99,10 +108,12 @@ cdef class VersionEntry:
     cdef readonly bytes name
     cdef readonly str version
     cdef readonly bytes prefix             # encoded model_name and model_version of every reply
+    cdef readonly tuple marked             # the same with the parameter that tells a Fallback, by its number
     cdef readonly list inputs              # TensorInfo of each, in the model's order
     cdef readonly list outputs
     cdef readonly dict properties          # platform, producer, batching in words: for metadata and the start-up table
     cdef public object session             # keeps what c.session points to alive
+    cdef public object guard               # keeps what c.breaker points to alive
     cdef public object settings            # what its operator asked for, completed (models.settings); None: nothing
     cdef public object on_drained          # called once when closing and the last handle is gone
     cdef ModelShape *reshaped              # of the tensors that have one

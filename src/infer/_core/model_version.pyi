@@ -33,6 +33,7 @@ class VersionEntry:
     outputs: list[TensorInfo]
     properties: dict[str, Any]
     session: Any
+    guard: Any
     settings: Any
     on_drained: Callable[[], object] | None
     def __init__(

@@ -11,12 +11,14 @@ from infer._core.counters cimport bucket_floor, snapshot
 from infer._core.fair_share cimport WEIGHT_MAX
 from infer._core.queue_policy cimport policy_free, policy_new
 from infer._core.status cimport STATUS_CODES
-from infer._core.tensor cimport data_type_name, encode_prefix
+from infer._core.tensor cimport data_type_name, encode_prefix, encode_text_parameter
 from infer._core.tensor_view cimport MAX_OUTPUTS, MAX_RANK, TYPE_NONE, ModelShape, TensorSpec
 
 
 # Why batches leave, as metrics name it; in the order of batch_policy.Why.
 LEFT = ("full", "shape", "idle", "delay", "deadline")
+# By the numbers of Fallback.
+FALLBACK_NAMES = (b"none", b"previous", b"static", b"unavailable")
 
 
 cdef class TensorInfo:
@@ -82,10 +84,13 @@ cdef class VersionEntry:
         self.name = name.encode()
         self.version = version
         self.prefix = encode_prefix(self.name, version.encode())
+        self.marked = (self.prefix, *(self.prefix + encode_text_parameter(b"infer_fallback", name)
+                                      for name in FALLBACK_NAMES[1:FALLBACK_UNAVAILABLE]))
         self.inputs = inputs
         self.outputs = outputs
         self.properties = properties
         self.session = session
+        self.guard = None
         self.on_drained = None
         number = version.encode()
         self._strings = [self.name, number]

@@ -25,8 +25,8 @@ cdef struct RunOutput:
 # Runs `inputs` (FORM_RAW, contiguous, aligned, in the model's order; TYPE_NONE: left out) for the outputs in `mask`.
 # `rows` is the rows of a batched model, else -1. STATUS_OK; STATUS_INVALID_ARGUMENT (the runtime blames the input);
 # STATUS_RESOURCE_EXHAUSTED (no memory); STATUS_INTERNAL, also where an output has not `rows` rows. On failure `outputs`
-# holds nothing and `detail` the runtime's own words, for the log only.
-cdef int session_run(const Session *session, const TensorView *inputs, const OutputMask *mask, int64_t rows,
-                     RunOutput *outputs, ErrorText *detail) noexcept nogil
+# holds nothing and `detail` the runtime's own words, for the log only. `options` are OrtRunOptions, or NULL.
+cdef int session_run(const Session *session, const void *options, const TensorView *inputs, const OutputMask *mask,
+                     int64_t rows, RunOutput *outputs, ErrorText *detail) noexcept nogil
 # Releases what a run's outputs hold.
 cdef void drop_outputs(RunOutput *outputs, int32_t count) noexcept nogil

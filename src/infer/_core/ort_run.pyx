@@ -346,8 +346,8 @@ cdef void drop_outputs(RunOutput *outputs, int32_t count) noexcept nogil:
         outputs[i].element_ends = NULL
 
 
-cdef int attempt(const Session *session, const TensorView *inputs, const OutputMask *mask, int64_t rows,
-                 RunOutput *outputs, ErrorText *detail) noexcept nogil:
+cdef int attempt(const Session *session, const void *options, const TensorView *inputs, const OutputMask *mask,
+                 int64_t rows, RunOutput *outputs, ErrorText *detail) noexcept nogil:
     """One call of the runtime, with everything that it needs made and released."""
     cdef Handles handles
     cdef const TensorSpec *spec
@@ -363,7 +363,7 @@ cdef int attempt(const Session *session, const TensorView *inputs, const OutputM
         code = make_outputs(session, mask, rows, outputs, &handles, detail)
     if code == STATUS_OK:
         code = take_failure(ort.Run(
-            <OrtRunnable *> session.session, NULL, handles.input_names, <const OrtValue **> handles.inputs,
+            <OrtRunnable *> session.session, options, handles.input_names, <const OrtValue **> handles.inputs,
             <size_t> handles.n_inputs, handles.output_names, <size_t> handles.n_outputs, handles.outputs), detail)
     if code == STATUS_OK:
         for i in range(handles.n_outputs):
@@ -379,14 +379,14 @@ cdef int attempt(const Session *session, const TensorView *inputs, const OutputM
     return code
 
 
-cdef int session_run(const Session *session, const TensorView *inputs, const OutputMask *mask, int64_t rows,
-                     RunOutput *outputs, ErrorText *detail) noexcept nogil:
+cdef int session_run(const Session *session, const void *options, const TensorView *inputs, const OutputMask *mask,
+                     int64_t rows, RunOutput *outputs, ErrorText *detail) noexcept nogil:
     cdef Session unbound
-    cdef int code = attempt(session, inputs, mask, rows, outputs, detail)
+    cdef int code = attempt(session, options, inputs, mask, rows, outputs, detail)
     if code == STATUS_OK or session.bindable == NULL or not speaks_of_bound_shape(detail):
         return code
     # The model made an output of another shape than it declares. Without memory of ours the runtime makes whatever it
     # is.
     unbound = session[0]
     unbound.bindable = NULL
-    return attempt(&unbound, inputs, mask, rows, outputs, detail)
+    return attempt(&unbound, options, inputs, mask, rows, outputs, detail)

@@ -20,7 +20,8 @@ from infer._core.capi.onnxruntime cimport (
     OrtApiBase, OrtEnv,  OrtStatus, OrtThreadingOptions,
     SLOT_AddSessionConfigEntry, SLOT_AllocatorFree, SLOT_CastTypeInfoToOptionalTypeInfo,
     SLOT_CastTypeInfoToTensorInfo, SLOT_CreateCUDAProviderOptions, SLOT_CreateCpuMemoryInfo,
-    SLOT_CreateEnvWithCustomLoggerAndGlobalThreadPools, SLOT_CreateSession, SLOT_CreateSessionOptions,
+    SLOT_CreateEnvWithCustomLoggerAndGlobalThreadPools, SLOT_CreateRunOptions, SLOT_CreateSession,
+    SLOT_CreateSessionOptions,
     SLOT_CreateTensorAsOrtValue, SLOT_CreateTensorRTProviderOptions, SLOT_CreateTensorWithDataAsOrtValue,
     SLOT_CreateThreadingOptions, SLOT_DisableMemPattern, SLOT_DisablePerSessionThreads,
     SLOT_DisableTelemetryEvents, SLOT_GetAllocatorWithDefaultOptions, SLOT_GetAvailableProviders,
@@ -31,9 +32,11 @@ from infer._core.capi.onnxruntime cimport (
     SLOT_ModelMetadataGetCustomMetadataMapKeys, SLOT_ModelMetadataGetDescription, SLOT_ModelMetadataGetDomain,
     SLOT_ModelMetadataGetGraphName, SLOT_ModelMetadataGetProducerName, SLOT_ModelMetadataGetVersion,
     SLOT_ModelMetadataLookupCustomMetadataMap, SLOT_ReleaseAvailableProviders, SLOT_ReleaseCUDAProviderOptions,
-    SLOT_ReleaseEnv, SLOT_ReleaseModelMetadata, SLOT_ReleaseSession, SLOT_ReleaseSessionOptions, SLOT_ReleaseStatus,
+    SLOT_ReleaseEnv, SLOT_ReleaseModelMetadata, SLOT_ReleaseRunOptions, SLOT_ReleaseSession,
+    SLOT_ReleaseSessionOptions, SLOT_ReleaseStatus,
     SLOT_ReleaseTensorRTProviderOptions, SLOT_ReleaseTensorTypeAndShapeInfo, SLOT_ReleaseThreadingOptions,
-    SLOT_ReleaseTypeInfo, SLOT_ReleaseValue, SLOT_Run, SLOT_SessionGetInputCount, SLOT_SessionGetInputName,
+    SLOT_ReleaseTypeInfo, SLOT_ReleaseValue, SLOT_Run, SLOT_RunOptionsSetTerminate, SLOT_RunOptionsUnsetTerminate,
+    SLOT_SessionGetInputCount, SLOT_SessionGetInputName,
     SLOT_SessionGetInputTypeInfo, SLOT_SessionGetModelMetadata, SLOT_SessionGetOutputCount,
     SLOT_SessionGetOutputName, SLOT_SessionGetOutputTypeInfo, SLOT_SessionOptionsAppendExecutionProvider,
     SLOT_SessionOptionsAppendExecutionProvider_CUDA_V2, SLOT_SessionOptionsAppendExecutionProvider_TensorRT_V2,
@@ -135,6 +138,10 @@ cdef void fill(const void **table, const void **newer_table) noexcept nogil:
     put(&ort.SessionGetOutputTypeInfo, table[SLOT_SessionGetOutputTypeInfo])
     put(&ort.SessionGetInputName, table[SLOT_SessionGetInputName])
     put(&ort.SessionGetOutputName, table[SLOT_SessionGetOutputName])
+    put(&ort.CreateRunOptions, table[SLOT_CreateRunOptions])
+    put(&ort.RunOptionsSetTerminate, table[SLOT_RunOptionsSetTerminate])
+    put(&ort.RunOptionsUnsetTerminate, table[SLOT_RunOptionsUnsetTerminate])
+    put(&ort.ReleaseRunOptions, table[SLOT_ReleaseRunOptions])
     put(&ort.CreateTensorAsOrtValue, table[SLOT_CreateTensorAsOrtValue])
     put(&ort.CreateTensorWithDataAsOrtValue, table[SLOT_CreateTensorWithDataAsOrtValue])
     put(&ort.IsTensor, table[SLOT_IsTensor])

@@ -67,7 +67,7 @@ cdef void release(void *session) noexcept nogil:
 
 cdef void run_cold(void *argument) noexcept nogil:
     cdef ColdRun *run = <ColdRun *> argument
-    run.code = session_run(run.session, run.views, run.mask, -1, run.outputs, run.detail)
+    run.code = session_run(run.session, NULL, run.views, run.mask, -1, run.outputs, run.detail)
 
 
 cdef void describe_output(TensorSpec *spec, TensorInfo info):

@@ -14,7 +14,7 @@ from infer._core.queue_order cimport VersionQueue
 from infer._core.request cimport Reply, Request, RequestSink, Segment
 from infer._core.router cimport RouteTable
 from infer._core.tensor cimport Binding, ErrorText, InferMessage
-from infer._core.timer_wheel cimport TimerWheel
+from infer._core.timer_wheel cimport TimerNode, TimerWheel
 
 cdef class Pipeline(RequestSink):
     cdef RouteTable routes
@@ -25,16 +25,24 @@ cdef class Pipeline(RequestSink):
     cdef InferMessage message
     cdef ErrorText error
     cdef Segment segments[514]
+    cdef TimerNode watch                   # in the wheel while a run may have to be stopped
+    cdef int64_t watch_step_ns             # the shortest time that a run may take; 0: as long as it likes
+    cdef readonly int64_t runs_stopped
     cdef object loop
     cdef object timer                      # the loop's handle for the wheel's next tick, or None
     cdef int64_t timer_ns
     cdef readonly int64_t in_flight        # Requests opened and not yet freed
     cdef int64_t unrouted[17]              # calls that ended before a version was found, by code
     cdef public object on_run_failure      # called as (VersionEntry, text) for each batch whose run failed, or None
+    cdef public object on_stopped_run      # called as (VersionEntry, ns that it ran for, stuck) for each, or None
     cdef public object after_turn          # called once after completions or expiries: transports flush there
     cdef void say_late(self, Request *request) noexcept
     cdef void say_no_memory(self) noexcept
     cdef void say_no_reply(self) noexcept
+    cdef void watch_runs(self, int64_t due_ns) noexcept
+    cdef void look_at_runs(self) noexcept
+    cdef void give_up(self, Batch *batch, int64_t now) noexcept
+    cdef void stand_in(self, Request *request, VersionEntry entry, int64_t now) noexcept
     cdef void arm(self, int64_t deadline_ns) except *
     cdef void expired(self, Request *request) noexcept
     cdef bint waited(self, Request *request) noexcept

@@ -11,6 +11,8 @@ class Pipeline(RequestSink):
     in_flight: int
     after_turn: Callable[[], object] | None
     on_run_failure: Callable[[VersionEntry, str], object] | None
+    on_stopped_run: Callable[[VersionEntry, int, bool], object] | None
+    runs_stopped: int
     cache: Cache | None
     def __init__(
         self, loop: AbstractEventLoop, pool: ExecutorPool, routes: RouteTable, cache: Cache | None = None
@@ -27,6 +29,7 @@ class Pipeline(RequestSink):
         default_level: int = 0,
         policies: Sequence[tuple[int, int, bool, bool]] = (),
     ) -> None: ...
+    def set_run_timeout(self, entry: VersionEntry, timeout_ns: int) -> None: ...
     def set_routes(self, routes: RouteTable) -> None: ...
     def close(self) -> None: ...
     def queued_rows_of(self, entry: VersionEntry) -> int: ...

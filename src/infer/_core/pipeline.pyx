@@ -10,7 +10,7 @@ from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 from posix.time cimport clock_gettime, timespec
 
-from infer._core.admission cimport admit_deadline, admit_level, admit_queue, say_waited
+from infer._core.admission cimport admit_deadline, admit_level, admit_queue, say_overdue, say_waited
 from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport BatchItem, batch_free
 from infer._core.batcher cimport kick as kick_batcher
@@ -20,7 +20,9 @@ from infer._core.cache cimport CACHE_HIT, CACHE_WAITS, CacheVerdict, waiting_row
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
 from infer._core.fair_share cimport WEIGHT_MAX
-from infer._core.model_version cimport SizeStats, drop_handle, size_slot, take_handle
+from infer._core.fallback cimport divert, leave_trial, record_batch, say_open, static_batch
+from infer._core.model_version cimport (
+    FALLBACK_PREVIOUS, FALLBACK_UNAVAILABLE, SizeStats, drop_handle, size_slot, take_handle)
 from infer._core.queue_order cimport VersionQueue, queue_free, queue_new, requests_of
 from infer._core.queue_policy cimport LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of
 from infer._core.reply cimport encode_reply, id_of, item_slices
@@ -83,7 +85,11 @@ cdef void count_runs(VersionEntry entry, const Batch *batch) noexcept:
 
 
 cdef void expire(TimerNode *node, void *context) noexcept:
-    (<Pipeline> context).expired(request_of(node))
+    cdef Pipeline pipeline = <Pipeline> context
+    if node == &pipeline.watch:
+        pipeline.look_at_runs()
+    else:
+        pipeline.expired(request_of(node))
 
 
 cdef class Pipeline(RequestSink):
@@ -97,6 +103,9 @@ cdef class Pipeline(RequestSink):
         message_init(&self.message)
         memset(self.unrouted, 0, sizeof(self.unrouted))
         wheel_init(&self.wheel, now_ns())
+        memset(&self.watch, 0, sizeof(self.watch))
+        self.watch_step_ns = 0
+        self.runs_stopped = 0
         self.timer = None
         self.timer_ns = INT64_MAX
         self.in_flight = 0
@@ -109,6 +118,7 @@ cdef class Pipeline(RequestSink):
         self.routes = routes
         self.after_turn = None
         self.on_run_failure = None
+        self.on_stopped_run = None
         waker_arm(&pool.waker)
 
     def __dealloc__(self):
@@ -152,6 +162,13 @@ cdef class Pipeline(RequestSink):
         set_limits(&self.pool.batcher, <VersionQueue *> entry.c.queue, delay_ns if entry.c.signature.batched else 0,
                    queue_limit_rows, weight)
         self.kick()
+
+    def set_run_timeout(self, VersionEntry entry not None, int64_t timeout_ns):
+        """How long a run of the version may take before it is stopped; 0: as long as it likes."""
+        entry.c.run_timeout_ns = timeout_ns
+        if timeout_ns > 0:
+            self.watch_step_ns = min(self.watch_step_ns or timeout_ns, timeout_ns)
+            self.watch_runs(now_ns() + timeout_ns)
 
     def set_routes(self, RouteTable routes not None):
         """Swaps the route table: calls submitted from now on see the new one."""
@@ -285,6 +302,53 @@ cdef class Pipeline(RequestSink):
             wheel_add(&self.wheel, &request.timer, request.deadline_ns)
         return True
 
+    # Runs that take too long.
+
+    cdef void watch_runs(self, int64_t due_ns) noexcept:
+        """Has the runs looked at by that time. One that begins later is due later than this, since it was put before it
+        began and no version may take less than `watch_step_ns`."""
+        if self.watch.next == NULL or due_ns < self.watch.deadline_ns:
+            wheel_add(&self.wheel, &self.watch, due_ns)
+            if due_ns < self.timer_ns:
+                self.arm(due_ns)
+
+    cdef void look_at_runs(self) noexcept:
+        cdef int64_t now = now_ns()
+        cdef int64_t next_ns = INT64_MAX
+        cdef VersionEntry entry
+        cdef Batch *batch
+        cdef bint stuck = False
+        cdef int i
+        for i in range(self.pool.count):
+            batch = self.pool.stop_overdue(i, now, &next_ns, &stuck)
+            if batch == NULL:
+                continue
+            entry = <VersionEntry> batch.items[0].request.version
+            if not stuck:
+                self.give_up(batch, now)
+            if self.on_stopped_run is not None:
+                self.on_stopped_run(entry, now - batch.taken_ns, stuck)
+        if self.in_flight > 0 and self.watch_step_ns > 0:
+            next_ns = min(next_ns, now + self.watch_step_ns)
+        if next_ns != INT64_MAX:
+            # `on_timer` sets the loop's timer for it.
+            wheel_add(&self.wheel, &self.watch, next_ns)
+
+    cdef void give_up(self, Batch *batch, int64_t now) noexcept:
+        """Answers a batch whose run was told to end. Its memory waits until it has: `complete` finds it answered."""
+        cdef VersionEntry entry = <VersionEntry> batch.items[0].request.version
+        cdef Request *request
+        cdef int i
+        self.runs_stopped += 1
+        if entry.c.breaker != NULL:
+            record_batch(entry, batch, STATUS_DEADLINE_EXCEEDED, now - batch.taken_ns, now)
+        for i in range(batch.n_items):
+            request = batch.items[i].request
+            if try_transition(request, RUNNING, ANSWERED):
+                self.error.size_bytes = 0
+                say_overdue(&entry.c, &self.error)
+                self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
+
     # submit
 
     cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
@@ -317,6 +381,9 @@ cdef class Pipeline(RequestSink):
             say(&self.error, " is being unloaded; retry later or send to another replica")
             self.answer(request, STATUS_UNAVAILABLE, -1)
             return
+        if entry.c.breaker != NULL:
+            found = divert(entry, request, self.routes, span_left(&self.message.model_version) > 0, now)
+            entry = <VersionEntry> found
         request.version = found
         take_handle(entry)
         # The timer of a deadline that passed this very moment has not fired yet.
@@ -324,6 +391,9 @@ cdef class Pipeline(RequestSink):
         if code != STATUS_OK:
             self.say_late(request)
             self.answer(request, code, -1)
+            return
+        if request.fallback > FALLBACK_PREVIOUS:
+            self.stand_in(request, entry, now)
             return
         binding.typed_bytes = 0
         code = self.bind(request, entry, &binding)
@@ -379,12 +449,37 @@ cdef class Pipeline(RequestSink):
             code = self.admit_policy(request, entry, queue, now)
         if code == STATUS_OK:
             if put(&self.pool.batcher, request, queue, now):
+                if entry.c.run_timeout_ns > 0:
+                    self.watch_runs(now + entry.c.run_timeout_ns)
                 return
             say(&self.error, "the server's memory for its queues is used up; retry later or send to another replica")
             code = STATUS_RESOURCE_EXHAUSTED
         elif code == STATUS_RESOURCE_EXHAUSTED and queued_rows > 0:
             pushback_ms = self.time_to_drain_ms(entry, queue)
         self.answer(request, code, pushback_ms)
+
+    cdef void stand_in(self, Request *request, VersionEntry entry, int64_t now) noexcept:
+        """Answers in the place of a version whose breaker is open."""
+        cdef Binding binding
+        cdef Batch *batch
+        cdef int64_t pushback_ms = -1
+        cdef int code
+        if request.fallback == FALLBACK_UNAVAILABLE:
+            code = say_open(entry, &self.error, now, &pushback_ms)
+            self.answer(request, code, pushback_ms)
+            return
+        binding.typed_bytes = 0
+        code = self.bind(request, entry, &binding)
+        if code == STATUS_OK:
+            batch = static_batch(entry, request)
+            if batch != NULL and self.reply(request, batch, 0):
+                batch_free(batch)
+                return
+            if batch != NULL:
+                batch_free(batch)
+            self.say_no_memory()
+            code = STATUS_RESOURCE_EXHAUSTED
+        self.answer(request, code, -1)
 
     cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t queued_rows) noexcept:
         """The queue's bound in rows, then what is decoded for a request that is taken in alone."""
@@ -507,6 +602,8 @@ cdef class Pipeline(RequestSink):
             self.loop.call_soon(self.lead_again)
         if request.version != NULL:
             entry = <VersionEntry> request.version
+            if request.probe != 0:
+                leave_trial(entry, request)
             request.version = NULL
             drop_handle(entry)
         request_free(request)
@@ -562,6 +659,8 @@ cdef class Pipeline(RequestSink):
         entry.stats.last_inference_ms = wall_clock_ms()
         observe(&entry.stats.batch_rows, batch.rows)
         count_runs(entry, batch)
+        if entry.c.breaker != NULL and not batch.stopped:
+            record_batch(entry, batch, STATUS_OK, compute_ns, batch.done_ns)
         for i in range(batch.n_items):
             item = &batch.items[i]
             request = item.request
@@ -625,7 +724,7 @@ cdef class Pipeline(RequestSink):
         cdef int n
         item_slices(batch, index, &request.outputs, slices)
         n = encode_reply(self.segments, <VersionEntry> request.version, &request.outputs, slices,
-                         batch.runs[batch.items[index].run].blocks, request.rows, &identity)
+                         batch.runs[batch.items[index].run].blocks, request.rows, &identity, request.fallback)
         if n == 0:
             return False
         self.send(request, n)

@@ -7,6 +7,7 @@ from infer._core.arena cimport at
 from infer._core.batch cimport ItemOutput
 from infer._core.block cimport block_data, block_new, block_ref
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
+from infer._core.model_version cimport FALLBACK_NONE
 from infer._core.span cimport span_left, span_over
 from infer._core.tensor_encode cimport (
     encode_identity, encode_raw_tag, encode_response_head, raw_tag_bytes, response_head_bytes)
@@ -37,12 +38,13 @@ cdef int segment(Segment *segments, int n, Block *block, const uint8_t *data, ui
 
 
 cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *mask, const OutputSlice *slices,
-                      Block **owners, int64_t rows, const Span *id) noexcept:
+                      Block **owners, int64_t rows, const Span *id, int fallback=FALLBACK_NONE) noexcept:
     cdef Block *head
     cdef uint8_t *to
     cdef uint8_t *begin
     cdef uint64_t head_bytes, message_bytes
-    cdef uint64_t prefix_bytes = <uint64_t> len(entry.prefix)
+    cdef bytes prefix = entry.prefix if fallback == FALLBACK_NONE else entry.marked[fallback]
+    cdef uint64_t prefix_bytes = <uint64_t> len(prefix)
     cdef uint64_t copied = 0
     cdef uint64_t total = 0
     cdef int i
@@ -63,7 +65,7 @@ cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *m
         return 0
     begin = block_data(head)
     to = encode_response_head(begin + PREFIX_BYTES, &entry.c.signature, mask, slices, rows,
-                              <const uint8_t *> <const char *> entry.prefix, prefix_bytes, id)
+                              <const uint8_t *> <const char *> prefix, prefix_bytes, id)
     message_bytes = head_bytes + copied
     for i in range(entry.c.signature.n_outputs):
         if not mask_has(mask, i):
@@ -115,8 +117,9 @@ cdef void encode_tail(uint8_t *to, const Signature *signature, const OutputMask 
 
 
 cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const uint8_t *tail, uint64_t size_bytes,
-                     const Span *id) noexcept:
-    cdef uint64_t prefix_bytes = <uint64_t> len(entry.prefix)
+                     const Span *id, int fallback=FALLBACK_NONE) noexcept:
+    cdef bytes prefix = entry.prefix if fallback == FALLBACK_NONE else entry.marked[fallback]
+    cdef uint64_t prefix_bytes = <uint64_t> len(prefix)
     cdef uint64_t head_bytes = PREFIX_BYTES + prefix_bytes
     cdef bint copied = size_bytes <= COPIED_REPLY_BYTES
     cdef Block *head
@@ -130,7 +133,7 @@ cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const 
         return 0
     to = block_data(head)
     write_prefix(to, <uint32_t> (head_bytes - PREFIX_BYTES + size_bytes))
-    to = encode_identity(to + PREFIX_BYTES, <const uint8_t *> <const char *> entry.prefix, prefix_bytes, id)
+    to = encode_identity(to + PREFIX_BYTES, <const uint8_t *> <const char *> prefix, prefix_bytes, id)
     if copied:
         memcpy(to, tail, size_bytes)
         to += size_bytes

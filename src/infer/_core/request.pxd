@@ -62,6 +62,8 @@ cdef struct Request:
     uint8_t deferred             # 1: some views are FORM_TYPED, to be decoded by the executor
     uint8_t final_asked          # 1: the caller wants the reply marked as the last one
     uint8_t delays               # at wait_until_ns: 1: it goes behind all others, 0: it is refused
+    uint8_t fallback             # model_version.Fallback: what answers it instead of the version that it was meant for
+    uint32_t probe               # breaker: its version's trial that it is a part of; 0: of none. Loop thread
     TensorView *views            # inline_views, or an arena allocation when there are more
     TensorView inline_views[2]
 

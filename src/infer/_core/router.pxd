@@ -7,6 +7,7 @@ is that model and a copy of the slots.
 
 from libc.stdint cimport int32_t, uint64_t
 
+from infer._core.model_version cimport VersionEntry
 from infer._core.span cimport Span
 from infer._core.tensor cimport ErrorText
 
@@ -32,6 +33,7 @@ cdef struct ModelSlot:
 cdef class ModelPart:
     cdef ModelSlot slot          # as it goes into tables
     cdef object route            # the ModelRoute
+    cdef tuple falling           # its versions, highest first
     cdef bytes name
     cdef list refusals           # (gRPC code, text as bytes)
     cdef list keys               # owners of the version slots' keys
@@ -50,3 +52,5 @@ cdef class RouteTable:
     # The version that `name` and `version` (a number, a label, or empty: the default) lead to, borrowed, or NULL with a
     # gRPC code and a text.
     cdef void *route(self, const Span *name, const Span *version, int *code, ErrorText *error) noexcept
+    # Of the model's versions below the entry's, highest first, the `nth` from 0, borrowed; NULL: there are no more.
+    cdef void *below(self, VersionEntry entry, int nth) noexcept

@@ -28,9 +28,13 @@ cdef enum:
 ModelRoute = namedtuple("ModelRoute", "versions labels default unready reason", defaults=((), {}, None, {}, None))
 
 
+def number_of(entry):
+    return int(entry.version)
+
+
 def route_to_highest(versions):
     """The route of a model without labels, whose highest version is the default."""
-    ordered = sorted(versions, key=lambda entry: int(entry.version), reverse=True)
+    ordered = sorted(versions, key=number_of, reverse=True)
     return ModelRoute(tuple(ordered), default=ordered[0])
 
 
@@ -108,6 +112,7 @@ cdef class ModelPart:
         cdef Span span
         self.name = name.encode()
         self.route = route
+        self.falling = tuple(sorted(route.versions, key=number_of, reverse=True))
         self.refusals = []
         self.keys = []
         span = span_over(<const uint8_t *> <const char *> self.name, <uint64_t> len(self.name))
@@ -247,6 +252,19 @@ cdef class RouteTable:
             return self.refuse(model, refusal, code, error)
         code[0] = STATUS_OK
         return entry
+
+    cdef void *below(self, VersionEntry entry, int nth) noexcept:
+        cdef Span name = span_over(<const uint8_t *> entry.c.name, <uint64_t> len(entry.name))
+        cdef ModelSlot *model = self.find(&name)
+        cdef tuple falling
+        cdef Py_ssize_t i
+        if model == NULL:
+            return NULL
+        falling = (<ModelPart> model.model).falling
+        for i in range(len(falling)):
+            if falling[i] is entry:
+                return <void *> falling[i + 1 + nth] if i + 1 + nth < len(falling) else NULL
+        return NULL
 
     cdef void *refuse(self, const ModelSlot *model, int32_t refusal, int *code, ErrorText *error) noexcept:
         reason = (<ModelPart> model.model).refusals[refusal]

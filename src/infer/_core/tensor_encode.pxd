@@ -28,3 +28,5 @@ cdef uint8_t *encode_identity(uint8_t *to, const uint8_t *prefix, uint64_t prefi
 cdef uint64_t raw_tag_bytes(uint64_t size_bytes) noexcept nogil
 cdef uint8_t *encode_raw_tag(uint8_t *to, uint64_t size_bytes) noexcept nogil
 cdef bytes encode_prefix(bytes model_name, bytes model_version)
+# A parameter of the response that is a string.
+cdef bytes encode_text_parameter(bytes name, bytes text)

@@ -12,11 +12,15 @@ cdef enum ResponseField:
     RESPONSE_MODEL_NAME = 1
     RESPONSE_MODEL_VERSION = 2
     RESPONSE_ID = 3
+    RESPONSE_PARAMETERS = 4
     RESPONSE_OUTPUTS = 5
     RESPONSE_RAW = 6
     OUTPUT_NAME = 1
     OUTPUT_DATA_TYPE = 2
     OUTPUT_SHAPE = 3
+    ENTRY_KEY = 1
+    ENTRY_VALUE = 2
+    PARAMETER_STRING = 3
 
 
 cdef inline uint64_t shape_bytes(const TensorView *tensor, bint batched, int64_t rows) noexcept nogil:
@@ -97,3 +101,15 @@ cdef bytes encode_prefix(bytes model_name, bytes model_version):
     to = write_bytes(to, RESPONSE_MODEL_NAME, <const char *> model_name, len(model_name))
     write_bytes(to, RESPONSE_MODEL_VERSION, <const char *> model_version, len(model_version))
     return bytes(prefix)
+
+
+cdef bytes encode_text_parameter(bytes name, bytes text):
+    cdef uint64_t value_bytes = bytes_field_size(len(text))
+    cdef uint64_t entry_bytes = bytes_field_size(len(name)) + bytes_field_size(value_bytes)
+    cdef bytearray field = bytearray(bytes_field_size(entry_bytes))
+    cdef uint8_t *to = field
+    to = write_varint(write_tag(to, RESPONSE_PARAMETERS, WIRE_BYTES), entry_bytes)
+    to = write_bytes(to, ENTRY_KEY, <const uint8_t *> <const char *> name, len(name))
+    to = write_varint(write_tag(to, ENTRY_VALUE, WIRE_BYTES), value_bytes)
+    write_bytes(to, PARAMETER_STRING, <const uint8_t *> <const char *> text, len(text))
+    return bytes(field)

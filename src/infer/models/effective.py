@@ -12,6 +12,7 @@ from typing import Any
 from infer._core.model_version import TensorInfo
 from infer.config_values import Provider
 from infer.errors import ModelLoadError
+from infer.models.breaker_settings import DEFAULTS, BreakerSettings, guard_limits
 from infer.models.complete import Defaults
 from infer.models.memory import PEAK_FACTOR
 from infer.models.settings import LIVE_FIELDS, ModelSettings, QueuePolicy, TensorSetting
@@ -37,6 +38,8 @@ class LoadOptions:
     delay_ns: int = 0
     queue_limit_rows: int = 4096
     max_running: int = 1
+    breaker: BreakerSettings = DEFAULTS     # every one is given
+    run_timeout_s: float = 0.0              # 0: a run may take as long as it likes
     require_checksums: bool = False
     cache: bool = False                     # answers of every model are kept, not only of those that ask for it
     cache_ttl_s: float = 0.0                # as in ModelSettings
@@ -97,6 +100,15 @@ def cache_limits(settings: ModelSettings, options: LoadOptions) -> dict[str, int
     ttl_s = options.cache_ttl_s if settings.cache_ttl_s is None else settings.cache_ttl_s
     size = options.cache_bytes if settings.cache_bytes is None else settings.cache_bytes
     return {"ttl_ns": round(ttl_s * 1e9), "model_bytes": size}
+
+
+def guard_of(settings: ModelSettings, options: LoadOptions) -> dict[str, Any] | None:
+    """The limits of its breaker, as `fallback.set_guard` takes them; None: it has none."""
+    return guard_limits(options.breaker if settings.breaker is None else settings.breaker.over(options.breaker))
+
+
+def run_timeout_ns(settings: ModelSettings, options: LoadOptions) -> int:
+    return round((options.run_timeout_s if settings.run_timeout_s is None else settings.run_timeout_s) * 1e9)
 
 
 def queue_policies(settings: ModelSettings) -> list[tuple[int, int, bool, bool]]:

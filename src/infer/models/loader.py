@@ -14,12 +14,20 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from infer._core.fallback import set_guard
 from infer._core.model_version import VersionEntry
 from infer._core.ort_runtime import Runtime, give_back_memory
 from infer._core.ort_session import OrtSession, take_session
 from infer._core.pipeline import Pipeline
 from infer.errors import InferError, ModelLoadError, Unavailable
-from infer.models.effective import LoadOptions, applied, cache_limits, limits_of
+from infer.models.effective import (
+    LoadOptions,
+    applied,
+    cache_limits,
+    guard_of,
+    limits_of,
+    run_timeout_ns,
+)
 from infer.models.loading import Loaded, LoadSpec
 from infer.models.memory import Reservations
 from infer.models.settings import ModelSettings
@@ -32,9 +40,11 @@ class Loader:
     """`runtime` is called once, on one of the `threads`, before the first load; where it fails every load does."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline, runtime: Callable[[], Runtime],
-                 options: LoadOptions, *, threads: int) -> None:
+                 options: LoadOptions, *, threads: int,
+                 on_breaker: Callable[[VersionEntry], None] | None = None) -> None:
+        """`on_breaker` is called when the breaker of a version has changed its state."""
         self._loop, self._pipeline, self._options = loop, pipeline, options
-        self._make_runtime = runtime
+        self._make_runtime, self._on_breaker = runtime, on_breaker
         self._runtime: Runtime | None = None
         self._making = threading.Lock()
         self._reservations = Reservations(options.memory_bytes, options.memory_factor)
@@ -67,6 +77,15 @@ class Loader:
     def apply(self, entry: VersionEntry, settings: ModelSettings) -> None:
         entry.settings = applied(entry.settings, settings)
         self._pipeline.set_limits(entry, **limits_of(entry.settings, self._options))
+        try:
+            self._watch(entry)
+        except InferError as error:
+            log.error("model %r version %s keeps its breaker as it was: %s", settings.name, entry.version, error)
+
+    def _watch(self, entry: VersionEntry) -> None:
+        """Its breaker, and how long its runs may take. Raises InferError where the one does not fit the model."""
+        self._pipeline.set_run_timeout(entry, run_timeout_ns(entry.settings, self._options))
+        set_guard(entry, guard_of(entry.settings, self._options), self._on_breaker)
 
     async def stop(self) -> None:
         """Refuses the loads that wait and waits for those under way, which are refused too."""
@@ -116,8 +135,9 @@ class Loader:
 
     def _attached(self, spec: LoadSpec, entry: VersionEntry) -> VersionEntry | InferError:
         try:
+            self._watch(entry)
             self._pipeline.attach(entry, cache_limits(entry.settings, self._options))
-        except MemoryError as error:
+        except (InferError, MemoryError) as error:
             return ModelLoadError(f"model {spec.name!r} version {spec.version} is not served: {error}")
         return entry
 

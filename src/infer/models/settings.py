@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from infer.config_values import Provider
+from infer.models.breaker_settings import BreakerSettings
 
 PolicyKind = Literal["latest", "all", "specific"]
 DeviceKind = Literal["auto", "cpu", "gpu"]
@@ -108,6 +109,9 @@ class ModelSettings:
     default_priority: int = 0
     priority_queues: Mapping[int, QueuePolicy] = field(default_factory=dict)
 
+    breaker: BreakerSettings | None = None  # None: the server's
+    run_timeout_s: float | None = None      # how long one run may take; 0: as long as it likes; None: the server's
+
     warmups: tuple[Warmup, ...] = ()
     response_cache: bool | None = None      # None: the server's
     cache_ttl_s: float | None = None        # time that an answer is kept, 0: no bound; None: the server's
@@ -142,7 +146,7 @@ class ModelSettings:
 # A change of these is applied to versions that serve; a change of any other field loads them anew.
 LIVE_FIELDS = frozenset({
     "policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
-    "priority_queues", "default_priority", "weight",
+    "priority_queues", "default_priority", "weight", "breaker", "run_timeout_s",
 })
 # Where it was written is not what was asked for.
 _UNSEEN = frozenset({"origin", "places"})

@@ -16,6 +16,7 @@ from typing import Any
 from infer.config import MODEL_NAME
 from infer.config_admission import YEAR_SECONDS
 from infer.config_values import parse_count, parse_seconds, parse_size
+from infer.models.breaker_settings import BreakerSettings, parse_breaker, with_reply
 from infer.models.config_fields import VERSION_MAX, settings_of
 from infer.models.config_pbtxt import read_text
 from infer.models.labels import LABEL
@@ -28,6 +29,7 @@ from infer.models.typed import typed
 from infer.proto import message
 
 DAY_SECONDS = 86400.0
+RUN_TIMEOUT_MIN_S = 0.001
 
 
 def read_toml_models(path: Path) -> ModelList:
@@ -98,7 +100,7 @@ def _model(name: str, table: object, source: _Source) -> ModelSettings | None:
         if key not in table:
             continue
         try:
-            own[setting] = parse(table[key])
+            own[setting] = _read_reply(parse(table[key]), source.path) if key == "breaker" else parse(table[key])
         except ValueError as failure:
             source.refuse((*keys, key), "E103", cause=str(failure), got=repr(table[key]))
             continue
@@ -106,6 +108,11 @@ def _model(name: str, table: object, source: _Source) -> ModelSettings | None:
     if "base" in own:
         own["base"] = source.path.parent / own["base"]
     return replace(settings, **own, origin=f"{source.path}:{source.positions(keys)[0]}", places=places)
+
+
+def _read_reply(parsed: tuple[BreakerSettings, str | None], path: Path) -> BreakerSettings:
+    breaker, file = parsed
+    return breaker if file is None else with_reply(breaker, path.parent / file)
 
 
 def _parse_path(value: object) -> Path:
@@ -168,6 +175,13 @@ def _parse_cache_bytes(value: object) -> int:
     return size
 
 
+def _parse_run_timeout(value: object) -> float:
+    seconds = parse_seconds(value)
+    if seconds != 0 and not RUN_TIMEOUT_MIN_S <= seconds <= DAY_SECONDS:
+        raise ValueError("expected a time from 1 ms to a day, such as 2s, or 0 for none")
+    return seconds
+
+
 # What only the table has: the setting that it makes, and its reader.
 OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "base_path": ("base", _parse_path),
@@ -178,6 +192,8 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "weight": ("weight", _parse_weight),
     "cache_ttl": ("cache_ttl_s", _parse_cache_ttl),
     "cache_bytes": ("cache_bytes", _parse_cache_bytes),
+    "breaker": ("breaker", parse_breaker),
+    "run_timeout": ("run_timeout_s", _parse_run_timeout),
 }
 
 

@@ -259,6 +259,10 @@ class ServerView(Protocol):
     @property
     def routes(self) -> RoutesView: ...
 
+    def answers(self, name: str, version: str) -> bool:
+        """Whether a call of the model, and of the version where one is named, would be answered with a prediction, as
+        far as breakers go. Raises what `routes.lookup` does."""
+
     @property
     def repository(self) -> Repository:
         """What changes the models, and says which there are."""

@@ -84,7 +84,7 @@ def _status(server: ServerView, service: str) -> int:
     try:
         if divided and not version:
             raise NotFound("no version after the slash")
-        server.routes.lookup(name, version)
+        answered = server.answers(name, version)
     except InferError as error:
         if error.code in (NotFound.code, InvalidArgument.code):
             raise NotFound(
@@ -92,4 +92,4 @@ def _status(server: ServerView, service: str) -> int:
                 "a model's name or name/version"
             ) from None
         return NOT_SERVING
-    return SERVING
+    return SERVING if answered else NOT_SERVING

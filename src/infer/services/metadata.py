@@ -30,8 +30,7 @@ def metadata_rpcs(server: ServerView) -> Mapping[str, Handler]:
 
     def model_ready(request: Any) -> Any:
         try:
-            server.routes.lookup(request.name, request.version)
-            ready = True
+            ready = server.answers(request.name, request.version)
         except InferError as error:
             if error.code == InvalidArgument.code:
                 raise

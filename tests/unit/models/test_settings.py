@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from infer.models.breaker_settings import BreakerSettings
 from infer.models.settings import (
     LIVE_FIELDS,
     ModelSettings,
@@ -32,10 +33,11 @@ EDITS: dict[str, Any] = {
     "priority_queues": {1: QueuePolicy()}, "warmups": (Warmup("w"),), "response_cache": True,
     "cache_ttl_s": 1.0, "cache_bytes": 1 << 20,
     "graph_optimization": "off", "providers": (("cpu", {}),), "parameters": {"a": "b"},
-    "histogram_buckets": {"f": (1.0,)}, "places": {"name": "f:1:1"},
+    "histogram_buckets": {"f": (1.0,)}, "breaker": BreakerSettings(fallback="previous"), "run_timeout_s": 1.0,
+    "places": {"name": "f:1:1"},
 }
 LIVE = {"policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
-        "priority_queues", "default_priority", "weight"}
+        "priority_queues", "default_priority", "weight", "breaker", "run_timeout_s"}
 
 
 def test_the_list_of_edits_is_complete() -> None:

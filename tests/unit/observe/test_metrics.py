@@ -49,6 +49,8 @@ GAUGES: dict[str, Any] = {
     "ready": True, "in_flight": 5, "queue_rows": {("m", "3"): 7},
     "cache_bytes": {("m", "3"): 4096}, "cache_entries": {("m", "3"): 4}, "cache_waiting": {("m", "3"): 2},
     "cache_bypassed": {("m", "3"): 0}, "executors": 2, "executors_busy": 1,
+    "executors_stuck": 0, "runs_stopped": 2, "breaker_state": {("m", "3"): 2}, "breaker_opened": {("m", "3"): 1},
+    "fallbacks": {("m", "3", "previous"): 4},
     "connections": 3,
     "connections_accepted": 9, "streams": 8, "streams_held": 1, "turns_ended": 1, "calls_without_te": 3,
     "refused": {"max_streams": 2, "max_queue_rows": 1}, "buffered_bytes": 4096,

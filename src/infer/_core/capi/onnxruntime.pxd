@@ -29,6 +29,9 @@ cdef enum:
     SLOT_SessionGetOutputTypeInfo = 34
     SLOT_SessionGetInputName = 36
     SLOT_SessionGetOutputName = 37
+    SLOT_CreateRunOptions = 39
+    SLOT_RunOptionsSetTerminate = 46
+    SLOT_RunOptionsUnsetTerminate = 47
     SLOT_CreateTensorAsOrtValue = 48
     SLOT_CreateTensorWithDataAsOrtValue = 49
     SLOT_IsTensor = 50
@@ -49,6 +52,7 @@ cdef enum:
     SLOT_ReleaseStatus = 93
     SLOT_ReleaseSession = 95
     SLOT_ReleaseValue = 96
+    SLOT_ReleaseRunOptions = 97
     SLOT_ReleaseTypeInfo = 98
     SLOT_ReleaseTensorTypeAndShapeInfo = 99
     SLOT_ReleaseSessionOptions = 100
@@ -111,6 +115,7 @@ ctypedef void OrtEnv
 ctypedef void OrtThreadingOptions
 ctypedef void OrtSessionOptions
 ctypedef void OrtRunnable                # OrtSession
+ctypedef void OrtRunOptions
 ctypedef void OrtValue
 ctypedef void OrtMemoryInfo
 ctypedef void OrtAllocator
@@ -207,7 +212,11 @@ cdef struct OrtApi:
         const OrtModelMetadata *, OrtAllocator *, const char *key, char **value) noexcept nogil
     void (*ReleaseModelMetadata)(OrtModelMetadata *) noexcept nogil
 
-    OrtStatus *(*Run)(OrtRunnable *, const void *run_options, const char **input_names, const OrtValue **inputs,
+    OrtStatus *(*CreateRunOptions)(OrtRunOptions **) noexcept nogil
+    void (*ReleaseRunOptions)(OrtRunOptions *) noexcept nogil
+    OrtStatus *(*RunOptionsSetTerminate)(OrtRunOptions *) noexcept nogil          # any thread, while it runs
+    OrtStatus *(*RunOptionsUnsetTerminate)(OrtRunOptions *) noexcept nogil
+    OrtStatus *(*Run)(OrtRunnable *, const OrtRunOptions *, const char **input_names, const OrtValue **inputs,
                       size_t n_inputs, const char **output_names, size_t n_outputs, OrtValue **outputs) noexcept nogil
     OrtStatus *(*CreateTensorAsOrtValue)(OrtAllocator *, const int64_t *shape, size_t rank, int element_type,
                                          OrtValue **) noexcept nogil
