@@ -30,6 +30,17 @@ class AdmissionSettings(BaseModel):
         0, "How long a batch may wait for more rows.", "MICROSECONDS", "0 us", ge=0, le=10_000_000)
     max_queue_rows: Count = setting(
         4096, "Rows that may wait, per model; more are refused.", "ROWS", "4096 rows", ge=1, le=1 << 30)
+    judge_deadlines: bool = setting(
+        True, "Refuse a request that cannot be answered by its deadline, and do not run one that has become late, by "
+        "what the model's runs were measured to take; false for models whose runs differ much for the same number of "
+        "rows.",
+        "true|false", "true")
+    max_queue_bytes: Size | None = setting(
+        None, "Request bytes that may wait, per model.", "SIZE", "an eighth of the memory limit", ge=1)
+    max_queue_rows_total: Count | None = setting(
+        None, "Rows that may wait, of all models.", "ROWS", "one for each 16 KiB of the memory limit", ge=1, le=1 << 40)
+    max_queue_bytes_total: Size | None = setting(
+        None, "Request bytes that may wait, of all models.", "SIZE", "a quarter of the memory limit", ge=1)
 
     cache: Size = setting(
         0, "Answers kept for identical requests to come, of every model; 0: of models with response_cache alone.",

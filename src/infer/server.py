@@ -60,6 +60,7 @@ ARENA_SHARE = 2
 # Address space only; freed chunks keep their size class, so there has to be far more of it than memory.
 ARENA_ADDRESS_BYTES = 1 << 40
 BUFFERED_SHARE = 4
+QUEUE_SHARE, QUEUES_SHARE, QUEUED_ROW_BYTES = 8, 4, 16 << 10
 RUN_FAILURE_SECONDS = 1.0
 # How long a connection lives and what its peer may do: for the transport as they are.
 CONDUCT_SETTINGS = (
@@ -131,7 +132,10 @@ class Server:
             raise
         self.pool = ExecutorPool(self.threads.executors, self.threads.max_running)
         self.pipeline = Pipeline(loop, self.pool, RouteTable([]), Cache(
-            settings.cache or CACHE_BYTES, shared=settings.cache_shared))
+            settings.cache or CACHE_BYTES, shared=settings.cache_shared), judge_deadlines=settings.judge_deadlines)
+        self.pipeline.set_bounds(
+            queued_rows=settings.max_queue_rows_total or max(1, memory // QUEUED_ROW_BYTES),
+            queued_bytes=settings.max_queue_bytes_total or memory // QUEUES_SHARE)
         self.models = Models(settings, loop, self._loader(memory), self.store, self.audit, written=written or {},
                              set_routes=self.pipeline.set_routes, changed=self.changes.notify)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
@@ -159,6 +163,7 @@ class Server:
         options = LoadOptions(
             providers=settings.provider, max_rows=settings.max_batch_size, gather_rows=settings.gather_rows,
             delay_ns=settings.max_queue_delay_us * 1000, queue_limit_rows=settings.max_queue_rows,
+            queue_limit_bytes=settings.max_queue_bytes or memory_bytes // QUEUE_SHARE,
             max_running=self.threads.max_running, cache=settings.cache > 0, cache_ttl_s=settings.cache_ttl,
             cache_bytes=settings.cache_model_bytes, require_checksums=settings.require_checksums,
             memory_bytes=memory_bytes, memory_factor=settings.model_memory_factor,
@@ -220,6 +225,8 @@ class Server:
             "in_flight": self.pipeline.in_flight,
             "queue_rows": {(entry.name.decode(), entry.version): self.pipeline.queued_rows_of(entry)
                            for entry in self.models.served},
+            "queue_bytes": {(entry.name.decode(), entry.version): self.pipeline.queued_bytes_of(entry)
+                            for entry in self.models.served},
             **cache_gauges(self.models.served),
             "executors": self.threads.executors,
             "executors_busy": self.pool.busy,

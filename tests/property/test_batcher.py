@@ -6,7 +6,7 @@ the first one and takes those of that shape, in turn, until the next would pass 
 in lines, each served from its front: those that run nowhere, then those that run somewhere, and behind them those that
 have used up their part of the round. Those that wait for more rows come into one of these when their time is over: the
 delay, or what the earliest deadline in the batch leaves. A queue goes to the end of a line when it changes lines and
-after a batch was taken from it.
+after a batch was taken from it. Those whose deadline has passed when their turn comes are set aside.
 """
 
 from __future__ import annotations
@@ -77,15 +77,20 @@ class Queue:
         self.add(request)
         assert self.waiting[-1] is request
 
-    def batch(self) -> list[Waiting]:
+    def batch(self, now: int) -> tuple[list[Waiting], list[Waiting]]:
+        """Those of the next one, and those among them that it is too late for."""
         taken: list[Waiting] = []
+        late: list[Waiting] = []
         for request in self.waiting:
             if request.kind != self.waiting[0].kind:
+                continue
+            if request.deadline_ns <= now:
+                late.append(request)
                 continue
             if taken and sum(each.rows for each in taken) + request.rows > self.gather_rows:
                 break
             taken.append(request)
-        return taken
+        return taken, late
 
     def closes_ns(self, now: int) -> int | None:
         """When its batch closes, `now` where it may at once; None: only an event can change that."""
@@ -129,6 +134,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.lines: dict[int, list[Queue]] = {line: [] for line in (DELAYED, FRESH, BUSY, SPENT, SATURATED)}
         # Of each: its requests, when it was taken, and the compute clock then.
         self.batches: list[tuple[Queue, list[int], int, int]] = []
+        self.late: list[int] = []
         self.number = 0
         self.round = 1
         self.compute_ns, self.compute_at_ns = 0, 0
@@ -229,17 +235,24 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
-        self.release_due()
-        if not self.lines[FRESH] and not self.lines[BUSY]:
-            self.begin_round()
-        line = self.lines[FRESH] or self.lines[BUSY]
         taken = self.batcher.take()
-        if not line:
-            assert taken is None
-            return
-        queue = line[0]
-        expected = queue.batch()
-        queue.left[queue.due(clock.now())[1]] += 1
+        expected: list[Waiting] = []
+        while not expected:
+            self.release_due()
+            if not self.lines[FRESH] and not self.lines[BUSY]:
+                self.begin_round()
+            line = self.lines[FRESH] or self.lines[BUSY]
+            if not line:
+                assert taken is None
+                return
+            queue = line[0]
+            why = queue.due(clock.now())[1]
+            expected, late = queue.batch(clock.now())
+            queue.waiting = [each for each in queue.waiting if each not in late]
+            self.late += [each.number for each in late]
+            if not expected:
+                self.settle(queue, to_the_end=True)
+        queue.left[why] += 1
         assert taken == (queue.box, [each.number for each in expected], sum(each.rows for each in expected))
         assert len(expected) == 1 or taken[2] <= queue.gather_rows
         queue.waiting = [each for each in queue.waiting if each not in expected]
@@ -249,6 +262,14 @@ class BatcherMachine(RuleBasedStateMachine):
         queue.credit_ns -= queue.last_ns
         queue.reserved_ns += queue.last_ns
         self.settle(queue, to_the_end=True)
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data())
+    def remove_or_delay_what_is_late(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(self.late))
+        assert not self.batcher.delay(number)
+        assert self.batcher.remove(number)
+        self.late.remove(number)
 
     @precondition(lambda self: self.batches)
     @rule(data=st.data())
@@ -311,7 +332,7 @@ class BatcherMachine(RuleBasedStateMachine):
         for queue, numbers, *_ in self.batches:
             self.batcher.complete(queue.box, numbers)
         self.batcher.stop()
-        left = sum(len(queue.waiting) for queue in self.queues)
+        left = sum(each.deadline_ns > clock.now() for queue in self.queues for each in queue.waiting)
         while (taken := self.batcher.take()) is not None:
             left -= len(taken[1])
             self.batcher.complete(taken[0], taken[1])

@@ -57,7 +57,7 @@ class FakeVersion:
 
     def stats_snapshot(self, second_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> dict[str, Any]:
         nothing: dict[str, Any] = {"calls": [0] * 17, "batch_sizes": [], "cache": None, "queue_refused": {},
-                                   "batches_left": {}}
+                                   "batches_left": {}, "expired": {}}
         nothing |= dict.fromkeys(("rows", "batches", "last_inference_ms", "request_ns", "failed_ns", "queue_ns",
                                   "queue_delayed", "charged_ns", "gather_ns", "run_ns", "scatter_ns"), 0)
         return nothing | self.stats

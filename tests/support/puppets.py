@@ -105,12 +105,14 @@ class Bench:
     """Needs the stepped clock (fixture `stepped_clock`) unless no call has a deadline and no model a delay."""
 
     def __init__(self, *entries: VersionEntry, executors: int = 1,
-                 unready: Sequence[tuple[str, tuple[int, str]]] = (), cache: Cache | None = None) -> None:
+                 unready: Sequence[tuple[str, tuple[int, str]]] = (), cache: Cache | None = None,
+                 judge_deadlines: bool = True) -> None:
         self.loop = PuppetLoop()
         self.pool = ExecutorPool(executors)
         self.unready = list(unready)
         self.entries: list[VersionEntry] = []
-        self.pipeline = Pipeline(cast(Any, self.loop), self.pool, RouteTable([]), cache)
+        self.pipeline = Pipeline(cast(Any, self.loop), self.pool, RouteTable([]), cache,
+                                 judge_deadlines=judge_deadlines)
         self.transport = PuppetTransport(self.pipeline)
         self.executors = [PuppetExecutor(self.pool, index) for index in range(executors)]
         self.drained: list[VersionEntry] = []

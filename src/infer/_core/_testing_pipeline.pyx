@@ -224,6 +224,15 @@ cdef class PuppetExecutor:
         return load_acquire_i32(&self.executor.scratch.emergency.lent) != 0
 
     @property
+    def calls(self) -> list[int]:
+        """Those in the batch that it holds, by their numbers."""
+        return [<size_t> self.requests[i].call for i in range(self.count)]
+
+    @property
+    def taken_rows(self) -> int:
+        return self.of_batch.rows if self.count else 0
+
+    @property
     def taken(self) -> int:
         """Requests of the batch that it holds."""
         return self.count
@@ -236,7 +245,8 @@ cdef class PuppetExecutor:
             self.count = take_batch(&self.pool.batcher, self.requests, TAKE_LIMIT, &self.of_batch, False)
         return self.count
 
-    def run(self) -> None:
+    def run(self, took_ns: int = 0) -> None:
+        """`took_ns`: by a stopped clock, the batch was taken so long ago and ran until now."""
         if self.count == 0 or self.batch != NULL:
             raise RuntimeError("nothing to run")
         with nogil:
@@ -245,6 +255,8 @@ cdef class PuppetExecutor:
                 self.batch = batch_emergency(&self.executor.scratch, self.requests, self.count, self.of_batch.rows)
             else:
                 batch_run(self.batch, &self.executor.scratch)
+        self.batch.taken_ns -= took_ns
+        self.batch.gathered_ns -= took_ns
 
     def begin(self) -> None:
         """It is inside a run from now on, as far as the loop can see."""

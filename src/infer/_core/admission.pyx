@@ -1,7 +1,20 @@
-"""Gates in front of the queue. Pure functions; any thread."""
+"""Gates in front of the queue. Pure functions.
 
-from infer._core.status cimport STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED
+Design note. A request is refused for its deadline where the queue in front of it, at the measured pace, and its own
+batch take longer than it has left. The estimate counts what is in front of it alone - others may come behind it and
+share its batch, but the batcher makes no batch so large that it would be late - and is low where nothing was measured.
+An idle version refuses nobody: that is how a measure that is wrong comes right.
+"""
+
+from infer._core.pace cimport Pace, held_up_ns, run_time_ns
+from infer._core.queue_order cimport held_bytes, requests_of, rows_before
+from infer._core.queue_policy cimport (
+    REFUSED_BYTES, REFUSED_BYTES_TOTAL, REFUSED_DEADLINE, REFUSED_REQUESTS, REFUSED_ROWS, REFUSED_ROWS_TOTAL)
+from infer._core.status cimport STATUS_DEADLINE_EXCEEDED, STATUS_OK
 from infer._core.tensor cimport say, say_int
+
+cdef enum:
+    MARGIN_SHARE = 8             # an eighth of the expected time: replies travel, and estimates err
 
 
 cdef int admit_deadline(int64_t deadline_ns, int64_t now) noexcept nogil:
@@ -9,35 +22,102 @@ cdef int admit_deadline(int64_t deadline_ns, int64_t now) noexcept nogil:
 
 
 cdef void say_full(const Version *version, int64_t queued, int64_t bound, ErrorText *error) noexcept nogil:
-    say(error, "the queue of model '")
-    say(error, version.name)
-    say(error, "' is full: it holds ")
+    """`version` NULL: the queues of all."""
+    if version == NULL:
+        say(error, "the queues of all models are full: they hold ")
+    else:
+        say(error, "the queue of model '")
+        say(error, version.name)
+        say(error, "' is full: it holds ")
     say_int(error, queued)
     say(error, " of at most ")
     say_int(error, bound)
 
 
-cdef int admit_queue(const Version *version, int64_t queued_rows, int64_t rows, ErrorText *error) noexcept nogil:
-    if queued_rows == 0 or queued_rows + rows <= version.queue_limit_rows:
-        return STATUS_OK
-    say_full(version, queued_rows, version.queue_limit_rows, error)
-    say(error, " rows (--max-queue-rows), the request brings ")
-    say_int(error, rows)
+cdef bint is_over(const Version *version, int64_t queued, int64_t more, int64_t bound, const char *unit,
+                  ErrorText *error) noexcept nogil:
+    if queued == 0 or queued + more <= bound:
+        return False
+    say_full(version, queued, bound, error)
+    say(error, unit)
+    say(error, ", the request brings ")
+    say_int(error, more)
     say(error, "; retry later or send to another replica")
-    return STATUS_RESOURCE_EXHAUSTED
+    return True
 
 
-cdef int admit_level(const Version *version, int32_t level, int64_t queued, ErrorText *error) noexcept nogil:
-    cdef int64_t bound = version.policy.of_level[level].max_requests
+cdef bint is_over_level(const Version *version, const Request *request, ErrorText *error) noexcept nogil:
+    cdef int64_t bound = version.policy.of_level[request.level].max_requests
+    cdef int64_t queued = requests_of(<const VersionQueue *> version.queue, request.level)
     if bound == 0 or queued < bound:
-        return STATUS_OK
+        return False
     say_full(version, queued, bound, error)
     say(error, " requests")
-    if level:
+    if request.level:
         say(error, " of priority ")
-        say_int(error, level)
+        say_int(error, request.level)
     say(error, " (max_queue_size); retry later or send to another replica")
-    return STATUS_RESOURCE_EXHAUSTED
+    return True
+
+
+cdef int64_t expected_ns(const Version *version, int64_t rows, int32_t level, int64_t now) noexcept nogil:
+    cdef const VersionQueue *queue = <const VersionQueue *> version.queue
+    cdef const Pace *pace = <const Pace *> version.pace
+    cdef int64_t ahead = rows_before(queue, level)
+    cdef int64_t running = queue.running
+    cdef int64_t gathers = version.gather_rows
+    cdef int64_t wait_ns = 0
+    if pace == NULL or (ahead == 0 and running < version.max_running):
+        return 0
+    if running >= version.max_running:
+        wait_ns = max(queue.taken_ns + run_time_ns(pace, max(queue.taken_rows, <int64_t> 1), now) - now, <int64_t> 0)
+    if ahead >= gathers:
+        wait_ns += ahead // gathers * run_time_ns(pace, gathers, now)
+    return (held_up_ns(pace, wait_ns // version.max_running, now)
+            + run_time_ns(pace, min(ahead % gathers + rows, max(gathers, rows)), now))
+
+
+cdef bint is_too_late(const Version *version, const Request *request, int64_t now, ErrorText *error) noexcept nogil:
+    cdef const Pace *pace = <const Pace *> version.pace
+    cdef int64_t expected
+    if pace == NULL or not pace.judges:
+        return False
+    expected = expected_ns(version, request.rows, request.level, now)
+    if expected + expected // MARGIN_SHARE <= request.deadline_ns - now:
+        return False
+    say(error, "model '")
+    say(error, version.name)
+    say(error, "' cannot answer in time: with what waits before it the request would take about ")
+    say_int(error, expected // 1000)
+    say(error, " us, its deadline is in ")
+    say_int(error, (request.deadline_ns - now) // 1000)
+    say(error, " us; it was not run. Send to another replica, or allow it more time")
+    return True
+
+
+cdef int admit_to_queue(const Version *version, const Batcher *batcher, const Bounds *bounds, const Request *request,
+                        int64_t beside_rows, int64_t now, ErrorText *error) noexcept nogil:
+    cdef const VersionQueue *queue = <const VersionQueue *> version.queue
+    cdef int64_t held = held_bytes(request)
+    if is_over(version, queue.rows + beside_rows, request.rows, version.queue_limit_rows, " rows (--max-queue-rows)",
+               error):
+        return REFUSED_ROWS
+    if is_over(version, queue.bytes, held, version.queue_limit_bytes, " bytes (--max-queue-bytes)", error):
+        return REFUSED_BYTES
+    if is_over(NULL, batcher.rows, request.rows, bounds.rows, " rows (--max-queue-rows-total)", error):
+        return REFUSED_ROWS_TOTAL
+    if is_over(NULL, batcher.bytes, held, bounds.bytes, " bytes (--max-queue-bytes-total)", error):
+        return REFUSED_BYTES_TOTAL
+    if version.policy != NULL and is_over_level(version, request, error):
+        return REFUSED_REQUESTS
+    if request.deadline_ns != 0 and is_too_late(version, request, now, error):
+        return REFUSED_DEADLINE
+    return ADMITTED
+
+
+cdef int64_t time_to_drain_ms(const Version *version, int64_t now) noexcept nogil:
+    cdef const VersionQueue *queue = <const VersionQueue *> version.queue
+    return min(max(expected_ns(version, 1, queue.levels, now) // 1000000, <int64_t> 1), <int64_t> 10000)
 
 
 cdef void say_waited(const Version *version, int64_t wait_ns, ErrorText *error) noexcept nogil:

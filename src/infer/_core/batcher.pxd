@@ -28,6 +28,7 @@ cdef struct Batcher:
     QueueList lists[5]
     int64_t rows                 # queued, over all versions
     int64_t requests
+    int64_t bytes
     int64_t wait_until_ns        # the earliest time that a sleeping executor wakes by itself
     int64_t round                # of fair_share
     int64_t compute_ns           # a clock that stands still for the part of a batch's time that others took from it

@@ -40,6 +40,12 @@ cdef struct Internals:
     pthread_cond_t awake
 
 
+cdef struct Counts:
+    int64_t rows
+    int64_t requests
+    int64_t bytes
+
+
 cdef inline Internals *inside(Batcher *batcher) noexcept nogil:
     return <Internals *> batcher.internals
 
@@ -75,6 +81,22 @@ cdef int64_t cpu_ns() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now)
     return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
+
+
+# Counts over all queues.
+
+cdef inline Counts counts_of(const VersionQueue *queue) noexcept nogil:
+    cdef Counts counts
+    counts.rows = queue.rows
+    counts.requests = queue.requests
+    counts.bytes = queue.bytes
+    return counts
+
+
+cdef inline void recount(Batcher *batcher, const VersionQueue *queue, const Counts *before) noexcept nogil:
+    batcher.rows += queue.rows - before.rows
+    batcher.requests += queue.requests - before.requests
+    batcher.bytes += queue.bytes - before.bytes
 
 
 # Lists of queues.
@@ -201,12 +223,13 @@ cdef VersionQueue *next_in_line(Batcher *batcher) noexcept nogil:
 # The loop's side.
 
 cdef bint put(Batcher *batcher, Request *request, VersionQueue *queue, int64_t now) noexcept nogil:
+    cdef Counts before
     pthread_mutex_lock(&inside(batcher).mutex)
+    before = counts_of(queue)
     if not enqueue(queue, request, now):
         pthread_mutex_unlock(&inside(batcher).mutex)
         return False
-    batcher.rows += request.rows
-    batcher.requests += 1
+    recount(batcher, queue, &before)
     try_transition(request, RECEIVING, QUEUED)
     # One that may run keeps its place, and one that may not waits for a completion.
     if queue.listed <= LIST_DELAYED:
@@ -217,14 +240,15 @@ cdef bint put(Batcher *batcher, Request *request, VersionQueue *queue, int64_t n
 
 cdef bint remove_queued(Batcher *batcher, Request *request) noexcept nogil:
     cdef VersionQueue *queue
+    cdef Counts before
     pthread_mutex_lock(&inside(batcher).mutex)
     if not try_transition(request, QUEUED, DONE):
         pthread_mutex_unlock(&inside(batcher).mutex)
         return False
     queue = (<Bucket *> request.bucket).queue
+    before = counts_of(queue)
     dequeue(request)
-    batcher.rows -= request.rows
-    batcher.requests -= 1
+    recount(batcher, queue, &before)
     relist(batcher, queue, now_ns())
     pthread_mutex_unlock(&inside(batcher).mutex)
     return True
@@ -343,6 +367,7 @@ cdef void sleep_until(Batcher *batcher, int64_t until_ns) noexcept nogil:
 
 cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *taken, bint block) noexcept nogil:
     cdef VersionQueue *queue
+    cdef Counts before
     cdef int64_t now, until
     cdef int32_t why
     cdef int count = 0
@@ -362,17 +387,20 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *t
         if queue != NULL:
             taken.at_ns = now if now != 0 else now_ns()
             judge(queue, taken.at_ns, &why)
+            before = counts_of(queue)
+            count = take_in_turn(queue, requests, capacity, &taken.rows, taken.at_ns, &why)
+            recount(batcher, queue, &before)
+            unlist(batcher, queue)
+            if count == 0:
+                relist(batcher, queue, taken.at_ns)
+                continue
             queue.version.left[why] += 1
-            count = take_in_turn(queue, requests, capacity, &taken.rows)
-            batcher.rows -= taken.rows
-            batcher.requests -= count
             put_forward(batcher, taken.at_ns)
             taken.compute_ns = batcher.compute_ns
             taken.cpu_ns = cpu_ns() if batcher.crowded and queue.took_ns > LONG_NS else 0
             batcher.running += 1
             queue.running += 1
             reserve(&queue.share)
-            unlist(batcher, queue)
             relist(batcher, queue, taken.at_ns)
             break
         if not block or batcher.stopping:

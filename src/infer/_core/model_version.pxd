@@ -55,9 +55,9 @@ cdef struct VersionStats:
     int64_t queue_ns             # sums over successful requests
     int64_t request_ns
     int64_t failed_ns
-    int64_t refused_rows         # for the queue's bound in rows
-    int64_t refused_requests     # for the bound in requests of their level
-    int64_t refused_timeouts     # for having waited too long
+    int64_t refused[7]           # requests, by queue_policy.Refusal
+    int64_t expired_queued       # requests whose deadline passed while they waited; they were not run
+    int64_t expired_running      # ... while they ran
     int64_t delayed              # behind all others, for having waited too long
     int64_t gather_ns            # sums over executed requests' batches, counted once per request
     int64_t run_ns
@@ -74,6 +74,7 @@ cdef struct Version:
     int64_t gather_rows          # rows that a batch gathers (one request may carry more, up to signature.max_rows)
     int64_t delay_ns             # how long a batch may wait for more rows
     int64_t queue_limit_rows
+    int64_t queue_limit_bytes
     int64_t weight               # by which it shares executors with other versions
     int32_t max_running          # batches of this version at once
     int32_t closing              # 1: unloading, nothing new is taken in
@@ -84,7 +85,7 @@ cdef struct Version:
     int64_t left[5]              # batches by why they left (batch_policy.Why); written under the batcher's mutex
     int64_t bisect_ns            # part of it spent on bisecting failed batches
     QueuePolicy *policy          # NULL: nothing is asked for; loop thread only
-    void *pace                   # how long runs take, by what was measured; NULL: not measured
+    void *pace                   # pace.Pace: how long runs take, by what was measured; NULL: not measured
     void *breaker                # fallback.Guard, borrowed of the entry's; NULL: nobody watches. Loop thread
     void *cached                 # the cache's part of it; NULL: not cached. Loop thread
     void *quota                  # limits of the model; NULL: none. Loop thread

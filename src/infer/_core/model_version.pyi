@@ -51,6 +51,7 @@ class VersionEntry:
         queue_limit_rows: int,
         max_running: int,
         properties: dict[str, Any],
+        queue_limit_bytes: int = ...,
         weight: int = 1,
         levels: int = 0,
         default_level: int = 0,
@@ -67,6 +68,8 @@ class VersionEntry:
     def delay_ns(self) -> int: ...
     @property
     def queue_limit_rows(self) -> int: ...
+    @property
+    def queue_limit_bytes(self) -> int: ...
     @property
     def weight(self) -> int: ...
     @property

@@ -5,11 +5,13 @@ Made, closed and dropped on the loop thread; owns the strings and specs that its
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.ref cimport Py_DECREF
+from libc.stdint cimport INT64_MAX
 from libc.string cimport memset
 
 from infer._core.counters cimport bucket_floor, snapshot
 from infer._core.fair_share cimport WEIGHT_MAX
 from infer._core.queue_policy cimport policy_free, policy_new
+from infer._core.queue_policy import REFUSAL_NAMES
 from infer._core.status cimport STATUS_CODES
 from infer._core.tensor cimport data_type_name, encode_prefix, encode_text_parameter
 from infer._core.tensor_view cimport MAX_OUTPUTS, MAX_RANK, TYPE_NONE, ModelShape, TensorSpec
@@ -68,16 +70,17 @@ cdef class VersionEntry:
 
     def __init__(self, str name not None, str version not None, session, list inputs not None, list outputs not None, *,
                  bint batched, int64_t max_rows, int64_t gather_rows, int64_t delay_ns, int64_t queue_limit_rows,
-                 int max_running, dict properties not None, int64_t weight=1, int levels=0, int default_level=0,
-                 policies=()):
+                 int max_running, dict properties not None, int64_t queue_limit_bytes=INT64_MAX, int64_t weight=1,
+                 int levels=0, int default_level=0, policies=()):
         if len(outputs) > MAX_OUTPUTS:
             raise ValueError(f"model {name!r} has {len(outputs)} outputs, at most {MAX_OUTPUTS} can be served")
         if any(max(len(each.shape), len(each.reshape)) > MAX_RANK for each in (*inputs, *outputs)
                if each.reshape is not None):
             raise ValueError(f"model {name!r} has a reshape of more than {MAX_RANK} dimensions")
-        if min(max_rows, gather_rows, queue_limit_rows, max_running) < 1 or delay_ns < 0:
+        if min(max_rows, gather_rows, queue_limit_rows, queue_limit_bytes, max_running) < 1 or delay_ns < 0:
             raise ValueError(f"model {name!r}: max_rows {max_rows}, gather_rows {gather_rows}, queue_limit_rows "
-                             f"{queue_limit_rows} and max_running {max_running} must be at least 1, "
+                             f"{queue_limit_rows}, queue_limit_bytes {queue_limit_bytes} and max_running "
+                             f"{max_running} must be at least 1, "
                              f"delay_ns {delay_ns} at least 0")
         if not 0 < weight <= WEIGHT_MAX:
             raise ValueError(f"model {name!r}: weight {weight} must be from 1 to {WEIGHT_MAX}")
@@ -110,6 +113,7 @@ cdef class VersionEntry:
         self.c.gather_rows = gather_rows if batched else 1
         self.c.delay_ns = delay_ns if batched else 0
         self.c.queue_limit_rows = queue_limit_rows
+        self.c.queue_limit_bytes = queue_limit_bytes
         self.c.max_running = max_running
         self.c.weight = weight
         self.c.policy = policy_new(levels, default_level, policies)
@@ -186,6 +190,10 @@ cdef class VersionEntry:
         return self.c.queue_limit_rows
 
     @property
+    def queue_limit_bytes(self):
+        return self.c.queue_limit_bytes
+
+    @property
     def weight(self):
         return self.c.weight
 
@@ -227,8 +235,8 @@ cdef class VersionEntry:
             "last_inference_ms": self.stats.last_inference_ms,
             "request_ns": self.stats.request_ns,
             "failed_ns": self.stats.failed_ns,
-            "queue_refused": {"max_queue_rows": self.stats.refused_rows, "max_queue_size": self.stats.refused_requests,
-                              "queue_timeout": self.stats.refused_timeouts},
+            "queue_refused": {name: self.stats.refused[code] for code, name in enumerate(REFUSAL_NAMES)},
+            "expired": {"queue": self.stats.expired_queued, "run": self.stats.expired_running},
             "queue_delayed": self.stats.delayed,
             "charged_ns": self.c.charged_ns,
             "batches_left": {reason: self.c.left[i] for i, reason in enumerate(LEFT)},

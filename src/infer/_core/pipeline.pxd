@@ -5,12 +5,13 @@ Loop thread only. Transports call it through RequestSink; it answers through Res
 
 from libc.stdint cimport int64_t, uint64_t
 
+from infer._core.admission cimport Bounds
 from infer._core.batch cimport Batch
 from infer._core.block cimport Block
 from infer._core.cache cimport Cache
 from infer._core.executor cimport ExecutorPool
 from infer._core.model_version cimport VersionEntry
-from infer._core.queue_order cimport VersionQueue
+from infer._core.queue_policy cimport QueuePolicy
 from infer._core.request cimport Reply, Request, RequestSink, Segment
 from infer._core.router cimport RouteTable
 from infer._core.tensor cimport Binding, ErrorText, InferMessage
@@ -32,6 +33,9 @@ cdef class Pipeline(RequestSink):
     cdef object timer                      # the loop's handle for the wheel's next tick, or None
     cdef int64_t timer_ns
     cdef readonly int64_t in_flight        # Requests opened and not yet freed
+    cdef Bounds bounds
+    cdef bint judge_deadlines
+    cdef int refusal                       # of the request that is being submitted
     cdef int64_t unrouted[17]              # calls that ended before a version was found, by code
     cdef public object on_run_failure      # called as (VersionEntry, text) for each batch whose run failed, or None
     cdef public object on_stopped_run      # called as (VersionEntry, ns that it ran for, stuck) for each, or None
@@ -49,10 +53,10 @@ cdef class Pipeline(RequestSink):
     cdef int bind(self, Request *request, VersionEntry entry, Binding *binding) noexcept
     cdef bint recall(self, Request *request, VersionEntry entry, int64_t now) noexcept
     cdef void enter(self, Request *request, VersionEntry entry, Binding *binding, int64_t now) noexcept
-    cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t queued_rows) noexcept
-    cdef int admit_policy(self, Request *request, VersionEntry entry, VersionQueue *queue, int64_t now) noexcept
+    cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t beside_rows,
+                   int64_t now) noexcept
+    cdef void arm_wait(self, Request *request, const QueuePolicy *policy, int64_t now) noexcept
     cdef int decode_typed(self, Request *request, VersionEntry entry, Binding *binding) noexcept
-    cdef int64_t time_to_drain_ms(self, VersionEntry entry, VersionQueue *queue) noexcept
     cdef void count(self, Request *request, int code) noexcept
     cdef void answer(self, Request *request, int code, int64_t pushback_ms) noexcept
     cdef void retire(self, Request *request) noexcept

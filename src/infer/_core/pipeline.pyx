@@ -6,25 +6,29 @@ any stage ends the call there. Owns the deadline wheel and every Request from `o
 only.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, uint8_t, uint32_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
-from posix.time cimport clock_gettime, timespec
 
-from infer._core.admission cimport admit_deadline, admit_level, admit_queue, say_overdue, say_waited
+from infer._core.admission cimport (
+    ADMITTED, admit_deadline, admit_to_queue, say_overdue, say_waited, time_to_drain_ms)
 from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport BatchItem, batch_free
+from infer._core.batch_stats cimport count_batch
 from infer._core.batcher cimport kick as kick_batcher
 from infer._core.batcher cimport delay_queued, put, remove_queued, set_limits
 from infer._core.block cimport Block, block_data, block_new
 from infer._core.cache cimport CACHE_HIT, CACHE_WAITS, CacheVerdict, waiting_rows_of
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
+from infer._core.debug cimport try_calloc
 from infer._core.fair_share cimport WEIGHT_MAX
 from infer._core.fallback cimport divert, leave_trial, record_batch, say_open, static_batch
-from infer._core.model_version cimport (
-    FALLBACK_PREVIOUS, FALLBACK_UNAVAILABLE, SizeStats, drop_handle, size_slot, take_handle)
-from infer._core.queue_order cimport VersionQueue, queue_free, queue_new, requests_of
-from infer._core.queue_policy cimport LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of
+from infer._core.model_version cimport FALLBACK_PREVIOUS, FALLBACK_UNAVAILABLE, drop_handle, take_handle
+from infer._core.pace cimport Pace
+from infer._core.queue_order cimport VersionQueue, queue_free, queue_new
+from infer._core.queue_policy cimport (
+    REFUSED_TIMEOUT, LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of)
 from infer._core.reply cimport encode_reply, id_of, item_slices
 from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
@@ -39,18 +43,8 @@ from infer._core.tensor cimport (
 from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, TensorView
 from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
 
-cdef extern from "<time.h>" nogil:
-    enum:
-        CLOCK_REALTIME_COARSE
-
 cdef enum:
     ALIGNMENT = 64
-
-
-cdef int64_t wall_clock_ms() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_REALTIME_COARSE, &now)
-    return <int64_t> now.tv_sec * 1000 + now.tv_nsec // 1000000
 
 
 cdef inline uint64_t mix(uint64_t value) noexcept nogil:
@@ -58,30 +52,6 @@ cdef inline uint64_t mix(uint64_t value) noexcept nogil:
     value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ULL
     value = (value ^ (value >> 27)) * 0x94d049bb133111ebULL
     return value ^ (value >> 31)
-
-
-cdef void count_runs(VersionEntry entry, const Batch *batch) noexcept:
-    """Each run under its number of rows; several, after a bisection, share the batch's time alike. A run's items lie
-    together, with failed ones between them."""
-    cdef SizeStats *size
-    cdef int64_t rows = 0
-    cdef int32_t run = 0
-    cdef int32_t i
-    if batch.n_runs == 0:
-        return
-    for i in range(batch.n_items + 1):
-        if i < batch.n_items and batch.items[i].code != STATUS_OK:
-            continue
-        if i == batch.n_items or batch.items[i].run != run:
-            size = &entry.sizes[min(size_slot(rows), entry.n_sizes - 1)]
-            size.runs += 1
-            size.gather_ns += (batch.gathered_ns - batch.taken_ns) // batch.n_runs
-            size.run_ns += (batch.ran_ns - batch.gathered_ns) // batch.n_runs
-            size.scatter_ns += (batch.done_ns - batch.ran_ns) // batch.n_runs
-            rows = 0
-        if i < batch.n_items:
-            run = batch.items[i].run
-            rows += batch.items[i].request.rows
 
 
 cdef void expire(TimerNode *node, void *context) noexcept:
@@ -110,12 +80,15 @@ cdef class Pipeline(RequestSink):
         self.timer_ns = INT64_MAX
         self.in_flight = 0
 
-    def __init__(self, loop, ExecutorPool pool not None, RouteTable routes not None, Cache cache=None):
+    def __init__(self, loop, ExecutorPool pool not None, RouteTable routes not None, Cache cache=None, *,
+                 bint judge_deadlines=True):
         self.loop = loop
         self.cache = cache
         self.leading = False
         self.pool = pool
         self.routes = routes
+        self.bounds.rows = self.bounds.bytes = INT64_MAX
+        self.judge_deadlines = judge_deadlines
         self.after_turn = None
         self.on_run_failure = None
         self.on_stopped_run = None
@@ -130,8 +103,11 @@ cdef class Pipeline(RequestSink):
         """Gives the version its queue, and with `cached` a part of the cache, whose bounds it has (Cache.attach);
         before a RouteTable that leads to it is set."""
         entry.c.queue = queue_new(&entry.c)
-        if entry.c.queue == NULL:
+        entry.c.pace = try_calloc(1, sizeof(Pace))
+        if entry.c.queue == NULL or entry.c.pace == NULL:
+            self.detach(entry)
             raise MemoryError("no memory for the version's queue")
+        (<Pace *> entry.c.pace).judges = self.judge_deadlines
         if cached is not None and self.cache is not None:
             try:
                 self.cache.attach(entry, **cached)
@@ -144,21 +120,31 @@ cdef class Pipeline(RequestSink):
         if entry.c.cached != NULL:
             self.cache.forget(entry)
         queue_free(<VersionQueue *> entry.c.queue)
-        entry.c.queue = NULL
+        free(entry.c.pace)
+        entry.c.queue = entry.c.pace = NULL
+
+    def set_bounds(self, *, int64_t queued_rows, int64_t queued_bytes):
+        """What may wait in all queues together."""
+        if min(queued_rows, queued_bytes) < 1:
+            raise ValueError(f"queued_rows {queued_rows} and queued_bytes {queued_bytes} must be at least 1")
+        self.bounds.rows = queued_rows
+        self.bounds.bytes = queued_bytes
 
     def set_limits(self, VersionEntry entry not None, *, int64_t delay_ns, int64_t queue_limit_rows,
-                   int64_t weight=1, int default_level=0, policies=()):
+                   int64_t queue_limit_bytes=INT64_MAX, int64_t weight=1, int default_level=0, policies=()):
         """Other bounds for an attached version; they count for requests that wait as well, but for how long they may
         wait and what becomes of them then. The levels stay: a queue has its requests in their order."""
         cdef QueuePolicy *policy
-        if delay_ns < 0 or queue_limit_rows < 1 or not 0 < weight <= WEIGHT_MAX:
+        if delay_ns < 0 or min(queue_limit_rows, queue_limit_bytes) < 1 or not 0 < weight <= WEIGHT_MAX:
             raise ValueError(f"{entry!r}: delay_ns {delay_ns} must be at least 0, queue_limit_rows {queue_limit_rows} "
-                             f"at least 1, weight {weight} from 1 to {WEIGHT_MAX}")
+                             f"and queue_limit_bytes {queue_limit_bytes} at least 1, weight {weight} from 1 to "
+                             f"{WEIGHT_MAX}")
         if entry.c.queue == NULL:
             raise ValueError(f"{entry!r} is not attached")
         policy = policy_new(entry.levels, default_level, policies)
         policy_free(entry.c.policy)
         entry.c.policy = policy
+        entry.c.queue_limit_bytes = queue_limit_bytes
         set_limits(&self.pool.batcher, <VersionQueue *> entry.c.queue, delay_ns if entry.c.signature.batched else 0,
                    queue_limit_rows, weight)
         self.kick()
@@ -188,6 +174,10 @@ cdef class Pipeline(RequestSink):
     def queued_rows_of(self, VersionEntry entry not None):
         """Rows that wait in the version's queue."""
         return (<VersionQueue *> entry.c.queue).rows if entry.c.queue != NULL else 0
+
+    def queued_bytes_of(self, VersionEntry entry not None):
+        """Bytes of the messages that wait in the version's queue."""
+        return (<VersionQueue *> entry.c.queue).bytes if entry.c.queue != NULL else 0
 
     @property
     def queued_rows(self):
@@ -276,8 +266,10 @@ cdef class Pipeline(RequestSink):
         if request.wait_until_ns != 0 and self.waited(request):
             return
         # One that an executor has, if only since this moment, runs on: its caller has the answer, its memory waits.
-        if not (request.state == QUEUED and remove_queued(&self.pool.batcher, request)):
-            try_transition(request, RUNNING, ANSWERED)
+        if request.state == QUEUED and remove_queued(&self.pool.batcher, request):
+            (<VersionEntry> request.version).stats.expired_queued += 1
+        elif try_transition(request, RUNNING, ANSWERED):
+            (<VersionEntry> request.version).stats.expired_running += 1
         self.say_late(request)
         self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
 
@@ -292,7 +284,7 @@ cdef class Pipeline(RequestSink):
         if request.state == QUEUED and request.delays:
             entry.stats.delayed += delay_queued(&self.pool.batcher, request, now_ns())
         elif request.state == QUEUED and remove_queued(&self.pool.batcher, request):
-            entry.stats.refused_timeouts += 1
+            entry.stats.refused[<int> REFUSED_TIMEOUT] += 1
             self.error.size_bytes = 0
             say_waited(&entry.c, wait_ns, &self.error)
             self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
@@ -442,20 +434,23 @@ cdef class Pipeline(RequestSink):
         """Through the queue's gates and into it, or answered."""
         cdef VersionQueue *queue = <VersionQueue *> entry.c.queue
         cdef int64_t pushback_ms = -1
-        # Once: executors take from the queue meanwhile. Those that wait for a run take its room as well.
-        cdef int64_t queued_rows = queue.rows + waiting_rows_of(&entry.c)
-        cdef int code = self.admit(request, entry, binding, queued_rows)
-        if code == STATUS_OK and entry.c.policy != NULL:
-            code = self.admit_policy(request, entry, queue, now)
+        # Those that wait for a run take its room as well.
+        cdef int64_t beside_rows = waiting_rows_of(&entry.c)
+        cdef bint waits = queue.rows + beside_rows > 0
+        cdef int code
+        self.refusal = ADMITTED
+        code = self.admit(request, entry, binding, beside_rows, now)
         if code == STATUS_OK:
+            if entry.c.policy != NULL:
+                self.arm_wait(request, entry.c.policy, now)
             if put(&self.pool.batcher, request, queue, now):
                 if entry.c.run_timeout_ns > 0:
                     self.watch_runs(now + entry.c.run_timeout_ns)
                 return
             say(&self.error, "the server's memory for its queues is used up; retry later or send to another replica")
             code = STATUS_RESOURCE_EXHAUSTED
-        elif code == STATUS_RESOURCE_EXHAUSTED and queued_rows > 0:
-            pushback_ms = self.time_to_drain_ms(entry, queue)
+        elif code == STATUS_RESOURCE_EXHAUSTED and (waits or self.refusal != ADMITTED):
+            pushback_ms = time_to_drain_ms(&entry.c, now)
         self.answer(request, code, pushback_ms)
 
     cdef void stand_in(self, Request *request, VersionEntry entry, int64_t now) noexcept:
@@ -481,36 +476,32 @@ cdef class Pipeline(RequestSink):
             code = STATUS_RESOURCE_EXHAUSTED
         self.answer(request, code, -1)
 
-    cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t queued_rows) noexcept:
-        """The queue's bound in rows, then what is decoded for a request that is taken in alone."""
-        cdef int code = admit_queue(&entry.c, queued_rows, request.rows, &self.error)
-        if code != STATUS_OK:
-            entry.stats.refused_rows += 1
-            return code
+    cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t beside_rows,
+                   int64_t now) noexcept:
+        """Through the gates of the queue; then what is decoded for a request that is taken in alone."""
+        if entry.c.policy != NULL:
+            request.level = level_of(entry.c.policy, self.message.priority)
+        self.refusal = admit_to_queue(&entry.c, &self.pool.batcher, &self.bounds, request, beside_rows, now,
+                                      &self.error)
+        if self.refusal != ADMITTED:
+            entry.stats.refused[self.refusal] += 1
+            return STATUS_RESOURCE_EXHAUSTED
         if binding.typed_bytes == 0 or request.deferred:
             return STATUS_OK
         return self.decode_typed(request, entry, binding)
 
-    cdef int admit_policy(self, Request *request, VersionEntry entry, VersionQueue *queue, int64_t now) noexcept:
-        """Its level, the bound of that, and how long it may wait: the earlier of that and its deadline is timed."""
-        cdef const QueuePolicy *policy = entry.c.policy
-        cdef int32_t level = level_of(policy, self.message.priority)
-        cdef const LevelPolicy *of_level = &policy.of_level[level]
+    cdef void arm_wait(self, Request *request, const QueuePolicy *policy, int64_t now) noexcept:
+        """How long it may wait: the earlier of that and its deadline is timed."""
+        cdef const LevelPolicy *of_level = &policy.of_level[request.level]
         cdef int64_t timeout_ns = timeout_of(of_level, self.message.timeout_us)
-        cdef int code = admit_level(&entry.c, level, requests_of(queue, level), &self.error)
-        if code != STATUS_OK:
-            entry.stats.refused_requests += 1
-            return code
-        request.level = level
         if timeout_ns == 0:
-            return STATUS_OK
+            return
         request.delays = of_level.delays
         request.wait_until_ns = now + timeout_ns
         if request.deadline_ns == 0 or request.wait_until_ns < request.deadline_ns:
             wheel_add(&self.wheel, &request.timer, request.wait_until_ns)
             if request.wait_until_ns < self.timer_ns:
                 self.arm(request.wait_until_ns)
-        return STATUS_OK
 
     cdef int decode_typed(self, Request *request, VersionEntry entry, Binding *binding) noexcept:
         """Small typed contents become raw ones here, in a Block of the Request's own."""
@@ -536,13 +527,6 @@ cdef class Pipeline(RequestSink):
             view.data = offset_of(block_data(request.decoded) + used)
             used += (view.size_bytes + ALIGNMENT - 1) & ~(<uint64_t> ALIGNMENT - 1)
         return STATUS_OK
-
-    cdef int64_t time_to_drain_ms(self, VersionEntry entry, VersionQueue *queue) noexcept:
-        """How long the queue will take at the pace seen so far, 1 ms to 10 s: when a retry may find room."""
-        cdef int64_t wait_ms = 1
-        if entry.stats.rows > 0:
-            wait_ms = (entry.c.executor_ns // entry.stats.rows) * queue.rows // entry.c.max_running // 1000000
-        return min(max(wait_ms, 1), 10000)
 
     cdef void kick(self) noexcept:
         kick_batcher(&self.pool.batcher)
@@ -655,10 +639,7 @@ cdef class Pipeline(RequestSink):
         cdef int64_t compute_ns = batch.done_ns - batch.taken_ns
         # The version cannot go while this batch's requests hold it.
         entry = <VersionEntry> batch.items[0].request.version
-        entry.stats.batches += batch.n_runs
-        entry.stats.last_inference_ms = wall_clock_ms()
-        observe(&entry.stats.batch_rows, batch.rows)
-        count_runs(entry, batch)
+        count_batch(entry, batch)
         if entry.c.breaker != NULL and not batch.stopped:
             record_batch(entry, batch, STATUS_OK, compute_ns, batch.done_ns)
         for i in range(batch.n_items):

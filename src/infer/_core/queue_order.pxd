@@ -25,7 +25,7 @@ cdef struct Bucket:
     int64_t deadline_ns          # the earliest of its requests, or of one that has left; INT64_MAX: none had one
     uint64_t shape_hash
     VersionQueue *queue
-    int32_t level                # 0: of a version without levels; above its last: of those that were delayed
+    int32_t level                # 0: of a version without levels; above its last: of those that were delayed, or late
     int32_t stale                # 1: the request with that deadline has left
 
 cdef struct VersionQueue:
@@ -40,14 +40,19 @@ cdef struct VersionQueue:
     Bucket *last
     Bucket *free_buckets
     Bucket *slots[64]            # by shape_hash
-    int64_t rows
+    Bucket late                  # requests that are not to be run any more, until their deadline answers them
+    int64_t rows                 # without late ones, as all that follow
     int64_t requests
+    int64_t bytes                # of their messages
     int64_t running              # batches taken and not yet completed by their executor
     Share share                  # of the executors
     int64_t took_ns              # from take to completion, smoothed; 0: none was completed
     int64_t strayed_ns           # by how much batches miss that, smoothed
+    int64_t taken_ns             # the last of them, and its rows
+    int64_t taken_rows
     uint64_t sequence
     int64_t of_level[65]         # requests by their own level, delayed or not; unused without levels
+    int64_t rows_of_level[67]    # rows by their bucket's level
 
 cdef VersionQueue *queue_new(Version *version) noexcept nogil
 cdef void queue_free(VersionQueue *queue) noexcept nogil                   # must be empty and not running, or NULL
@@ -58,7 +63,10 @@ cdef void dequeue(Request *request) noexcept nogil
 # Moves a request, once, behind all others; False: no memory for its bucket, and it keeps its place.
 cdef bint put_behind(Request *request, int64_t now) noexcept nogil
 # Unlinks up to `capacity` requests, in turn and all of the shape of the first, marks them RUNNING and tells their rows.
-cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int64_t *rows) noexcept nogil
+# Those that are late go aside; 0 where that was all. `why`: becomes LEFT_DEADLINE where it is a part of what it could
+# be, so that nobody is late.
+cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int64_t *rows, int64_t now,
+                      int32_t *why) noexcept nogil
 
 # Of those that the next batch may hold: their rows, and when the first of them was queued (of each level the one whose
 # turn it is counts).
@@ -96,3 +104,17 @@ cdef inline bint precedes(const Request *one, const Request *other) noexcept nog
 # Requests of a level that wait, those that were delayed included.
 cdef inline int64_t requests_of(const VersionQueue *queue, int32_t level) noexcept nogil:
     return queue.of_level[level] if queue.levels else queue.requests
+
+# Rows that stand in front of one that comes now; delayed ones and those of levels behind it do not.
+cdef inline int64_t rows_before(const VersionQueue *queue, int32_t level) noexcept nogil:
+    cdef int64_t rows = 0
+    cdef int32_t each
+    if not queue.levels:
+        return queue.rows_of_level[0]
+    for each in range(1, level + 1):
+        rows += queue.rows_of_level[each]
+    return rows
+
+# What it holds of the memory for requests.
+cdef inline int64_t held_bytes(const Request *request) noexcept nogil:
+    return <int64_t> request.body.size_bytes if request.body != NULL else 0

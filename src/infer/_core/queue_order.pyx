@@ -14,8 +14,10 @@ from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from infer._core.batch_policy cimport takes
+from infer._core.batch_policy cimport LEFT_DEADLINE, takes
 from infer._core.debug cimport try_calloc, try_malloc
+from infer._core.lateness cimport FATE_JOINS, FATE_LATE, Making, fate_of, making_begin
+from infer._core.pace cimport Pace
 from infer._core.queue_policy cimport LEVEL_STEP_NS, LEVELS_MAX
 from infer._core.request cimport QUEUED, RUNNING, try_transition
 from infer._core.tensor_view cimport TYPE_NONE, TensorView
@@ -23,6 +25,7 @@ from infer._core.tensor_view cimport TYPE_NONE, TensorView
 cdef enum:
     SLOTS = 64
     SPARE_BUCKETS = 16
+    LATE_LEVEL = LEVELS_MAX + 2
 
 
 cdef VersionQueue *queue_new(Version *version) noexcept nogil:
@@ -31,6 +34,9 @@ cdef VersionQueue *queue_new(Version *version) noexcept nogil:
         queue.version = version
         queue.listed = UNLISTED
         queue.levels = version.policy.levels if version.policy != NULL else 0
+        queue.late.queue = queue
+        queue.late.beside = &queue.late
+        queue.late.level = LATE_LEVEL
     return queue
 
 
@@ -158,7 +164,9 @@ cdef void drop_bucket(VersionQueue *queue, Bucket *bucket) noexcept nogil:
 
 
 cdef void settle(VersionQueue *queue, Bucket *bucket) noexcept nogil:
-    """Drops a bucket that ran empty, or gives it the place that its new head deserves."""
+    """Drops a bucket that ran empty, or gives it the place that its new head deserves. Late ones have no place."""
+    if bucket == &queue.late:
+        return
     if bucket.head == NULL:
         drop_bucket(queue, bucket)
     elif bucket.next != NULL and precedes(bucket.next.head, bucket.head):
@@ -208,6 +216,7 @@ cdef inline void append(VersionQueue *queue, Bucket *bucket, Request *request) n
     if request.deadline_ns != 0 and request.deadline_ns < bucket.deadline_ns:
         bucket.deadline_ns = request.deadline_ns
         bucket.stale = 0
+    queue.rows_of_level[bucket.level] += request.rows
     if not placed:
         place(queue, bucket)
 
@@ -227,11 +236,13 @@ cdef inline void unlink(Bucket *bucket, Request *request) noexcept nogil:
     bucket.rows -= request.rows
     if request.deadline_ns == bucket.deadline_ns:
         bucket.stale = 1
+    bucket.queue.rows_of_level[bucket.level] -= request.rows
 
 
 cdef inline void count(VersionQueue *queue, const Request *request, int sign) noexcept nogil:
     queue.rows += sign * request.rows
     queue.requests += sign
+    queue.bytes += sign * held_bytes(request)
     if queue.levels:
         queue.of_level[request.level] += sign
 
@@ -251,14 +262,17 @@ cdef bint enqueue(VersionQueue *queue, Request *request, int64_t now) noexcept n
 cdef void dequeue(Request *request) noexcept nogil:
     cdef Bucket *bucket = <Bucket *> request.bucket
     unlink(bucket, request)
-    count(bucket.queue, request, -1)
+    if bucket.level != LATE_LEVEL:
+        count(bucket.queue, request, -1)
     settle(bucket.queue, bucket)
 
 
 cdef bint put_behind(Request *request, int64_t now) noexcept nogil:
     cdef Bucket *bucket = <Bucket *> request.bucket
     cdef VersionQueue *queue = bucket.queue
-    cdef Bucket *into = bucket_for(queue, request, queue.levels + 1)
+    cdef Bucket *into = NULL
+    if bucket.level != LATE_LEVEL:
+        into = bucket_for(queue, request, queue.levels + 1)
     if into == NULL:
         return False
     unlink(bucket, request)
@@ -310,27 +324,58 @@ cdef void learn(VersionQueue *queue, int64_t took_ns) noexcept nogil:
     queue.strayed_ns += ((miss if miss > 0 else -miss) - queue.strayed_ns) // 4
 
 
-cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int64_t *rows) noexcept nogil:
+cdef void set_aside(VersionQueue *queue, Request *request) noexcept nogil:
+    """Of a request that was unlinked: it is QUEUED, and none of those that wait."""
+    count(queue, request, -1)
+    request.bucket = &queue.late
+    request.prev = queue.late.tail
+    if queue.late.tail != NULL:
+        queue.late.tail.next = request
+    else:
+        queue.late.head = request
+    queue.late.tail = request
+    queue.late.rows += request.rows
+    queue.rows_of_level[LATE_LEVEL] += request.rows
+
+
+cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int64_t *rows, int64_t now,
+                      int32_t *why) noexcept nogil:
     cdef Bucket *first = queue.first
     cdef Bucket *bucket = first
     cdef bint alone = first.beside == first
     cdef Request *request
+    cdef Making making
+    cdef int64_t oldest_ns
     cdef int taken = 0
+    cdef int fate
     rows[0] = 0
+    making_begin(&making, <const Pace *> queue.version.pace, front_rows(queue, &oldest_ns), queue.version.gather_rows,
+                 now)
     while taken < capacity and bucket != NULL and bucket.head != NULL:
         request = bucket.head
-        if not takes(rows[0], request.rows, queue.version.gather_rows):
+        fate = fate_of(&making, request, rows[0], queue.requests == 1)
+        if fate == FATE_JOINS:
+            if not takes(rows[0], request.rows, queue.version.gather_rows):
+                break
+            unlink(bucket, request)
+            count(queue, request, -1)
+            try_transition(request, QUEUED, RUNNING)
+            rows[0] += request.rows
+            requests[taken] = request
+            taken += 1
+        elif fate == FATE_LATE:
+            unlink(bucket, request)
+            set_aside(queue, request)
+        else:
+            why[0] = LEFT_DEADLINE
             break
-        unlink(bucket, request)
-        count(queue, request, -1)
-        try_transition(request, QUEUED, RUNNING)
-        rows[0] += request.rows
-        requests[taken] = request
-        taken += 1
         if not alone:
             bucket = next_beside(first)
     if alone:
         settle(queue, first)
     else:
         settle_beside(queue, first)
+    if taken:
+        queue.taken_ns = now
+        queue.taken_rows = rows[0]
     return taken

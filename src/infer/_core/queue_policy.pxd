@@ -13,6 +13,17 @@ cdef enum:
 cdef enum:
     LEVEL_STEP_NS = 100000000
 
+# Why a queue does not take a request, or gives it up. REFUSAL_NAMES has them in this order.
+cdef enum Refusal:
+    REFUSED_ROWS = 0
+    REFUSED_BYTES = 1
+    REFUSED_ROWS_TOTAL = 2
+    REFUSED_BYTES_TOTAL = 3
+    REFUSED_REQUESTS = 4         # the bound of their level
+    REFUSED_TIMEOUT = 5          # waited too long
+    REFUSED_DEADLINE = 6         # cannot be answered in time
+    REFUSALS = 7
+
 cdef struct LevelPolicy:
     int64_t max_requests         # that may wait; 0: the version's bound in rows alone
     int64_t timeout_ns           # that one waits by default; 0: as long as its deadline allows

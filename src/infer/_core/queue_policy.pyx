@@ -2,6 +2,10 @@
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 
+# Settings of the server, fields of a config.pbtxt, and what a deadline does.
+REFUSAL_NAMES = ("max_queue_rows", "max_queue_bytes", "max_queue_rows_total", "max_queue_bytes_total",
+                 "max_queue_size", "queue_timeout", "deadline")
+
 
 cdef QueuePolicy *policy_new(int levels, int default_level, policies) except? NULL:
     cdef QueuePolicy *policy

@@ -37,6 +37,7 @@ class LoadOptions:
     gather_rows: int = 64
     delay_ns: int = 0
     queue_limit_rows: int = 4096
+    queue_limit_bytes: int = 1 << 62
     max_running: int = 1
     breaker: BreakerSettings = DEFAULTS     # every one is given
     run_timeout_s: float = 0.0              # 0: a run may take as long as it likes
@@ -89,7 +90,7 @@ def limits_of(settings: ModelSettings, options: LoadOptions) -> dict[str, Any]:
     """Those limits of a version, under completed settings, that change without a reload."""
     delay_us = settings.max_queue_delay_us
     return {"delay_ns": options.delay_ns if delay_us is None else delay_us * 1000,
-            "queue_limit_rows": options.queue_limit_rows,
+            "queue_limit_rows": options.queue_limit_rows, "queue_limit_bytes": options.queue_limit_bytes,
             "weight": settings.weight, "default_level": settings.default_priority, "policies": queue_policies(settings)}
 
 

@@ -41,6 +41,8 @@ SERVER_METRICS = {
     "ready": _ServerMetric(GaugeMetricFamily, "infer_ready", "1 while the server is ready."),
     "in_flight": _ServerMetric(GaugeMetricFamily, "infer_requests_in_flight", "Inference calls not yet answered."),
     "queue_rows": _ServerMetric(GaugeMetricFamily, "infer_queue_rows", "Rows that wait.", ("model", "version")),
+    "queue_bytes": _ServerMetric(GaugeMetricFamily, "infer_queue_bytes", "Bytes of the requests that wait.",
+                                 ("model", "version")),
     "cache_bytes": _ServerMetric(GaugeMetricFamily, "infer_cache_bytes", "Bytes of answers that are kept.",
                                  ("model", "version")),
     "cache_entries": _ServerMetric(GaugeMetricFamily, "infer_cache_entries", "Answers that are kept.",

@@ -39,8 +39,8 @@ class VersionSource(Protocol):
 
     def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
         """`calls` by gRPC code, `rows`, `batches`, `charged_ns` (of executors), `batches_left` by reason,
-        `queue_refused` by limit, `queue_delayed`, and of `request`, `queue`, `compute` (ns) and `batch_rows` a
-        HistogramSnapshot each."""
+        `queue_refused` by limit, `expired` by place, `queue_delayed`, and of `request`, `queue`, `compute` (ns) and
+        `batch_rows` a HistogramSnapshot each."""
 
 
 class _Histogram(NamedTuple):
@@ -102,6 +102,7 @@ _COUNTERS = (
     ("infer_executor_seconds", "Executor time by which models share: of batches, without what others took."),
     ("infer_batches_left", "Batches that left their queue, by why they did then."),
     ("infer_queue_refused", "Requests that a model's queue did not take, or gave up, for a limit."),
+    ("infer_expired", "Requests whose deadline passed in the queue, where they were not run, or while they ran."),
     ("infer_queue_delayed", "Requests that went behind all others for waiting too long."),
     ("infer_cache_hits", "Requests answered without a run: by what was kept, or joined: by another's run."),
     ("infer_cache_misses", "Requests that were looked up and had to run."),
@@ -134,6 +135,7 @@ def _text(version: VersionSource) -> _Text:
                   b"infer_executor_seconds_total{%b} %r\n" % (labels, stats["charged_ns"] / 1e9),
                   _by("infer_batches_left", "reason", stats["batches_left"], labels),
                   _by("infer_queue_refused", "limit", stats["queue_refused"], labels),
+                  _by("infer_expired", "in", stats["expired"], labels),
                   b"infer_queue_delayed_total{%b} %d\n" % (labels, stats["queue_delayed"]),
                   *_cache(stats["cache"], labels)], histograms)
 

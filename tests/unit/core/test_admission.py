@@ -3,6 +3,7 @@
 import pytest
 
 from infer._core import clock
+from infer._core.model_version import VersionEntry
 from tests.support.models import identity
 from tests.support.puppets import MILLISECOND_NS, Bench, codes_of, fp32_request, make_entry, rows_of
 
@@ -50,6 +51,187 @@ def test_f14_a_full_queue_answers_at_once_with_the_time_in_which_it_may_drain(st
     bench.run_all()
     bench.close()
     assert codes_of(entry) == {0: 1, RESOURCE_EXHAUSTED: 1}
+
+
+HELD = len(rows(2)) + 5     # of a message with its prefix
+
+
+def refusals(entry: VersionEntry) -> dict[str, int]:
+    return {limit: count for limit, count in entry.stats_snapshot((), ())["queue_refused"].items() if count}
+
+
+def test_f14_a_queue_holds_so_many_bytes_of_requests() -> None:
+    entry = make_entry(identity(), queue_limit_bytes=2 * HELD)
+    bench = Bench(entry)
+    waiting = [bench.call(rows(2)) for _ in range(2)]
+    assert bench.pipeline.queued_bytes_of(entry) == 2 * HELD
+    refused = bench.outcome(bench.call(rows(2)))
+    assert refused.code == RESOURCE_EXHAUSTED
+    assert refused.pushback_ms >= 1
+    assert refused.message == (
+        f"the queue of model 'm' is full: it holds {2 * HELD} of at most {2 * HELD} bytes (--max-queue-bytes), the "
+        f"request brings {HELD}; retry later or send to another replica")
+    assert refusals(entry) == {"max_queue_bytes": 1}
+    bench.run_all()
+    assert bench.pipeline.queued_bytes_of(entry) == 0
+    # An empty queue takes any one request.
+    waiting.append(bench.call(rows(100)))
+    bench.run_all()
+    assert [bench.outcome(call).code for call in waiting] == [0] * 3
+    bench.close()
+
+
+@pytest.mark.parametrize(("bounds", "limit", "holds"), [
+    ({"queued_rows": 4, "queued_bytes": 1 << 30}, "max_queue_rows_total",
+     "4 of at most 4 rows (--max-queue-rows-total)"),
+    ({"queued_rows": 1 << 30, "queued_bytes": 2 * HELD + 1}, "max_queue_bytes_total",
+     f"{2 * HELD} of at most {2 * HELD + 1} bytes (--max-queue-bytes-total)"),
+])
+def test_f14_all_queues_hold_so_much_together(bounds: dict[str, int], limit: str, holds: str) -> None:
+    entries = [make_entry(identity(), name) for name in ("m", "n")]
+    bench = Bench(*entries)
+    bench.pipeline.set_bounds(**bounds)
+    bench.call(rows(2))
+    cancelled = bench.call(rows(2))
+    refused = bench.outcome(bench.call(fp32_request([[0.0] * 4] * 2, "n")))
+    assert (refused.code, refused.pushback_ms) == (RESOURCE_EXHAUSTED, 1)
+    assert refused.message.startswith(f"the queues of all models are full: they hold {holds}, the request brings ")
+    assert refusals(entries[1]) == {limit: 1}
+    bench.transport.cancel(cancelled)
+    other = bench.call(fp32_request([[0.0] * 4] * 2, "n"))
+    bench.run_all()
+    assert bench.outcome(other).code == 0
+    bench.close()
+
+
+@pytest.mark.parametrize("bounds", [{"queued_rows": 0, "queued_bytes": 1}, {"queued_rows": 1, "queued_bytes": 0}])
+def test_bounds_that_cannot_be(bounds: dict[str, int]) -> None:
+    bench = Bench()
+    with pytest.raises(ValueError, match="must be at least 1"):
+        bench.pipeline.set_bounds(**bounds)
+    bench.close()
+
+
+def busy(bench: Bench, took_ms: int) -> int:
+    """A call that runs, of a model whose runs have taken so long."""
+    executor = bench.executors[0]
+    for _ in range(2):
+        bench.call(rows(1))
+        executor.take()
+        clock.advance(took_ms * MILLISECOND_NS)
+        executor.run(took_ms * MILLISECOND_NS)
+        executor.publish()
+        bench.pipeline.on_wake()
+    running = bench.call(rows(1))
+    assert executor.take() == 1
+    return running
+
+
+def test_who_cannot_be_answered_in_time_is_refused_at_once(stepped_clock: None) -> None:
+    entry = make_entry(identity(), gather_rows=1)
+    bench = Bench(entry)
+    running = busy(bench, 10)
+    clock.advance(4 * MILLISECOND_NS)
+    # 6 ms until it could run, 10 ms for its own run, and an eighth for what nobody foresees.
+    late = bench.outcome(bench.call(rows(1), deadline_ns=clock.now() + 18 * MILLISECOND_NS - 1))
+    assert (late.code, late.pushback_ms) == (RESOURCE_EXHAUSTED, 16)
+    assert late.message == (
+        "model 'm' cannot answer in time: with what waits before it the request would take about 16000 us, its "
+        "deadline is in 17999 us; it was not run. Send to another replica, or allow it more time")
+    in_time = bench.call(rows(1), deadline_ns=clock.now() + 18 * MILLISECOND_NS)
+    behind = bench.outcome(bench.call(rows(1), deadline_ns=clock.now() + 29 * MILLISECOND_NS - 1))
+    assert (behind.code, behind.pushback_ms) == (RESOURCE_EXHAUSTED, 26)
+    patient = bench.call(rows(1))
+    assert refusals(entry) == {"deadline": 2}
+    bench.executors[0].run()
+    bench.executors[0].publish()
+    bench.run_all()
+    assert [bench.outcome(call).code for call in (running, in_time, patient)] == [0] * 3
+    bench.close()
+
+
+def test_nobody_is_judged_where_that_was_not_asked_for(stepped_clock: None) -> None:
+    entry = make_entry(identity(), gather_rows=1)
+    bench = Bench(entry, judge_deadlines=False)
+    running = busy(bench, 10)
+    late = bench.call(rows(1), deadline_ns=clock.now() + 1)
+    patient = bench.call(rows(1), deadline_ns=clock.now() + 2)
+    # It is the first in turn at its deadline, before its timer ends it.
+    clock.advance(1)
+    bench.executors[0].run()
+    bench.executors[0].publish()
+    bench.run_all()
+    assert [bench.outcome(call).code for call in (running, patient)] == [0, 0]
+    clock.advance(10 * MILLISECOND_NS)
+    bench.loop.fire_due()
+    assert bench.outcome(late).code == DEADLINE_EXCEEDED
+    assert entry.stats_snapshot((), ())["expired"] == {"queue": 1, "run": 0}
+    bench.close()
+
+
+def test_an_idle_model_refuses_nobody_for_a_deadline(stepped_clock: None) -> None:
+    bench = Bench(make_entry(identity(), gather_rows=1))
+    running = busy(bench, 10)
+    bench.executors[0].run()
+    bench.executors[0].publish()
+    bench.run_all()
+    hurried = bench.call(rows(1), deadline_ns=clock.now() + 1)
+    bench.run_all()
+    assert [bench.outcome(call).code for call in (running, hurried)] == [0, 0]
+    bench.close()
+
+
+def test_one_that_has_become_late_is_not_run_and_hears_so_at_its_deadline(stepped_clock: None) -> None:
+    entry = make_entry(identity(), gather_rows=1)
+    bench = Bench(entry)
+    running = busy(bench, 10)
+    late = bench.call(rows(1), deadline_ns=clock.now() + 25 * MILLISECOND_NS)
+    patient = bench.call(rows(1))
+    # The run takes longer than those before it.
+    clock.advance(16 * MILLISECOND_NS)
+    bench.executors[0].run()
+    bench.executors[0].publish()
+    bench.run_all()
+    assert [bench.outcome(call).code for call in (running, patient)] == [0, 0]
+    assert not bench.answered(late)
+    assert (bench.pipeline.queued_rows, bench.pipeline.queued_requests) == (0, 0)
+    assert bench.pipeline.queued_bytes_of(entry) == 0
+    clock.advance(10 * MILLISECOND_NS)
+    bench.loop.fire_due()
+    assert bench.outcome(late).code == DEADLINE_EXCEEDED
+    assert bench.outcome(late).message == "the deadline passed while the request waited in its queue; it was not run"
+    assert entry.stats_snapshot((), ())["expired"] == {"queue": 1, "run": 0}
+    bench.close()
+
+
+@pytest.mark.parametrize("end", ["cancel", "delay", "reject"])
+def test_a_late_one_may_end_otherwise_before_its_deadline(stepped_clock: None, end: str) -> None:
+    entry = make_entry(identity(), gather_rows=1, policies=[(0, 20 * MILLISECOND_NS, end == "delay", False)])
+    bench = Bench(entry)
+    busy(bench, 10)
+    late = bench.call(rows(1), deadline_ns=clock.now() + 25 * MILLISECOND_NS)
+    bench.call(rows(1))
+    clock.advance(16 * MILLISECOND_NS)
+    bench.executors[0].run()
+    bench.executors[0].publish()
+    bench.run_all()
+    if end == "cancel":
+        bench.transport.cancel(late)
+    elif end == "delay":
+        # It would go behind all others, and stays where it is.
+        clock.advance(5 * MILLISECOND_NS)
+        bench.loop.fire_due()
+        assert not bench.answered(late)
+        clock.advance(5 * MILLISECOND_NS)
+        bench.loop.fire_due()
+        assert bench.outcome(late).code == DEADLINE_EXCEEDED
+        assert entry.stats_snapshot((), ())["queue_delayed"] == 0
+    else:
+        clock.advance(5 * MILLISECOND_NS)
+        bench.loop.fire_due()
+        assert bench.outcome(late).code == DEADLINE_EXCEEDED
+        assert refusals(entry) == {"queue_timeout": 1}
+    bench.close()
 
 
 def test_f14_one_models_full_queue_does_not_refuse_anothers_requests() -> None:

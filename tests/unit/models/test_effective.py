@@ -85,9 +85,10 @@ def test_a_parameter_that_says_nothing_refuses_the_model(name: str, value: str) 
 
 
 def test_limits() -> None:
-    options = LoadOptions(delay_ns=5, queue_limit_rows=6, max_running=3)
+    options = LoadOptions(delay_ns=5, queue_limit_rows=6, queue_limit_bytes=7, max_running=3)
     assert limits_of(settings(), options) == {
-        "delay_ns": 5, "queue_limit_rows": 6, "weight": 1, "default_level": 0, "policies": [(0, 0, False, False)]}
+        "delay_ns": 5, "queue_limit_rows": 6, "queue_limit_bytes": 7, "weight": 1, "default_level": 0,
+        "policies": [(0, 0, False, False)]}
     assert limits_of(settings(max_queue_delay_us=0), options)["delay_ns"] == 0
     on_cpu = [("CPUExecutionProvider", {})]
     assert shape_limits(settings(max_batch_size=0), options, on_cpu) == {

@@ -26,6 +26,7 @@ class Version:
         calls[0], calls[3] = 10 * self.scale, 2
         times = (10, 5_000_000_000, [min(index, 9) for index in range(len(time_bounds_ns))])
         return {"calls": calls, "queue_refused": {"max_queue_rows": 5, "max_queue_size": 6, "queue_timeout": 7},
+                "expired": {"queue": 9, "run": 11},
                 "queue_delayed": 8, "charged_ns": 2_500_000_000, "batches_left": {"full": 3, "idle": 1},
                 "cache": {"hits": 9, "joined": 2, "misses": 3, "passed": 4, "evictions": 5, "expiries": 6,
                           "rejections": 7},
@@ -46,7 +47,7 @@ class Source:
 
 
 GAUGES: dict[str, Any] = {
-    "ready": True, "in_flight": 5, "queue_rows": {("m", "3"): 7},
+    "ready": True, "in_flight": 5, "queue_rows": {("m", "3"): 7}, "queue_bytes": {("m", "3"): 700},
     "cache_bytes": {("m", "3"): 4096}, "cache_entries": {("m", "3"): 4}, "cache_waiting": {("m", "3"): 2},
     "cache_bypassed": {("m", "3"): 0}, "executors": 2, "executors_busy": 1,
     "executors_stuck": 0, "runs_stopped": 2, "breaker_state": {("m", "3"): 2}, "breaker_opened": {("m", "3"): 1},
@@ -84,6 +85,7 @@ def test_counters_of_versions(accept: str) -> None:
     assert found["infer_rows_total", model] == 40
     assert [found["infer_queue_refused_total", (("limit", limit), *model)]
             for limit in ("max_queue_rows", "max_queue_size", "queue_timeout")] == [5, 6, 7]
+    assert [found["infer_expired_total", (("in", place), *model)] for place in ("queue", "run")] == [9, 11]
     assert found["infer_queue_delayed_total", model] == 8
     assert found["infer_batches_total", model] == 4
     assert found["infer_executor_seconds_total", model] == 2.5

@@ -22,6 +22,7 @@ COUNTS = st.integers(0, 2**48)
 LEFT = ("full", "shape", "idle", "delay", "deadline")
 LIMITS = ("max_queue_rows", "max_queue_size", "queue_timeout")
 CACHE = ("hits", "joined", "misses", "passed", "evictions", "expiries", "rejections")
+PLACES = ("queue", "run")
 HISTOGRAMS = {"infer_request_seconds": ("request", SECONDS), "infer_queue_seconds": ("queue", SECONDS),
               "infer_compute_seconds": ("compute", SECONDS), "infer_batch_rows": ("batch_rows", ROW_BOUNDS)}
 OWN = {"infer_queue_seconds": (.0007, .25, 20.), "infer_batch_rows": (3.5, 7.)}
@@ -44,6 +45,7 @@ class Version:
     def stats_snapshot(self, time_bounds_ns: tuple[int, ...], row_bounds: tuple[int, ...]) -> Mapping[str, Any]:
         assert list(time_bounds_ns) == sorted(set(time_bounds_ns))
         return {"calls": self.calls, "queue_refused": dict(zip(LIMITS, self.calls, strict=False)),
+                "expired": dict(zip(PLACES, self.calls, strict=False)),
                 "batches_left": dict(zip(LEFT, self.calls, strict=False)), "queue_delayed": self.calls[0],
                 "charged_ns": sum(self.observed["compute"]),
                 "cache": cache_stats(self.calls) if self.settings else None,
@@ -74,6 +76,9 @@ class Reference:
         refused = CounterMetricFamily(
             "infer_queue_refused", "Requests that a model's queue did not take, or gave up, for a limit.",
             labels=["model", "version", "limit"])
+        expired = CounterMetricFamily(
+            "infer_expired", "Requests whose deadline passed in the queue, where they were not run, or while they ran.",
+            labels=["model", "version", "in"])
         delayed = CounterMetricFamily(
             "infer_queue_delayed", "Requests that went behind all others for waiting too long.",
             labels=["model", "version"])
@@ -100,6 +105,8 @@ class Reference:
                 left.add_metric([*labels, reason], count)
             for limit, count in zip(LIMITS, version.calls, strict=False):
                 refused.add_metric([*labels, limit], count)
+            for place, count in zip(PLACES, version.calls, strict=False):
+                expired.add_metric([*labels, place], count)
             delayed.add_metric(labels, version.calls[0])
             if version.settings:
                 stats = cache_stats(version.calls)
@@ -112,7 +119,7 @@ class Reference:
         for code, count in zip(CODES, self.unrouted, strict=True):
             if count:
                 requests.add_metric(["", "", code], count)
-        yield from (requests, rows, batches, charged, left, refused, delayed, hits, misses, passed, gone)
+        yield from (requests, rows, batches, charged, left, refused, expired, delayed, hits, misses, passed, gone)
         for name, (key, bounds) in HISTOGRAMS.items():
             scale = 1 if key == "batch_rows" else 1e9
             family = HistogramMetricFamily(name, TEXTS[name], labels=["model", "version"])
