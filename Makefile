@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-fairness micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-fairness bench-cache micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make bench-reload versions that come and go under load: failed calls, the tail, memory, CPU"
 	@echo "make bench-models 1,000 small models: time until ready, memory, CPU of one among them, fairness"
 	@echo "make bench-fairness what two models get of a core when one is asked for a hundred times as much"
+	@echo "make bench-cache what a hit costs, and what a cache costs that is of no use"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
@@ -154,6 +155,9 @@ bench-floods: setup
 
 bench-reload: setup
 	$(PY) -m bench.load.reload $(ARGS)
+
+bench-cache: setup
+	$(PY) -m bench.caching $(ARGS)
 
 bench-models: setup
 	$(PY) -m bench.load.many_models $(ARGS)

@@ -1,6 +1,7 @@
 """The load generator against a grpc.aio server and against a peer that misbehaves on purpose."""
 
 import asyncio
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,18 @@ class Echo(grpc.GenericRpcHandler):
         return await self.answer(request, context)
 
     async def answer(self, request: bytes, context: Any) -> bytes:
+        return request
+
+
+class Noting(Echo):
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[bytes] = []
+
+    async def answer(self, request: bytes, context: Any) -> bytes:
+        self.requests.append(request)
         return request
 
 
@@ -269,3 +282,19 @@ def test_server_that_does_not_speak_http2() -> None:
     with scripted_peer(lambda number, stream: b"", greeting=b"HTTP/1.1 400 Bad Request\r\n\r\n") as address:
         with pytest.raises(ConnectionError, match="PROTOCOL_ERROR"):
             load_client.run(address, PATH, b"x", requests=1)
+
+
+def test_messages_that_vary_are_all_different_and_end_with_floats_of_one_size() -> None:
+    echo = Noting()
+    payload = b"head" + struct.pack("<2f", 1.5, -3.0)
+    with serving(echo) as address:
+        for start in (1, 41):
+            load_client.run(address, PATH, payload, 2, 4, requests=40, vary_from=start)
+    assert len(set(echo.requests)) == len(echo.requests) == 80
+    for request in echo.requests:
+        first, second = struct.unpack("<2f", request[4:])
+        assert request[:4] == b"head"
+        assert 1.0 <= first < 2.0
+        assert -4.0 < second <= -2.0
+    with pytest.raises(ValueError, match="3 to 16379 bytes can vary"):
+        load_client.run("127.0.0.1:1", PATH, bytes(16384), requests=1, vary_from=1)

@@ -66,6 +66,7 @@ cdef struct ClientSession:
     uint32_t peer_max_streams
     uint32_t stream_messages   # messages under way on one stream at most; 0: calls are unary
     uint32_t under_way         # messages, of all streams
+    uint64_t varied            # calls sent with an end of their own; counts from 1, 0: none has one
     uint32_t cursor            # where the search for a stream with room begins
     int64_t *scheduled_ns      # the rings of all streams, owned
     Output *output             # of the session_send under way

@@ -29,6 +29,8 @@ cdef enum:
     STREAM_WINDOW_BYTES = 4194304
     CONNECTION_WINDOW_BYTES = 67108864
     FRAME_BYTES = 1048576
+    MANTISSA = 0x7fffff          # what varies of the two FP32 that a message ends with
+    MANTISSA_BITS = 23
     SMALL_FRAME_BYTES = 16384  # a request up to this is copied, and no frame that is copied has more
     FRAME_HEAD_BYTES = 9
     SEND_CHUNK_BYTES = 262144
@@ -232,8 +234,10 @@ cdef int on_frame_not_sent(
 cdef ssize_t read_request(
         nghttp2_session *h2, int32_t stream_id, uint8_t *out, size_t capacity, uint32_t *flags,
         nghttp2_data_source *source, void *context) noexcept nogil:
+    cdef ClientSession *session = <ClientSession *>context
     cdef ClientCall *call = <ClientCall *>source.ptr
     cdef size_t size
+    cdef uint64_t number
     if call.messages.capacity > 0:
         size = write_messages(
             &call.messages, call.request, call.request_bytes, &call.sent_bytes, out, capacity)
@@ -250,6 +254,11 @@ cdef ssize_t read_request(
         return <ssize_t>size
     memcpy(out, call.request + call.sent_bytes, size)
     call.sent_bytes += size
+    if session.varied > 0 and call.sent_bytes == call.request_bytes and size >= sizeof(number):
+        memcpy(&number, out + size - sizeof(number), sizeof(number))
+        number ^= (session.varied & MANTISSA) | (session.varied >> MANTISSA_BITS & MANTISSA) << 32
+        memcpy(out + size - sizeof(number), &number, sizeof(number))
+        session.varied += 1
     return <ssize_t>size
 
 

@@ -64,6 +64,7 @@ def run(
     capture_first_reply: bool = True,
     record: bool = False,
     until: Callable[[], bool] | None = None,
+    vary_from: int = 0,
 ) -> LoadResult:
     """Call `path` with `payload` over `connections` connections with up to `streams` calls under way on each.
 
@@ -80,6 +81,9 @@ def run(
     `address` is host:port, [v6]:port or unix:path. `timeout_s` is sent as grpc-timeout. `expected_bytes` is the length
     that every reply must have; None learns it from the first. `record` keeps every call's times and replies, of
     which there may be 4,096 different ones; ValueError where there are more.
+
+    With `vary_from`, 1 or more, no two messages are the same: 46 bits of the last 8 bytes, of two FP32 that stay as
+    large as they are, count from there on, on each connection 2^32 further.
 
     ConnectionError when no connection can be made or no reply came at all; otherwise what goes wrong is counted.
     """

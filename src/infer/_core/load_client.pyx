@@ -32,6 +32,7 @@ cdef extern from "<sys/resource.h>" nogil:
     int getrusage(int, rusage *)
 
 cdef enum:
+    VARIED_BYTES_MOST = 16384   # a larger message is lent, not copied
     SLICE_NS = 250000000
 
 CODE_NAMES = (
@@ -195,7 +196,7 @@ def connect_all(str address, int count, double timeout_s):
 def run(
         str address, str path, bytes payload, connections=1, streams=1, *, duration_s=None, requests=None, rate=None,
         stream_messages=None, warmup_s=0.0, timeout_s=None, expected_bytes=None, stall_s=10.0,
-        capture_first_reply=True, record=False, until=None):
+        capture_first_reply=True, record=False, until=None, vary_from=0):
     cdef LoopOwner owner = LoopOwner()
     cdef Loop *loop = &owner.loop
     cdef bytes framed = b"\0" + len(payload).to_bytes(4, "big") + payload
@@ -209,6 +210,8 @@ def run(
         raise ValueError("connections, streams, stream_messages, rate and requests must be positive")
     if record and stream_messages is not None:
         raise ValueError("a record is of unary calls, not of a stream's messages")
+    if vary_from and (stream_messages is not None or not 8 <= len(framed) <= VARIED_BYTES_MOST):
+        raise ValueError(f"messages of 3 to {VARIED_BYTES_MOST - 5} bytes can vary, of unary calls")
     if record and not record_open(&loop.record):
         raise MemoryError("load generator: no memory for the record of its calls")
     sockets = connect_all(address, connections, stall_s)
@@ -220,6 +223,7 @@ def run(
         loop.stall_ns = round(stall_s * 1e9)
         loop.expected_bytes = -1 if expected_bytes is None else expected_bytes
         loop.capture = capture_first_reply
+        loop.varied = vary_from
         owner.open(sockets, path_bytes, authority, 0 if timeout_s is None else round(timeout_s * 1e9), streams,
                    stream_messages or 0)
         cpu_before = cpu_ns()

@@ -495,6 +495,9 @@ cdef bint loop_add(
         return False
     connection.fd = fd
     connection.loop = loop
+    if loop.varied > 0:
+        # Far enough apart for no two connections to meet.
+        connection.session.varied = loop.varied + (<uint64_t> loop.n_connections << 32)
     connection.open = True
     loop.n_connections += 1
     loop.n_open += 1
