@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-fairness bench-cache micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-fairness bench-cache bench-slo micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-models 1,000 small models: time until ready, memory, CPU of one among them, fairness"
 	@echo "make bench-fairness what two models get of a core when one is asked for a hundred times as much"
 	@echo "make bench-cache what a hit costs, and what a cache costs that is of no use"
+	@echo "make bench-slo    --slo-p99-ms beside every fixed setting, on steps and bursts"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
@@ -164,6 +165,9 @@ bench-models: setup
 
 bench-fairness: setup
 	$(PY) -m bench.load.fairness $(ARGS)
+
+bench-slo: setup
+	$(PY) -m bench.load.slo $(ARGS)
 
 # Built from what git knows, so that nothing left by other builds gets in; run where no checkout is near.
 wheel-check: $(VENV)/.packages

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from infer.config_values import Count, Seconds, Size, lower, setting
+from infer.config_values import Count, Seconds, Size, lower, parse_milliseconds, setting
 
 YEAR_SECONDS = 365 * 86400
 # Of models that ask for it themselves, where the server was not told how much.
@@ -28,6 +28,9 @@ class AdmissionSettings(BaseModel):
         64, "Rows that a batch gathers, for a model without configuration.", "ROWS", "64 rows", ge=1, le=1 << 20)
     max_queue_delay_us: Count = setting(
         0, "How long a batch may wait for more rows.", "MICROSECONDS", "0 us", ge=0, le=10_000_000)
+    slo_p99_ms: Annotated[float, BeforeValidator(parse_milliseconds)] = setting(
+        0.0, "99% of calls shall end within this; rows and delay of batches are chosen for it. 0: they are as set.",
+        "MILLISECONDS", "0", ge=0, le=600_000, live=True)
     max_queue_rows: Count = setting(
         4096, "Rows that may wait, per model; more are refused.", "ROWS", "4096 rows", ge=1, le=1 << 30)
     judge_deadlines: bool = setting(

@@ -68,6 +68,15 @@ def parse_seconds(value: object) -> float:
     raise ValueError("expected a time such as 30, 1.5s, 500ms or 2m")
 
 
+def parse_milliseconds(value: object) -> float:
+    """A number of milliseconds: 20, 0.5."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", value.strip()):
+        return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError("expected a number of milliseconds such as 20 or 0.5")
+
+
 def parse_providers(value: object) -> tuple[Provider, ...]:
     """Execution providers in the order of preference; empty for `auto`.
 

@@ -60,7 +60,8 @@ async def serve(settings: Settings, written: Mapping[str, ModelSettings], droppe
     signals = Signals(loop)
     server = Server(settings, loop, dropped_lines, written)
     reload = SettingsReload(settings, read.settings, server.audit, {
-        "log_level": lambda level: logging.getLogger().setLevel(level.upper())},
+        "log_level": lambda level: logging.getLogger().setLevel(level.upper()),
+        "slo_p99_ms": lambda slo_ms: setattr(server.slo, "default_ms", slo_ms)},
         ModelsReload(written, lambda: read.models(settings), server.models.watcher.set_written))
     server.settings_problem = lambda: reload.problem
     reloads: set[asyncio.Task[None]] = set()

@@ -45,6 +45,7 @@ from infer.services.health import health_service, health_streams
 from infer.services.inference import inference_service
 from infer.services.overrides import OverrideFiles
 from infer.services.reflection import reflection_service
+from infer.slo import STEP_SECONDS, SloController
 from infer.sockets import address_of, bind_all, named
 from infer.state.store import Store
 from infer.transport import GRPCIO, Transport, chosen_transport
@@ -99,6 +100,7 @@ class Server:
         self._beat = time.monotonic()
         self._busy = self._beat
         self._heart: asyncio.TimerHandle | None = None
+        self._chooser: asyncio.TimerHandle | None = None
         self._loaded = False
         self._draining = False
         self.stopping = False
@@ -147,6 +149,7 @@ class Server:
                                    **reflection_service(self)}, exempt=CARRIES_FILES)
         self.transport = self._transport(handlers, settings.max_buffered_bytes_total or memory // BUFFERED_SHARE)
         self.pipeline.after_turn = self.transport.flush
+        self.slo = SloController(self.pipeline, lambda: self.models.served, settings.slo_p99_ms)
         run_failures = RunFailures()
         self.pipeline.on_run_failure = run_failures
         self.pipeline.on_stopped_run = log_stopped_run
@@ -215,6 +218,7 @@ class Server:
     def gauges(self) -> Mapping[str, Any]:
         snapshot = self.transport.snapshot()
         stats = arena.stats()
+        slo = self.slo.choices()
         tls = {} if self.certificates is None else {
             **({"tls_handshakes": snapshot["tls_handshakes"]} if "tls_handshakes" in snapshot else {}),
             "tls_certificate_problem": int(self.certificates.problem != ""),
@@ -228,6 +232,8 @@ class Server:
             "queue_bytes": {(entry.name.decode(), entry.version): self.pipeline.queued_bytes_of(entry)
                             for entry in self.models.served},
             **cache_gauges(self.models.served),
+            "slo_gather_rows": {key: choice.gather_rows for key, choice in slo.items()},
+            "slo_delay_seconds": {key: choice.delay_s for key, choice in slo.items()},
             "executors": self.threads.executors,
             "executors_busy": self.pool.busy,
             "executors_stuck": self.pool.stuck,
@@ -263,6 +269,7 @@ class Server:
         self.pool.start()
         self.http.serve()
         self._turn()
+        self._choose_batching()
         with self._timed("scan"):
             await self.models.watcher.look()
         await self.models.load()
@@ -273,6 +280,10 @@ class Server:
         self._loaded = True
         self.models.count()
         self.changes.notify()
+
+    def _choose_batching(self) -> None:
+        self.slo.step(time.monotonic())
+        self._chooser = self.loop.call_later(STEP_SECONDS, self._choose_batching)
 
     def _turn(self) -> None:
         self._beat = time.monotonic()
@@ -334,8 +345,9 @@ class Server:
         self.pipeline.on_wake()
         await self.models.ended()
         self.pipeline.close()
-        if self._heart is not None:
-            self._heart.cancel()
+        for timer in (self._heart, self._chooser):
+            if timer is not None:
+                timer.cancel()
         self.http.close()
         self._unbind()
         await self.loop.run_in_executor(None, self.store.close)

@@ -275,6 +275,14 @@ cdef void set_limits(
     pthread_mutex_unlock(&inside(batcher).mutex)
 
 
+cdef void set_batching(Batcher *batcher, VersionQueue *queue, int64_t gather_rows, int64_t delay_ns) noexcept nogil:
+    pthread_mutex_lock(&inside(batcher).mutex)
+    queue.version.gather_rows = gather_rows
+    queue.version.delay_ns = delay_ns
+    relist(batcher, queue, now_ns())
+    pthread_mutex_unlock(&inside(batcher).mutex)
+
+
 cdef int64_t batches_ready(Batcher *batcher, int64_t enough) noexcept nogil:
     """How many batches could be taken now, counted no further than `enough`."""
     cdef int64_t ready = 0

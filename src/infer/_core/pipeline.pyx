@@ -16,7 +16,7 @@ from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport BatchItem, batch_free
 from infer._core.batch_stats cimport count_batch
 from infer._core.batcher cimport kick as kick_batcher
-from infer._core.batcher cimport delay_queued, put, remove_queued, set_limits
+from infer._core.batcher cimport delay_queued, put, remove_queued, set_batching, set_limits
 from infer._core.block cimport Block, block_data, block_new
 from infer._core.cache cimport CACHE_HIT, CACHE_WAITS, CacheVerdict, waiting_rows_of
 from infer._core.clock cimport now_ns
@@ -155,6 +155,14 @@ cdef class Pipeline(RequestSink):
         if timeout_ns > 0:
             self.watch_step_ns = min(self.watch_step_ns or timeout_ns, timeout_ns)
             self.watch_runs(now_ns() + timeout_ns)
+
+    def set_batching(self, VersionEntry entry not None, *, int64_t gather_rows, int64_t delay_ns):
+        """What an attached version that is batched gathers, and how long a batch may wait; for what waits as well."""
+        if entry.c.queue == NULL or not entry.c.signature.batched or gather_rows < 1 or delay_ns < 0:
+            raise ValueError(f"{entry!r} must be attached and batched, gather_rows {gather_rows} at least 1, delay_ns "
+                             f"{delay_ns} at least 0")
+        set_batching(&self.pool.batcher, <VersionQueue *> entry.c.queue, gather_rows, delay_ns)
+        self.kick()
 
     def set_routes(self, RouteTable routes not None):
         """Swaps the route table: calls submitted from now on see the new one."""

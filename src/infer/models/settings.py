@@ -104,6 +104,7 @@ class ModelSettings:
     preferred_batch_sizes: tuple[int, ...] = ()
     max_queue_delay_us: int | None = None   # None: the server's
     queue: QueuePolicy | None = None        # None: the server's
+    slo_p99_ms: float | None = None         # that rows and delay of batches are chosen for; 0: not; None: the server's
     weight: int = 1                         # by which it shares executors with other models
     priority_levels: int = 0                # 0: no priorities; 1 is the most urgent
     default_priority: int = 0
@@ -146,7 +147,7 @@ class ModelSettings:
 # A change of these is applied to versions that serve; a change of any other field loads them anew.
 LIVE_FIELDS = frozenset({
     "policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
-    "priority_queues", "default_priority", "weight", "breaker", "run_timeout_s",
+    "priority_queues", "default_priority", "weight", "slo_p99_ms", "breaker", "run_timeout_s",
 })
 # Where it was written is not what was asked for.
 _UNSEEN = frozenset({"origin", "places"})

@@ -15,7 +15,7 @@ from typing import Any
 
 from infer.config import MODEL_NAME
 from infer.config_admission import YEAR_SECONDS
-from infer.config_values import parse_count, parse_seconds, parse_size
+from infer.config_values import parse_count, parse_milliseconds, parse_seconds, parse_size
 from infer.models.breaker_settings import BreakerSettings, parse_breaker, with_reply
 from infer.models.config_fields import VERSION_MAX, settings_of
 from infer.models.config_pbtxt import read_text
@@ -29,6 +29,7 @@ from infer.models.typed import typed
 from infer.proto import message
 
 DAY_SECONDS = 86400.0
+SLO_MAX_MS = 600_000
 RUN_TIMEOUT_MIN_S = 0.001
 
 
@@ -145,6 +146,13 @@ def _parse_keep(value: object) -> int:
     return count
 
 
+def _parse_slo(value: object) -> float:
+    milliseconds = parse_milliseconds(value)
+    if not 0 <= milliseconds <= SLO_MAX_MS:
+        raise ValueError(f"expected milliseconds up to {SLO_MAX_MS}; 0 for none")
+    return milliseconds
+
+
 def _parse_weight(value: object) -> int:
     weight = parse_count(value)
     if not 1 <= weight <= WEIGHT_MAX:
@@ -190,6 +198,7 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "keep_versions": ("keep_versions", _parse_keep),
     "keep_age": ("keep_age_s", _parse_age),
     "weight": ("weight", _parse_weight),
+    "slo_p99_ms": ("slo_p99_ms", _parse_slo),
     "cache_ttl": ("cache_ttl_s", _parse_cache_ttl),
     "cache_bytes": ("cache_bytes", _parse_cache_bytes),
     "breaker": ("breaker", parse_breaker),

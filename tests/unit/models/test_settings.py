@@ -28,7 +28,7 @@ EDITS: dict[str, Any] = {
     "inputs": (TensorSetting("x", "FP32", (4,)),), "outputs": (TensorSetting("y", "FP32", (4,)),),
     "policy": VersionPolicy("all"), "labels": {"stable": 1}, "availability_preserving": False, "keep_versions": 3,
     "keep_age_s": 60.0, "instances": 2, "kind": "gpu", "gpus": (1,), "dynamic_batching": True,
-    "preferred_batch_sizes": (4,), "max_queue_delay_us": 5, "weight": 3,
+    "preferred_batch_sizes": (4,), "max_queue_delay_us": 5, "weight": 3, "slo_p99_ms": 20.0,
     "queue": QueuePolicy(max_size=1), "priority_levels": 2, "default_priority": 1,
     "priority_queues": {1: QueuePolicy()}, "warmups": (Warmup("w"),), "response_cache": True,
     "cache_ttl_s": 1.0, "cache_bytes": 1 << 20,
@@ -37,7 +37,7 @@ EDITS: dict[str, Any] = {
     "places": {"name": "f:1:1"},
 }
 LIVE = {"policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
-        "priority_queues", "default_priority", "weight", "breaker", "run_timeout_s"}
+        "priority_queues", "default_priority", "weight", "slo_p99_ms", "breaker", "run_timeout_s"}
 
 
 def test_the_list_of_edits_is_complete() -> None:

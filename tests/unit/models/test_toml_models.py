@@ -56,6 +56,7 @@ intra_op_thread_count = "2"
 [models."other.one"]
 version_policy.specific = [1, 2]
 weight = 3
+slo_p99_ms = 12.5
 """
 
 
@@ -76,7 +77,7 @@ def test_every_kind_of_setting() -> None:
         inputs=(TensorSetting("x", "FP32", (4,)), TensorSetting("z", "BYTES", (1,), ())),
         parameters={"intra_op_thread_count": "2"})
     assert other == ModelSettings("other.one", origin=f"{FILE}:38", policy=VersionPolicy("specific", versions=(1, 2)),
-                                  weight=3)
+                                  weight=3, slo_p99_ms=12.5)
     assert {name: fraud.place_of(name) for name in ("labels", "keep_age_s", "max_queue_delay_us", "inputs.z.dims",
                                                     "filename")} == {
         "labels": f"{FILE}:8:1", "keep_age_s": f"{FILE}:11:1", "max_queue_delay_us": f"{FILE}:17:1",
@@ -98,6 +99,8 @@ def test_it_stands_over_the_models_own_file() -> None:
     ("max_batch_size = 'a'", '2:1: max_batch_size: expected a whole number from -2147483648 to 2147483647, got "a"; '
      "leave the quotes out [E103]"),
     ("keep_versions = 0", "2:1: keep_versions: expected a whole number from 1, got 0; correct the value [E103]"),
+    ("slo_p99_ms = '5 s'", "2:1: slo_p99_ms: expected a number of milliseconds such as 20 or 0.5, got '5 s'"),
+    ("slo_p99_ms = -1", "2:1: slo_p99_ms: expected milliseconds up to 600000; 0 for none, got -1"),
     ("weight = 0", "2:1: weight: expected a whole number from 1 to 1000, got 0; correct the value [E103]"),
     ("weight = 1001", "2:1: weight: expected a whole number from 1 to 1000, got 1001"),
     ("weight = 0.5", "2:1: weight: expected a whole number such as 64 or 1k, got 0.5"),
