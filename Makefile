@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 SYSTEM_PACKAGES := gcc make pkg-config libc6-dev libnghttp2-dev zlib1g-dev python3-dev python3-venv
 CORE_SOURCES := $(wildcard src/infer/_core/*.pyx src/infer/_core/*.pxd src/infer/_core/capi/*.pxd)
 PYTHON_SOURCES := $(shell find src/infer -name '*.py' -o -name '*.pyi')
-BUILD_INPUTS := setup.py pyproject.toml $(CORE_SOURCES) $(wildcard protos/*.proto)
+BUILD_INPUTS := setup.py pyproject.toml $(CORE_SOURCES) $(wildcard protos/*.proto protos/*/*/*.proto)
 PYTEST := -m pytest -q -p no:cacheprovider
 # Processes of the suite, each with whole files of tests.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))

@@ -101,6 +101,9 @@ class Settings(AdmissionSettings):
         "0.0.0.0", "Address to serve on, IPv4 or IPv6.", "ADDRESS", min_length=1)
     port: Count = setting(8001, "gRPC port; 0 takes any and prints it.", "PORT", ge=0, le=65535)
     http_port: Count = setting(8002, "Port of metrics and health; 0 takes any.", "PORT", ge=0, le=65535)
+    admin_port: Count | None = setting(
+        None, "Port of administration (infer cache), for this machine alone; 0 takes any.", "PORT", "none", ge=0,
+        le=65535)
     transport: Annotated[Literal["native", "grpcio"], BeforeValidator(lower)] | None = setting(
         None, "What speaks gRPC: our own, or the portable grpcio, which is much slower.", "native|grpcio",
         "native where it was built")

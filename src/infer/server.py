@@ -19,9 +19,12 @@ from infer._core.cache import Cache
 from infer._core.executor import ExecutorPool
 from infer._core.fallback import answers
 from infer._core.model_version import VersionEntry
+from infer._core.no_inference import NoInference
 from infer._core.ort_runtime import Runtime
 from infer._core.pipeline import Pipeline
+from infer._core.request import RequestSink
 from infer._core.router import RouteTable
+from infer.admin_port import AdminPort
 from infer.config import Settings
 from infer.config_admission import CACHE_BYTES
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
@@ -38,6 +41,7 @@ from infer.observe.startup import MTLS, PLAINTEXT, TLS, Security, Start, Step, a
 from infer.proto import DESCRIPTORS
 from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
+from infer.services.admin import admin_service
 from infer.services.bound import ColdBound, with_refusals
 from infer.services.call import Changes, Service
 from infer.services.control import Repository
@@ -61,6 +65,8 @@ ARENA_SHARE = 2
 # Address space only; freed chunks keep their size class, so there has to be far more of it than memory.
 ARENA_ADDRESS_BYTES = 1 << 40
 BUFFERED_SHARE = 4
+# Requests under way on the port of administration.
+ADMIN_BUFFERED_BYTES = 4 << 20
 QUEUE_SHARE, QUEUES_SHARE, QUEUED_ROW_BYTES = 8, 4, 16 << 10
 RUN_FAILURE_SECONDS = 1.0
 # How long a connection lives and what its peer may do: for the transport as they are.
@@ -132,9 +138,16 @@ class Server:
             self._unbind()
             self.store.close()
             raise
+        try:
+            self.admin = None if settings.admin_port is None else AdminPort(settings.admin_port)
+        except OSError:
+            self.http.close()
+            self._unbind()
+            self.store.close()
+            raise
         self.pool = ExecutorPool(self.threads.executors, self.threads.max_running)
-        self.pipeline = Pipeline(loop, self.pool, RouteTable([]), Cache(
-            settings.cache or CACHE_BYTES, shared=settings.cache_shared), judge_deadlines=settings.judge_deadlines)
+        self.cache = Cache(settings.cache or CACHE_BYTES, shared=settings.cache_shared)
+        self.pipeline = Pipeline(loop, self.pool, RouteTable([]), self.cache, judge_deadlines=settings.judge_deadlines)
         self.pipeline.set_bounds(
             queued_rows=settings.max_queue_rows_total or max(1, memory // QUEUED_ROW_BYTES),
             queued_bytes=settings.max_queue_bytes_total or memory // QUEUES_SHARE)
@@ -147,7 +160,8 @@ class Server:
         self.cold = ColdBound(settings.max_cold_message_bytes)
         handlers = self.cold.over({**inference_service(self), **health_service(self), **health_streams(self),
                                    **reflection_service(self)}, exempt=CARRIES_FILES)
-        self.transport = self._transport(handlers, settings.max_buffered_bytes_total or memory // BUFFERED_SHARE)
+        self.transport = self._transport(
+            self.pipeline, handlers, settings.max_buffered_bytes_total or memory // BUFFERED_SHARE)
         self.pipeline.after_turn = self.transport.flush
         self.slo = SloController(self.pipeline, lambda: self.models.served, settings.slo_p99_ms)
         run_failures = RunFailures()
@@ -174,16 +188,16 @@ class Server:
         return Loader(self.loop, self.pipeline, runtime, options, threads=settings.load_threads,
                       on_breaker=BreakerLog(self.loop, self.changes.notify))
 
-    def _transport(self, handlers: Service, process_buffered_bytes: int) -> Transport:
+    def _transport(self, sink: RequestSink, handlers: Service, process_buffered_bytes: int) -> Transport:
         settings = self.settings
         if self.transport_name == GRPCIO:
             from infer.transport.grpc_aio import GrpcioTransport
 
-            return GrpcioTransport(self.loop, self.pipeline, handlers, settings, process_buffered_bytes)
+            return GrpcioTransport(self.loop, sink, handlers, settings, process_buffered_bytes)
         from infer.transport.native import NativeTransport
 
         return NativeTransport(
-            self.loop, self.pipeline, handlers,
+            self.loop, sink, handlers,
             header_bytes=settings.header_bytes, max_streams=settings.max_streams,
             max_message_bytes=settings.max_message_bytes, connection_buffered_bytes=settings.max_buffered_bytes,
             process_buffered_bytes=process_buffered_bytes,
@@ -276,6 +290,10 @@ class Server:
         self.steps += [Step(f"load {what}", seconds * 1e3) for what, seconds in self.models.take_load_times().items()]
         with self._timed("listen"):
             await self.transport.listen(self.sockets, self.certificates)
+            if self.admin is not None:
+                await self.admin.listen(lambda handlers: self._transport(
+                    NoInference(), handlers, ADMIN_BUFFERED_BYTES), self.cold.over(
+                        admin_service(self.cache, self.audit)))
         self._ready_ms = (time.perf_counter() - self._begin) * 1e3
         self._loaded = True
         self.models.count()
@@ -315,6 +333,7 @@ class Server:
         return Start(models=self.models.served, executors=self.threads.executors, intra_op=self.threads.intra_op,
                      grpc=self.addresses, http=address_text(host, port), steps=self.steps,
                      failures=self.models.failures, security=self._security(), transport=self.transport_name,
+                     admin=self.admin.address if self.admin is not None else "",
                      ready_ms=self._ready_ms)
 
     # The end.
@@ -337,6 +356,8 @@ class Server:
         """Ends everything, calls under way included, and frees what the process shares."""
         self._draining = True
         await self.transport.close()
+        if self.admin is not None:
+            await self.admin.close()
         await self.repository.close()
         self.models.end()
         self.pool.interrupt()

@@ -22,7 +22,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
     settings, origins = load_settings(PATHS, {}, None)
     assert settings.model_dump() == {
         "paths": (Path("model.onnx"),), "name": None, "model_config_file": None,
-        "host": "0.0.0.0", "port": 8001, "http_port": 8002, "uds": None,
+        "host": "0.0.0.0", "port": 8001, "http_port": 8002, "admin_port": None, "uds": None,
         "transport": None, "tls_cert": None, "tls_key": None, "tls_client_ca": None,
         "model_control_mode": None, "load_model": (), "max_control_calls": 64, "max_override_bytes": 1 << 30,
         "state_dir": None, "max_state_writes": 1024,

@@ -18,6 +18,7 @@ VERBS = {
     "unload": "Unload a model on a server in explicit mode.",
     "label": "Move a label of a model to a version.",
     "config": "Show the settings that a server would have, and where each comes from.",
+    "cache": "Show what a server keeps of its answers, or have it forget them.",
     "audit": "Print the audit log; find out whether it was tampered with.",
     "health": "Exit 0 when a server is ready, for health checks.",
 }

@@ -107,6 +107,7 @@ class Start:
     failures: Mapping[str, str] = field(default_factory=dict)   # by model: why it is not served
     security: Security = PLAINTEXT                              # of TCP; a Unix socket is plaintext
     transport: str = "native"
+    admin: str = ""             # where administration is served; "": nowhere
     # By the clock; steps may have gone on side by side. None: as long as all of them.
     ready_ms: float | None = None
 
@@ -189,6 +190,7 @@ def _footer(start: Start) -> str:
         f"gRPC       {', '.join([_secured(start), *start.grpc[1:]])}",
         f"transport  {start.transport}",
         f"HTTP       {start.http}  /metrics  /v2/health/live  /v2/health/ready",
+        *([f"admin      {start.admin}"] if start.admin else []),
         f"ready in   {start.total_ms:.0f} ms: {steps}",
         "",
     ]
@@ -267,5 +269,6 @@ def announce(start: Start, stream: TextIO) -> None:
     """Prints the start, and logs the line from which `infer demo` and scripts learn the addresses."""
     print_start(start, stream)
     log.info("serving", extra={
-        "grpc": list(start.grpc), "http": start.http, "models": [model.name.decode() for model in start.models],
+        "grpc": list(start.grpc), "http": start.http, **({"admin": start.admin} if start.admin else {}),
+        "models": [model.name.decode() for model in start.models],
         "ready_ms": round(start.total_ms, 1)})

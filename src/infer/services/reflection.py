@@ -16,6 +16,8 @@ from infer.services.call import ServerView, StreamCall, Streaming, parsed, shown
 
 VERSIONS = ("v1", "v1alpha")
 UNAVAILABLE = 14
+# Served on another port.
+ADMINISTRATION = "infer.v1"
 
 
 def reflection_service(server: ServerView) -> Mapping[str, Streaming]:
@@ -92,7 +94,8 @@ def _fill(reply: Any, request: Any) -> None:
             raise NotFound(f"no message is called {shown(name)}") from None
         reply.all_extension_numbers_response.base_type_name = name
     elif kind == "list_services":
-        for service in sorted(f"{file.package}.{each.name}" for file in files().values() for each in file.service):
+        for service in sorted(f"{file.package}.{each.name}" for file in files().values() for each in file.service
+                              if file.package != ADMINISTRATION):
             reply.list_services_response.service.add(name=service)
     else:
         raise InvalidArgument("the request asks for nothing; set one field of message_request")
