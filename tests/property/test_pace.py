@@ -108,6 +108,7 @@ def test_beyond_what_was_seen_the_last_two_sizes_count_as_far_again() -> None:
     pace = measured(100, 10, [1, 8])
     assert [pace.run_time(rows, SECOND_NS) for rows in (8, 16, 17, 1000)] == [180, 260, 260, 260]
     assert measured(100, 10, [8]).run_time(1000, SECOND_NS) == 180
+    assert [pace.run_time(rows, SECOND_NS, steep=True) for rows in (1, 8, 16, 800)] == [110, 180, 360, 18_000]
 
 
 def test_what_holds_a_standing_queue_up_is_measured() -> None:

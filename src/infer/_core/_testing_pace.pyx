@@ -27,8 +27,8 @@ cdef class PaceBox:
     def ended(self, rows: int, ended_ns: int, side_by_side: int = 1, waiting: bool = True) -> None:
         pace_ended(&self.pace, rows, ended_ns, side_by_side, waiting)
 
-    def run_time(self, rows: int, now: int) -> int:
-        return run_time_ns(&self.pace, rows, now)
+    def run_time(self, rows: int, now: int, steep: bool = False) -> int:
+        return run_time_ns(&self.pace, rows, now, steep)
 
     def rows_within(self, time_ns: int, most: int, now: int) -> int:
         return rows_within(&self.pace, time_ns, most, now)

@@ -14,7 +14,7 @@ from infer._core.status cimport STATUS_DEADLINE_EXCEEDED, STATUS_OK
 from infer._core.tensor cimport say, say_int
 
 cdef enum:
-    MARGIN_SHARE = 8             # an eighth of the expected time: replies travel, and estimates err
+    MARGIN_SHARE = 4             # a quarter of the expected time: calls and replies travel, and estimates err
 
 
 cdef int admit_deadline(int64_t deadline_ns, int64_t now) noexcept nogil:
@@ -72,9 +72,9 @@ cdef int64_t expected_ns(const Version *version, int64_t rows, int32_t level, in
     if running >= version.max_running:
         wait_ns = max(queue.taken_ns + run_time_ns(pace, max(queue.taken_rows, <int64_t> 1), now) - now, <int64_t> 0)
     if ahead >= gathers:
-        wait_ns += ahead // gathers * run_time_ns(pace, gathers, now)
+        wait_ns += ahead // gathers * run_time_ns(pace, gathers, now, queue.cut)
     return (held_up_ns(pace, wait_ns // version.max_running, now)
-            + run_time_ns(pace, min(ahead % gathers + rows, max(gathers, rows)), now))
+            + run_time_ns(pace, min(ahead % gathers + rows, max(gathers, rows)), now, queue.cut))
 
 
 cdef bint is_too_late(const Version *version, const Request *request, int64_t now, ErrorText *error) noexcept nogil:

@@ -4,7 +4,8 @@ The loop thread writes after each batch; executors and the loop read without a l
 of two batches. Owned by whoever made it; a version's lives as long as its queue.
 
 Of each power of two of rows there is a moving average. A time that is asked for lies between the two measured sizes
-around it. Where larger sizes were not measured, the guess is low: what nobody has seen refuses nobody. A size counts
+around it. Where larger sizes were not measured, the guess is low: what nobody has seen refuses nobody; `steep`: it is
+that rows cost as much as in the largest size that was, for when larger ones are not run. A size counts
 once it was measured MEASURED_RUNS times, and until STALE_NS after the last time.
 """
 
@@ -15,7 +16,7 @@ cdef enum:
     MEASURED_RUNS = 2
 
 cdef enum:
-    STALE_NS = 10000000000
+    STALE_NS = 30000000000
 
 cdef struct SizePace:
     int64_t rows_16ths           # moving averages of what ran
@@ -36,7 +37,7 @@ cdef void pace_ran(Pace *pace, int64_t rows, int64_t run_ns, int64_t ended_ns) n
 # After `pace_ran` of a batch's runs: `waiting`: rows that are queued now. `side_by_side`: batches that may run at once.
 cdef void pace_ended(Pace *pace, int64_t rows, int64_t ended_ns, int32_t side_by_side, bint waiting) noexcept nogil
 # How long a run of `rows` takes; 0 where nobody knows.
-cdef int64_t run_time_ns(const Pace *pace, int64_t rows, int64_t now) noexcept nogil
+cdef int64_t run_time_ns(const Pace *pace, int64_t rows, int64_t now, bint steep=*) noexcept nogil
 # The most rows, of `most`, whose run takes no longer than that; 0 where not even one does.
 cdef int64_t rows_within(const Pace *pace, int64_t time_ns, int64_t most, int64_t now) noexcept nogil
 # `wait_ns` of waiting for this version's own batches, as long as it takes beside all else that the machine does.

@@ -68,7 +68,7 @@ cdef inline bint is_known(const SizePace *size, int64_t now) noexcept nogil:
     return size.runs >= MEASURED_RUNS and now - size.measured_ns <= STALE_NS
 
 
-cdef int64_t run_time_ns(const Pace *pace, int64_t rows, int64_t now) noexcept nogil:
+cdef int64_t run_time_ns(const Pace *pace, int64_t rows, int64_t now, bint steep=False) noexcept nogil:
     cdef const SizePace *below = NULL
     cdef const SizePace *second = NULL
     cdef const SizePace *above = NULL
@@ -92,6 +92,8 @@ cdef int64_t run_time_ns(const Pace *pace, int64_t rows, int64_t now) noexcept n
         i += 1
     if below == NULL:
         return 0 if above == NULL else above.run_ns * asked // above.rows_16ths
+    if above == NULL and steep:
+        return below.run_ns * asked // below.rows_16ths
     if above == NULL:
         # As far again as was seen, along the last two sizes.
         above = below

@@ -50,6 +50,7 @@ cdef struct VersionQueue:
     int64_t strayed_ns           # by how much batches miss that, smoothed
     int64_t taken_ns             # the last of them, and its rows
     int64_t taken_rows
+    int32_t cut                  # 1: it was made smaller than it could be, so that nobody was late
     uint64_t sequence
     int64_t of_level[65]         # requests by their own level, delayed or not; unused without levels
     int64_t rows_of_level[67]    # rows by their bucket's level

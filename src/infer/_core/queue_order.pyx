@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from infer._core.batch_policy cimport LEFT_DEADLINE, takes
 from infer._core.debug cimport try_calloc, try_malloc
-from infer._core.lateness cimport FATE_JOINS, FATE_LATE, Making, fate_of, making_begin
+from infer._core.lateness cimport FATE_JOINS, FATE_LATE, FATE_STAYS, Making, fate_of, making_begin
 from infer._core.pace cimport Pace
 from infer._core.queue_policy cimport LEVEL_STEP_NS, LEVELS_MAX
 from infer._core.request cimport QUEUED, RUNNING, try_transition
@@ -347,7 +347,7 @@ cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int
     cdef Making making
     cdef int64_t oldest_ns
     cdef int taken = 0
-    cdef int fate
+    cdef int fate = FATE_JOINS
     rows[0] = 0
     making_begin(&making, <const Pace *> queue.version.pace, front_rows(queue, &oldest_ns), queue.version.gather_rows,
                  now)
@@ -378,4 +378,5 @@ cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int
     if taken:
         queue.taken_ns = now
         queue.taken_rows = rows[0]
+        queue.cut = fate == FATE_STAYS
     return taken

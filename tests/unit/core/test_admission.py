@@ -132,14 +132,14 @@ def test_who_cannot_be_answered_in_time_is_refused_at_once(stepped_clock: None) 
     bench = Bench(entry)
     running = busy(bench, 10)
     clock.advance(4 * MILLISECOND_NS)
-    # 6 ms until it could run, 10 ms for its own run, and an eighth for what nobody foresees.
-    late = bench.outcome(bench.call(rows(1), deadline_ns=clock.now() + 18 * MILLISECOND_NS - 1))
+    # 6 ms until it could run, 10 ms for its own run, and a quarter for what nobody foresees.
+    late = bench.outcome(bench.call(rows(1), deadline_ns=clock.now() + 20 * MILLISECOND_NS - 1))
     assert (late.code, late.pushback_ms) == (RESOURCE_EXHAUSTED, 16)
     assert late.message == (
         "model 'm' cannot answer in time: with what waits before it the request would take about 16000 us, its "
-        "deadline is in 17999 us; it was not run. Send to another replica, or allow it more time")
-    in_time = bench.call(rows(1), deadline_ns=clock.now() + 18 * MILLISECOND_NS)
-    behind = bench.outcome(bench.call(rows(1), deadline_ns=clock.now() + 29 * MILLISECOND_NS - 1))
+        "deadline is in 19999 us; it was not run. Send to another replica, or allow it more time")
+    in_time = bench.call(rows(1), deadline_ns=clock.now() + 20 * MILLISECOND_NS)
+    behind = bench.outcome(bench.call(rows(1), deadline_ns=clock.now() + 32 * MILLISECOND_NS))
     assert (behind.code, behind.pushback_ms) == (RESOURCE_EXHAUSTED, 26)
     patient = bench.call(rows(1))
     assert refusals(entry) == {"deadline": 2}
