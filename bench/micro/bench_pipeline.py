@@ -19,6 +19,8 @@ from infer._core.ort_runtime import Runtime
 from infer._core.ort_session import OrtSession, attach
 from infer._core.pipeline import Pipeline
 from infer._core.router import RouteTable, route_to_highest
+from infer._core.tenants import Tenants
+from infer.quotas import NONE
 
 COLUMNS = 16
 HOUR_NS = 3_600 * 10**9
@@ -51,7 +53,7 @@ def rows() -> Iterator[Row]:
     pool = ExecutorPool(1)
     with tempfile.TemporaryDirectory() as folder:
         entry = identity_entry(Path(folder))
-    pipeline = Pipeline(loop, pool, RouteTable([]))
+    pipeline = Pipeline(loop, pool, RouteTable([]), Tenants(1, NONE))
     pipeline.attach(entry)
     pipeline.set_routes(RouteTable([("identity", route_to_highest([entry]))]))
     loops = partial(core.calls, pipeline=pipeline, pool=pool, message=row_request("identity", (COLUMNS,)))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from infer.config_values import Count, Seconds, Size, lower, parse_milliseconds, setting
+from infer.config_values import Count, Seconds, Size, lower, parse_milliseconds, setting, tenant_key
 
 YEAR_SECONDS = 365 * 86400
 # Of models that ask for it themselves, where the server was not told how much.
@@ -31,6 +31,12 @@ class AdmissionSettings(BaseModel):
     slo_p99_ms: Annotated[float, BeforeValidator(parse_milliseconds)] = setting(
         0.0, "99% of calls shall end within this; rows and delay of batches are chosen for it. 0: they are as set.",
         "MILLISECONDS", "0", ge=0, le=600_000, live=True)
+    max_tenants: Count = setting(
+        4096, "Tenants without a table [tenants.NAME] that are told apart; more share one quota.", "N",
+        "4096 tenants", ge=1, le=1 << 20)
+    tenant_metadata_key: Annotated[str, Field(pattern="^[0-9a-z_.-]{1,128}$"), AfterValidator(tenant_key)] | None = (
+        setting(None, "Metadata that says whose a call is; under mTLS the client certificate's URI does.", "KEY",
+                "none"))
     max_queue_rows: Count = setting(
         4096, "Rows that may wait, per model; more are refused.", "ROWS", "4096 rows", ge=1, le=1 << 30)
     judge_deadlines: bool = setting(

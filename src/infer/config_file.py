@@ -13,8 +13,8 @@ from infer.config_values import nearest
 # Settings that are one path; in a file they are relative to it.
 PATH_FIELDS = frozenset({"uds", "onnxruntime_library", "tls_cert", "tls_key", "tls_client_ca", "state_dir",
                          "model_config_file"})
-# The table of the models' own settings, which those who know models read.
-MODELS_KEY = "models"
+# Tables of models and tenants, which those who know models read.
+TABLES = frozenset({"models", "tenants"})
 
 
 class Origin(NamedTuple):
@@ -46,7 +46,7 @@ def from_file(file: Path, known: Sequence[str], problems: list[str]) -> dict[str
         return {}
     found = {}
     for key, value in table.items():
-        if key == MODELS_KEY and isinstance(value, dict):
+        if key in TABLES and isinstance(value, dict):
             continue
         place = f"{file}:{_line_of(key, text)}"
         if key not in known:

@@ -131,6 +131,13 @@ def name_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def tenant_key(value: str) -> str:
+    """A metadata key whose value is text, and the caller's own."""
+    if value.endswith("-bin") or value.startswith("grpc-") or value in ("te", "content-type", "user-agent"):
+        raise ValueError("expected a metadata key of your own, such as x-tenant, that does not end in -bin")
+    return value
+
+
 Count = Annotated[int, BeforeValidator(parse_count)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 from infer.config import Settings
 from infer.config_file import Origin
-from infer.models.settings import ModelSettings
 from infer.models.written import Written
 from infer.observe.logs import QueuedHandler, configure
 from infer.observe.startup import announce
-from infer.reload import ModelsReload, SettingsReload
+from infer.reload import ModelsReload, QuotasReload, SettingsReload
 from infer.server import Server
 
 log = logging.getLogger("infer.server")
@@ -52,17 +51,17 @@ def either(*waited: asyncio.Future[Any]) -> set[asyncio.Future[Any]]:
     return set(waited)
 
 
-async def serve(settings: Settings, written: Mapping[str, ModelSettings], dropped_lines: Callable[[], int],
-                read: Read) -> int:
+async def serve(settings: Settings, written: Written, dropped_lines: Callable[[], int], read: Read) -> int:
     """Serves until a signal; the process's exit code: 0 drained, 1 ended before its calls did. SIGHUP has `read` give
     what is written now."""
     loop = asyncio.get_running_loop()
     signals = Signals(loop)
-    server = Server(settings, loop, dropped_lines, written)
+    server = Server(settings, loop, dropped_lines, written.models, written.quotas)
     reload = SettingsReload(settings, read.settings, server.audit, {
         "log_level": lambda level: logging.getLogger().setLevel(level.upper()),
         "slo_p99_ms": lambda slo_ms: setattr(server.slo, "default_ms", slo_ms)},
-        ModelsReload(written, lambda: read.models(settings), server.models.watcher.set_written))
+        models=ModelsReload(written.models, lambda: read.models(settings), server.models.watcher.set_written),
+        quotas=QuotasReload(written.quotas, server.tenants.configure))
     server.settings_problem = lambda: reload.problem
     reloads: set[asyncio.Task[None]] = set()
 
@@ -116,7 +115,7 @@ def run(settings: Settings, origins: Mapping[str, Origin], written: Written, rea
     try:
         loop = uvloop.new_event_loop()
         try:
-            return loop.run_until_complete(serve(settings, written.models, lambda: handler.dropped, read))
+            return loop.run_until_complete(serve(settings, written, lambda: handler.dropped, read))
         finally:
             loop.close()
     finally:

@@ -1,4 +1,5 @@
-"""SIGHUP: the settings are read again, the models' among them, and those that apply to a server that runs are applied.
+"""SIGHUP: the settings are read again, the models' and tenants' among them, and those that apply to a server that runs
+are applied.
 
 Settings that cannot be used change nothing (F45): the old ones stay, and log, audit log and a metric say why. Loop
 thread only; files are read on another.
@@ -16,6 +17,7 @@ from infer.config_changes import Change, changes, merged
 from infer.errors import ConfigError
 from infer.models.settings import ModelSettings
 from infer.models.written import Written
+from infer.quotas import Quotas, differences
 from infer.security.audit import AuditLog
 
 log = logging.getLogger("infer.server")
@@ -44,17 +46,34 @@ class ModelsReload:
         return True
 
 
+class QuotasReload:
+    """What is written for tenants; it is read with what is written for models."""
+
+    def __init__(self, quotas: Quotas, apply: Callable[[Quotas], None]) -> None:
+        self.quotas = quotas            # what holds
+        self._apply = apply
+
+    def take(self, new: Quotas) -> list[str]:
+        """What has changed, in words."""
+        found = differences(self.quotas, new)
+        if new != self.quotas:
+            self._apply(new)
+            self.quotas = new
+        return found
+
+
 class SettingsReload:
     """One per server. `read` gives the settings as they are written now, or raises ConfigError."""
 
     def __init__(self, settings: Settings, read: Callable[[], Settings], audit: AuditLog,
-                 apply: Mapping[str, Callable[[Any], None]], models: ModelsReload) -> None:
+                 apply: Mapping[str, Callable[[Any], None]], *, models: ModelsReload, quotas: QuotasReload) -> None:
         self.settings = settings        # what holds
         self.problem = ""               # of those that are written; "" where they can be used
         self._read = read
         self._audit = audit
         self._apply = apply
         self._models = models
+        self._quotas = quotas
         self._turn = asyncio.Lock()
 
     async def run(self, who: str) -> None:
@@ -76,10 +95,14 @@ class SettingsReload:
             for change in found.restart:
                 log.warning("%s applies from the next start on", change)
                 self._audit.record(EVENT, outcome=LATER, who=who, detail=str(change))
+            quotas = self._quotas.take(written.quotas)
+            for text in quotas:
+                log.info("%s", text)
+                self._audit.record(EVENT, outcome=DONE, who=who, detail=text)
             # What comes of it, model by model, is the manager's to say.
             if self._models.take(written):
                 log.info("the settings of models were read again, and are applied")
-            elif not any(found):
+            elif not any(found) and not quotas:
                 log.info("the settings were read again: nothing has changed")
 
     def _applied(self, change: Change, who: str) -> None:

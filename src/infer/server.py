@@ -24,6 +24,7 @@ from infer._core.ort_runtime import Runtime
 from infer._core.pipeline import Pipeline
 from infer._core.request import RequestSink
 from infer._core.router import RouteTable
+from infer._core.tenants import Tenants
 from infer.admin_port import AdminPort
 from infer.config import Settings
 from infer.config_admission import CACHE_BYTES
@@ -39,6 +40,7 @@ from infer.observe.failures import BreakerLog, failure_gauges, log_stopped_run
 from infer.observe.metrics import renderer
 from infer.observe.startup import MTLS, PLAINTEXT, TLS, Security, Start, Step, address_text
 from infer.proto import DESCRIPTORS
+from infer.quotas import NONE, Quotas
 from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
 from infer.services.admin import admin_service
@@ -94,8 +96,8 @@ class Server:
     """One server in this process: the parts and their life. Its methods run on the loop thread unless they say else."""
 
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, dropped_lines: Callable[[], int] = int,
-                 written: Mapping[str, ModelSettings] | None = None) -> None:
-        """`written`: what the operator wrote for models outside of their directories."""
+                 written: Mapping[str, ModelSettings] | None = None, quotas: Quotas = NONE) -> None:
+        """`written`: what the operator wrote for models outside of their directories; `quotas`: for tenants."""
         self._dropped_lines = dropped_lines
         self.settings = settings
         self.loop = loop
@@ -147,7 +149,9 @@ class Server:
             raise
         self.pool = ExecutorPool(self.threads.executors, self.threads.max_running)
         self.cache = Cache(settings.cache or CACHE_BYTES, shared=settings.cache_shared)
-        self.pipeline = Pipeline(loop, self.pool, RouteTable([]), self.cache, judge_deadlines=settings.judge_deadlines)
+        self.tenants = Tenants(settings.max_tenants, quotas)
+        self.pipeline = Pipeline(loop, self.pool, RouteTable([]), self.tenants, self.cache,
+                                 judge_deadlines=settings.judge_deadlines)
         self.pipeline.set_bounds(
             queued_rows=settings.max_queue_rows_total or max(1, memory // QUEUED_ROW_BYTES),
             queued_bytes=settings.max_queue_bytes_total or memory // QUEUES_SHARE)
@@ -205,6 +209,8 @@ class Server:
             stream_outbound_bytes=settings.stream_outbound_bytes,
             reply_compression=settings.reply_compression, coding_jobs=settings.max_coding_jobs,
             max_connections=settings.max_connections or raise_open_files(),
+            tenant_key=(settings.tenant_metadata_key or "").encode(),
+            tenant_of_certificate=settings.tls_client_ca is not None,
             **{name: getattr(settings, name) for name in CONDUCT_SETTINGS})
 
     # What services, health and metrics see of the server; `live`, `ready`, `versions` and `gauges` from any thread.
@@ -253,6 +259,9 @@ class Server:
             "executors_stuck": self.pool.stuck,
             "runs_stopped": self.pipeline.runs_stopped,
             **failure_gauges(self.models.served),
+            "tenants": self.tenants.count,
+            "tenants_shared": self.tenants.shared_requests,
+            "quota_refused": self.tenants.refused(),
             "control_calls": self.repository.under_way,
             "control_refused": self.repository.refused,
             "override_bytes": self.repository.files.held_bytes,

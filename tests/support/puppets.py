@@ -22,6 +22,8 @@ from infer._core.ort_session import OrtSession
 from infer._core.ort_session import attach as attach_session
 from infer._core.pipeline import Pipeline
 from infer._core.router import ModelRoute, RouteTable, route_to_highest
+from infer._core.tenants import Tenants
+from infer.quotas import NONE, Quotas
 from tests.support.protos import message_class
 from tests.support.requests import add_raw, infer_request, pack
 
@@ -106,12 +108,12 @@ class Bench:
 
     def __init__(self, *entries: VersionEntry, executors: int = 1,
                  unready: Sequence[tuple[str, tuple[int, str]]] = (), cache: Cache | None = None,
-                 judge_deadlines: bool = True) -> None:
+                 judge_deadlines: bool = True, quotas: Quotas = NONE, max_tenants: int = 4096) -> None:
         self.loop = PuppetLoop()
         self.pool = ExecutorPool(executors)
         self.unready = list(unready)
         self.entries: list[VersionEntry] = []
-        self.pipeline = Pipeline(cast(Any, self.loop), self.pool, RouteTable([]), cache,
+        self.pipeline = Pipeline(cast(Any, self.loop), self.pool, RouteTable([]), Tenants(max_tenants, quotas), cache,
                                  judge_deadlines=judge_deadlines)
         self.transport = PuppetTransport(self.pipeline)
         self.executors = [PuppetExecutor(self.pool, index) for index in range(executors)]
@@ -156,11 +158,10 @@ class Bench:
         self.transport.open(self.calls, deadline_ns)
         return self.calls
 
-    def call(self, message: bytes, *, deadline_ns: int = 0, lead: int = 0, tenant: int = 0) -> int:
+    def call(self, message: bytes, *, deadline_ns: int = 0, lead: int = 0, tenant: bytes | None = None) -> int:
         call = self.open(deadline_ns=deadline_ns)
-        if tenant:
-            self.transport.set_tenant(call, tenant)
-        self.transport.submit(call, message, lead)
+        if tenant is None or self.transport.identify(call, tenant):
+            self.transport.submit(call, message, lead)
         return call
 
     def advance(self, delta_ns: int) -> None:

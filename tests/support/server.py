@@ -133,8 +133,8 @@ class InProcess:
 
 @contextlib.contextmanager
 def in_process(repository: Path, *, toml: Path | None = None, **settings: Any) -> Iterator[InProcess]:
-    """A server of the models in `repository`, once it listens; what is written for models is in `toml`. Its end is
-    asserted to be clean once its clients are gone."""
+    """A server of the models in `repository`, once it listens; what is written for models and tenants is in `toml`. Its
+    end is asserted to be clean once its clients are gone."""
     chosen = Settings.model_validate(
         {"paths": (repository,), "host": "127.0.0.1", "port": 0, "http_port": 0} | settings)
     loop = uvloop.new_event_loop()
@@ -142,7 +142,8 @@ def in_process(repository: Path, *, toml: Path | None = None, **settings: Any) -
     thread.start()
 
     async def make() -> composition.Server:
-        server = composition.Server(chosen, loop, written=written_models(chosen.model_config_file, toml).models)
+        written = written_models(chosen.model_config_file, toml)
+        server = composition.Server(chosen, loop, written=written.models, quotas=written.quotas)
         await server.start()
         return server
 

@@ -17,8 +17,8 @@ LEVELS = [
      "abuse", "arena", "block", "breaker", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "token_bucket", "counters", "pace", "queue_policy", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
-     "tensor_reshape", "grpc_message", "retry_info", "model_version", "request"},
-    {"cache", "cache_entry", "flight", "no_inference",
+     "tensor_reshape", "grpc_message", "retry_info", "model_version", "quota", "request"},
+    {"cache", "cache_entry", "flight", "no_inference", "tenants",
      "admission", "router", "batch_policy", "lateness", "queue_order", "batcher", "batch", "batch_stats", "reply",
      "external_data", "onnx_facts", "self_check", "ort_runtime", "ort_provider", "ort_inspect", "ort_run",
      "ort_session", "ort_watch", "executor", "fallback"},
@@ -42,6 +42,7 @@ INSIDE = {
     "model_version": {"tensor", "tensor_text", "tensor_encode"},
     "request": {"model_version"},
     "retry_info": {"wire"},
+    "quota": {"retry_info", "tensor_text"},
     "ort_provider": {"ort_runtime"},
     "ort_inspect": {"ort_runtime", "ort_provider"},
     "ort_run": {"ort_runtime"},
@@ -145,7 +146,7 @@ def test_the_core_imports_no_python_of_ours_but_errors() -> None:
 
 # Python packages: what of `infer` each may import besides itself.
 SHARED = {"config", "config_changes", "config_admission", "config_file", "config_values", "errors", "versions", "proto",
-          "cores", "_core", "__init__"}
+          "cores", "quotas", "_core", "__init__"}
 PACKAGES = {
     "services": SHARED,
     "observe": SHARED,

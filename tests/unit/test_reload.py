@@ -13,7 +13,8 @@ from infer.models.problems import error as problem
 from infer.models.problems import errors_of, warning
 from infer.models.settings import ModelSettings
 from infer.models.written import Written
-from infer.reload import ModelsReload, SettingsReload
+from infer.quotas import NONE
+from infer.reload import ModelsReload, QuotasReload, SettingsReload
 from tests.support.cold_server import FakeAudit
 
 
@@ -25,7 +26,8 @@ class Reloading:
         self.models = Written({}, [])
         self.reload = SettingsReload(Settings(), self._read, self.audit,  # type: ignore[arg-type]
                                      {"log_level": self.applied.append},
-                                     ModelsReload({}, self._read_models, self.applied.append))
+                                     models=ModelsReload({}, self._read_models, self.applied.append),
+                                     quotas=QuotasReload(NONE, self.applied.append))
 
     def _read_models(self) -> Written:
         if errors_of(self.models.problems):

@@ -6,7 +6,7 @@ usual may stand behind it instead of PuppetExecutors.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -21,6 +21,7 @@ from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
 from infer._core.ort_watch cimport watch_begin, watch_end
 from infer._core.pipeline cimport Pipeline
 from infer._core.reply cimport COPIED_REPLY_BYTES as C_COPIED_REPLY_BYTES
+from infer._core.quota cimport Tenant
 from infer._core.request cimport Reply, Request, ResponseSink, Segment
 from infer._core.ring cimport ring_push, waker_notify
 from infer._core.tensor cimport DEFERRED_BYTES as C_DEFERRED_BYTES
@@ -166,9 +167,19 @@ cdef class PuppetTransport:
         self.sink.calls[call] = <size_t> request
         return True
 
-    def set_tenant(self, call: int, number: int) -> None:
-        """Whose call it is; 0: nobody's in particular."""
-        self.request_of(call).tenant = <void *> <size_t> number
+    def identify(self, call: int, name: bytes, source: int = 0) -> bool:
+        """False: the call was refused at once."""
+        cdef bint going_on
+        going_on = self.pipeline.identify(self.request_of(call), <const uint8_t *> <const char *> name,
+                                          <uint64_t> len(name), source)
+        self.raise_error()
+        return going_on
+
+    def tenant(self, call: int) -> tuple[int, int, bytes] | None:
+        """(id, weight, name) of an open call's tenant, None where it has none."""
+        cdef Tenant *tenant = <Tenant *> self.request_of(call).tenant
+        return None if tenant == NULL else (
+            tenant.id, tenant.weight, (<const char *> tenant.name)[:tenant.name_bytes])
 
     def watch(self, call: int) -> Watch:
         cdef Watch watch = Watch.__new__(Watch)

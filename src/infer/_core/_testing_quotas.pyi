@@ -1,3 +1,20 @@
+from infer._core.tenants import Tenants
+
+EVICT_LOOKS: int
+
+class Holding:
+    wait_ns: int
+    @property
+    def id(self) -> int: ...
+    @property
+    def weight(self) -> int: ...
+    @property
+    def name(self) -> bytes: ...
+    def release(self) -> None: ...
+
+def ask(tenants: Tenants, name: bytes, now: int, rows: int = 1) -> Holding: ...
+def ask_in_turn(tenants: Tenants, names: list[bytes], rounds: int, now: int) -> int: ...
+
 class Bucket:
     token_units: int
     level_units: int

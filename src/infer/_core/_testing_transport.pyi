@@ -31,6 +31,7 @@ class StreamDriver:
 class PuppetSink:
     events: list[tuple[Any, ...]]
     answer_open: tuple[int, bytes] | None
+    answer_identify: tuple[int, bytes] | None
     answer_submit: tuple[int, bytes, tuple[bytes, ...]] | None
     kicks: int
     live: list[int]
@@ -64,7 +65,8 @@ class SessionDriver:
                  early_resets: int = ..., stream_errors: int = ...,
                  settings_frames: int = ..., ping_strikes: int = ..., empty_frames: int = ...,
                  oversize_headers: int = ..., window_updates: int = ..., idle_frames: int = ...,
-                 queued_frames: int = ...) -> None: ...
+                 queued_frames: int = ..., tenant_key: bytes = ..., tenant_of_certificate: bool = ...,
+                 certified: bytes | None = ...) -> None: ...
     def code(self, run: bool = ...) -> None: ...
     def feed(self, data: bytes) -> bool: ...
     def feed_in_place(self, data: bytes) -> bool: ...

@@ -169,6 +169,7 @@ cdef class PuppetSink(RequestSink):
     cdef dict sinks
     cdef public list events
     cdef public object answer_open         # (code, text): how `open` ends every call
+    cdef public object answer_identify     # (code, text): how `identify` ends every call
     cdef public object answer_submit       # (code, text, segments): how `submit` ends every call
     cdef readonly int kicks
     cdef int opened
@@ -180,6 +181,7 @@ cdef class PuppetSink(RequestSink):
         self.sinks = {}
         self.events = []
         self.answer_open = None
+        self.answer_identify = None
         self.answer_submit = None
         self.kicks = 0
         self.opened = 0
@@ -211,6 +213,15 @@ cdef class PuppetSink(RequestSink):
         self.calls[number] = <uint64_t> call
         self.sinks[number] = sink
         return request
+
+    cdef bint identify(self, Request *request, const uint8_t *name, uint64_t name_bytes, int source) noexcept:
+        number = self.numbers[<uint64_t> request]
+        self.events.append(("identify", number, (<const char *> name)[:name_bytes], source))
+        if self.answer_identify is not None:
+            code, text = self.answer_identify
+            self.answer(number, code, text)
+            return False
+        return True
 
     cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
         number = self.numbers[<uint64_t> request]
@@ -296,6 +307,8 @@ cdef class SessionDriver:
     cdef Limits limits
     cdef TransportStats stats
     cdef readonly PuppetSink sink
+    cdef bytes tenant_key
+    cdef bytes certified                   # the tenant that the client's certificate names, None: there is no TLS
     cdef readonly list cold
     cdef readonly list jobs                # CodingJobs, as they were given away
     cdef readonly list timers              # of cold calls with a deadline, as they were armed
@@ -309,7 +322,10 @@ cdef class SessionDriver:
                  int64_t stream_outbound_bytes=256 << 10, int reply_encodings=0, int coding_jobs=256,
                  int early_resets=500, int stream_errors=100,
                  int settings_frames=10, int ping_strikes=100, int empty_frames=16, int oversize_headers=20,
-                 int window_updates=10, int idle_frames=100, int queued_frames=10000):
+                 int window_updates=10, int idle_frames=100, int queued_frames=10000,
+                 bytes tenant_key=b"", bint tenant_of_certificate=False, bytes certified=None):
+        self.tenant_key = tenant_key
+        self.certified = certified
         memset(&self.stats, 0, sizeof(self.stats))
         self.limits.header_bytes = header_bytes
         self.limits.max_streams = max_streams
@@ -323,6 +339,9 @@ cdef class SessionDriver:
         self.limits.reply_encodings = reply_encodings
         self.limits.coding_jobs = coding_jobs
         self.limits.turn_events = 1000
+        self.limits.tenant_key = tenant_key
+        self.limits.tenant_key_bytes = <uint64_t> len(tenant_key)
+        self.limits.tenant_of_certificate = tenant_of_certificate
         self.limits.abuse = AbuseLimits(
             early_resets=early_resets, stream_errors=stream_errors, settings_frames=settings_frames,
             ping_strikes=ping_strikes, empty_frames=empty_frames, oversize_headers=oversize_headers,
@@ -370,6 +389,9 @@ cdef class SessionDriver:
 
     def peer_name(self) -> str:
         return "test"
+
+    def peer_tenant(self):
+        return self.certified
 
     def peer_identity(self) -> str:
         return ""

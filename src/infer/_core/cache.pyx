@@ -19,6 +19,7 @@ from infer._core.hash128 cimport hash_secret
 from infer._core.lru cimport (
     LRU_EVICTED, LruNode, lru_add_part, lru_clear_part, lru_drop_part, lru_evict, lru_free, lru_get, lru_group_init,
     lru_init, lru_put, lru_remove, lru_table_bytes, lru_victim)
+from infer._core.quota cimport Tenant
 from infer._core.reply cimport encode_kept, id_of, item_slices, tail_bytes
 from infer._core.span cimport Span
 from infer._core.tensor_encode cimport OutputSlice
@@ -50,7 +51,7 @@ cdef inline void note_size(CachePart *part) noexcept nogil:
 cdef inline CacheScope scope_of(const CachePart *part, const Request *request, bint shared) noexcept nogil:
     cdef CacheScope scope
     scope.generation = part.generation
-    scope.tenant = NULL if shared else request.tenant
+    scope.tenant = 0 if shared or request.tenant == NULL else (<Tenant *> request.tenant).id
     return scope
 
 
@@ -184,7 +185,9 @@ cdef class Cache:
         cdef Flight *flight
         cdef uint64_t low, high
         part.seen += 1
+        # A tenant without an id is several.
         if (message.cache_use == CACHE_NO_STORE or message.sequence or request.deferred
+                or (request.tenant != NULL and scope.tenant == 0 and not self.shared)
                 or (stats.bypassing and not self.samples(part, request))):
             stats.passed += 1
             return CACHE_PASS

@@ -19,7 +19,7 @@ cdef enum:
 # What makes two requests ask for the same, beside their inputs.
 cdef struct CacheScope:
     uint64_t generation          # of the loaded version: no two ever have the same
-    const void *tenant           # NULL: shared by all
+    uint64_t tenant              # its id; 0: of nobody in particular, or shared by all
 
 cdef struct CacheEntry:
     LruNode node                 # first: a node's address is its entry's

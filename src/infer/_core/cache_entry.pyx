@@ -22,7 +22,7 @@ cdef void hash_request(const HashSecret *secret, const CacheScope *scope, const 
     cdef Hash128 state
     cdef int i
     hash_begin(&state, secret)
-    hash_words(&state, scope.generation, <uint64_t> scope.tenant)
+    hash_words(&state, scope.generation, scope.tenant)
     hash_words(&state, request.outputs.bits[0], request.outputs.bits[1])
     hash_words(&state, request.outputs.bits[2], request.outputs.bits[3])
     for i in range(request.n_views):

@@ -91,6 +91,8 @@ cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, 
     if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
         return 0
     stream_opened(&self.ids, frame.hd.stream_id)
+    # A header block is not interrupted by another one.
+    self.tenant_bytes = -1
     stream = stream_new(frame.hd.stream_id, self.now)
     if stream == NULL:
         # A client takes this code for RESOURCE_EXHAUSTED.
@@ -129,6 +131,8 @@ cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const u
         self.stats.refused[<int> REFUSED_HEADERS] += 1
         self.refuse(stream, 200, code)
         return oversize(self, stream)
+    if name_bytes == self.limits.tenant_key_bytes and memcmp(name, self.limits.tenant_key, name_bytes) == 0:
+        self.note_tenant(value, value_bytes)
     if name[0] == c':':
         if name_bytes == 5 and memcmp(name, b":path", 5) == 0:
             stream.seen |= SEEN_PATH

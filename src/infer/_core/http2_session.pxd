@@ -15,7 +15,7 @@ from infer._core.capi.nghttp2 cimport (
 from infer._core.flush_buffer cimport FlushBuffer
 from infer._core.frame_heads cimport FrameHeads
 from infer._core.grpc_stream cimport Stream
-from infer._core.request cimport Reply, RequestSink, ResponseSink, Segment
+from infer._core.request cimport Reply, Request, RequestSink, ResponseSink, Segment
 from infer._core.stream_ids cimport StreamIds
 from infer._core.tensor cimport ErrorText
 
@@ -74,6 +74,9 @@ cdef struct Limits:
     int64_t max_message_bytes
     int64_t connection_buffered_bytes
     int64_t process_buffered_bytes
+    const char *tenant_key       # metadata that names the tenant
+    uint64_t tenant_key_bytes    # 0: none does
+    uint8_t tenant_of_certificate  # over TLS the client's certificate does
     AbuseLimits abuse
 
 # Written by the loop thread, read by a scrape.
@@ -114,6 +117,9 @@ cdef class Http2Session(ResponseSink):
     cdef Stream *streams
     cdef Stream *due                       # those to be settled before anything is sent
     cdef int32_t n_streams
+    cdef bytes certified                   # the tenant that the client's certificate names; None: not asked yet
+    cdef int32_t tenant_bytes              # of `tenant`, by the header block that came last; -1: it names none
+    cdef uint8_t tenant[256]               # room for one byte more than a tenant's name may have
     cdef int32_t open_requests             # of streams: not all of the request has come
     cdef int32_t early_replies             # replies whose request has not ended
     cdef Conduct conduct
@@ -178,6 +184,10 @@ cdef class Http2Session(ResponseSink):
     cdef void submit_trailers(self, Stream *stream) noexcept
     cdef void resume(self, Stream *stream) noexcept
     cdef void headers_end(self, Stream *stream, bint end_stream) noexcept
+    # The header block has the tenant's metadata.
+    cdef void note_tenant(self, const uint8_t *name, uint64_t name_bytes) noexcept
+    # Whose request it is: the certificate's, or of that name; below 0 bytes: of none. False: it was refused.
+    cdef bint identify(self, Request *request, const uint8_t *name, int32_t name_bytes) noexcept
     # END_STREAM has come.
     cdef void message_end(self, Stream *stream) noexcept
     # The way of every whole message, which is the stream's body, to whom its call is for.

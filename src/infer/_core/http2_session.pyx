@@ -24,7 +24,7 @@ from infer._core.grpc_stream cimport (
     STREAM_TALKING, add_segments, advance, body_room, check_headers, check_message, set_end, stream_free, take_body)
 from infer._core.reply_fields cimport (
     Refusal, add_retry_info, build_refusal, build_trailers, deflate_head, gzip_head, join_pairs, ok_trailer, reply_head)
-from infer._core.request cimport Request, Segment
+from infer._core.request cimport FROM_CERTIFICATE, FROM_METADATA, Request, Segment
 from infer._core.retry_info cimport BUSY_PUSHBACK_MS
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
 from infer._core.status cimport (
@@ -79,6 +79,7 @@ cdef class Http2Session(ResponseSink):
         memset(&self.heads, 0, sizeof(self.heads))
         self.heads.left_bytes = PREFACE_BYTES
         self.frame_bytes = FRAME_BYTES
+        self.tenant_bytes = -1
 
     cdef int start(self) except -1:
         """Opens the nghttp2 session and queues our SETTINGS and window."""
@@ -230,7 +231,7 @@ cdef class Http2Session(ResponseSink):
         if stream.kind == CALL_INFER:
             # May answer at once: the stream is then REPLYING.
             stream.request = self.sink.open(self, stream, stream.received_ns, deadline_ns)
-            if stream.request == NULL:
+            if stream.request == NULL or not self.identify(stream.request, self.tenant, self.tenant_bytes):
                 return
         elif deadline_ns != 0:
             if deadline_ns <= now_ns():
@@ -244,6 +245,23 @@ cdef class Http2Session(ResponseSink):
             self.start_cold(stream)
         if end_stream:
             self.message_end(stream)
+
+    cdef void note_tenant(self, const uint8_t *name, uint64_t name_bytes) noexcept:
+        # A second one, and one too long, make it a name that nobody can have.
+        if self.tenant_bytes >= 0:
+            self.tenant_bytes = 0
+            return
+        self.tenant_bytes = <int32_t> min(name_bytes, sizeof(self.tenant))
+        memcpy(self.tenant, name, self.tenant_bytes)
+
+    cdef bint identify(self, Request *request, const uint8_t *name, int32_t name_bytes) noexcept:
+        if self.limits.tenant_of_certificate:
+            if self.certified is None:
+                self.certified = self.connection.peer_tenant()
+            if self.certified is not None:
+                return self.sink.identify(request, <const uint8_t *> <const char *> self.certified,
+                                          <uint64_t> len(self.certified), FROM_CERTIFICATE)
+        return name_bytes < 0 or self.sink.identify(request, name, <uint64_t> name_bytes, FROM_METADATA)
 
     cdef void arm_cold(self, Stream *stream, int64_t deadline_ns) noexcept:
         cdef ColdCall call = <ColdCall> stream.cold

@@ -3,7 +3,7 @@
 Sources: gRPC `doc/PROTOCOL-HTTP2.md`; RFC 9113, 5.2 (flow control).
 """
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from infer._core.block cimport Block, block_data, block_unref
@@ -171,17 +171,22 @@ cdef class StreamingSession(CodingSession):
             self.refuse(stream, 200, STATUS_RESOURCE_EXHAUSTED)
             return
         talk.real_status = (b"triton_grpc_error", b"true") in call.fields
+        if self.tenant_bytes >= 0:
+            call.tenant = (<const char *> self.tenant)[:self.tenant_bytes]
         stream.talk = talk
 
     cdef void put_infer(self, Stream *stream, Block *body, uint64_t start, uint64_t size_bytes,
                         uint64_t wire_bytes) noexcept:
         cdef Slot *slot = claim_slot(<InferStream *> stream.talk)
         cdef int64_t received_ns = self.now if self.feeding else now_ns()
+        cdef bytes tenant = (<ColdCall> stream.cold).tenant
         slot.request_bytes = wire_bytes
         self.put_since = True
         # May answer at once, as may `submit`: the reply is in the slot then.
         slot.request = self.sink.open(slot_sink, slot, received_ns, (<ColdCall> stream.cold).deadline_ns)
-        if slot.request == NULL:
+        if slot.request == NULL or not self.identify(
+                slot.request, <const uint8_t *> <const char *> tenant if tenant is not None else NULL,
+                <int32_t> len(tenant) if tenant is not None else -1):
             block_unref(body)
             return
         self.sink.submit(slot.request, body, start, size_bytes)

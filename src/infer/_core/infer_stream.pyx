@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from infer._core.block cimport block_data, block_new, block_unref
 from infer._core.debug cimport try_malloc
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
-from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED
+from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAUTHENTICATED
 from infer._core.wire cimport WIRE_BYTES, bytes_field_size, varint_size, write_bytes, write_tag, write_varint
 
 cdef enum:
@@ -108,7 +108,8 @@ cdef void keep_error(Slot *slot, Reply *reply) noexcept:
     cdef uint64_t inner_bytes = bytes_field_size(reply.id_bytes) if reply.id_bytes > 0 else 0
     cdef uint64_t size_bytes = bytes_field_size(reply.message_bytes)
     cdef uint8_t *to
-    if slot.owner.real_status:
+    # Who may not be served has no part of the stream.
+    if slot.owner.real_status or reply.code == STATUS_UNAUTHENTICATED:
         slot.code = reply.code
         to = add_block(slot, reply.message_bytes)
         if to != NULL:

@@ -14,12 +14,14 @@ from infer._core.model_version cimport VersionEntry
 from infer._core.queue_policy cimport QueuePolicy
 from infer._core.request cimport Reply, Request, RequestSink, Segment
 from infer._core.router cimport RouteTable
+from infer._core.tenants cimport Tenants
 from infer._core.tensor cimport Binding, ErrorText, InferMessage
 from infer._core.timer_wheel cimport TimerNode, TimerWheel
 
 cdef class Pipeline(RequestSink):
     cdef RouteTable routes
     cdef ExecutorPool pool
+    cdef readonly Tenants tenants
     cdef readonly Cache cache              # None: nothing is kept
     cdef bint leading                      # `lead_again` is about to be called
     cdef TimerWheel wheel
@@ -53,6 +55,7 @@ cdef class Pipeline(RequestSink):
     cdef int bind(self, Request *request, VersionEntry entry, Binding *binding) noexcept
     cdef bint recall(self, Request *request, VersionEntry entry, int64_t now) noexcept
     cdef void enter(self, Request *request, VersionEntry entry, Binding *binding, int64_t now) noexcept
+    cdef bint allow(self, Request *request, VersionEntry entry, int64_t rows, int64_t now) noexcept
     cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t beside_rows,
                    int64_t now) noexcept
     cdef void arm_wait(self, Request *request, const QueuePolicy *policy, int64_t now) noexcept

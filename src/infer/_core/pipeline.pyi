@@ -6,17 +6,25 @@ from infer._core.executor import ExecutorPool
 from infer._core.model_version import VersionEntry
 from infer._core.request import RequestSink
 from infer._core.router import RouteTable
+from infer._core.tenants import Tenants
 
 class Pipeline(RequestSink):
     in_flight: int
+    tenants: Tenants
     after_turn: Callable[[], object] | None
     on_run_failure: Callable[[VersionEntry, str], object] | None
     on_stopped_run: Callable[[VersionEntry, int, bool], object] | None
     runs_stopped: int
     cache: Cache | None
     def __init__(
-        self, loop: AbstractEventLoop, pool: ExecutorPool, routes: RouteTable, cache: Cache | None = None,
-        *, judge_deadlines: bool = True,
+        self,
+        loop: AbstractEventLoop,
+        pool: ExecutorPool,
+        routes: RouteTable,
+        tenants: Tenants,
+        cache: Cache | None = None,
+        *,
+        judge_deadlines: bool = True,
     ) -> None: ...
     def attach(self, entry: VersionEntry, cached: Mapping[str, int] | None = None) -> None: ...
     def detach(self, entry: VersionEntry) -> None: ...

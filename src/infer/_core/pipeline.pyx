@@ -1,9 +1,9 @@
 """The stages of a request in their order.
 
-open: the call's headers are here; its deadline starts. submit: decode, route, deadline, bind, cache, queue bound, put.
-An executor runs it. complete: its own status and its own rows, encoded, kept and handed to the transport. A refusal at
-any stage ends the call there. Owns the deadline wheel and every Request from `open` until it is freed. Loop thread
-only.
+open: the call's headers are here; its deadline starts. submit: decode, route, deadline, bind, cache, queue bound,
+quotas, put. An executor runs it. complete: its own status and its own rows, encoded, kept and handed to the transport.
+A refusal at any stage ends the call there. Owns the deadline wheel and every Request from `open` until it is freed.
+Loop thread only.
 """
 
 from libc.stdint cimport INT64_MAX, uint8_t, uint32_t
@@ -65,8 +65,8 @@ cdef void expire(TimerNode *node, void *context) noexcept:
 cdef class Pipeline(RequestSink):
     """The one instance that transports submit to.
 
-    `loop` is the event loop, `pool` the executors, `routes` the first RouteTable, `cache` where answers are kept, None
-    for nowhere. `on_wake` is to be called when `pool.eventfd` becomes readable.
+    `loop` is the event loop, `pool` the executors, `routes` the first RouteTable, `tenants` whose calls they are,
+    `cache` where answers are kept, None for nowhere. `on_wake` is to be called when `pool.eventfd` becomes readable.
     """
 
     def __cinit__(self):
@@ -80,13 +80,14 @@ cdef class Pipeline(RequestSink):
         self.timer_ns = INT64_MAX
         self.in_flight = 0
 
-    def __init__(self, loop, ExecutorPool pool not None, RouteTable routes not None, Cache cache=None, *,
-                 bint judge_deadlines=True):
+    def __init__(self, loop, ExecutorPool pool not None, RouteTable routes not None, Tenants tenants not None,
+                 Cache cache=None, *, bint judge_deadlines=True):
         self.loop = loop
         self.cache = cache
         self.leading = False
         self.pool = pool
         self.routes = routes
+        self.tenants = tenants
         self.bounds.rows = self.bounds.bytes = INT64_MAX
         self.judge_deadlines = judge_deadlines
         self.after_turn = None
@@ -108,6 +109,7 @@ cdef class Pipeline(RequestSink):
             self.detach(entry)
             raise MemoryError("no memory for the version's queue")
         (<Pace *> entry.c.pace).judges = self.judge_deadlines
+        self.tenants.attach(entry)
         if cached is not None and self.cache is not None:
             try:
                 self.cache.attach(entry, **cached)
@@ -119,6 +121,7 @@ cdef class Pipeline(RequestSink):
         """Takes the queue back, and what is kept of it; after the version has drained."""
         if entry.c.cached != NULL:
             self.cache.forget(entry)
+        self.tenants.detach(entry)
         queue_free(<VersionQueue *> entry.c.queue)
         free(entry.c.pace)
         entry.c.queue = entry.c.pace = NULL
@@ -230,6 +233,14 @@ cdef class Pipeline(RequestSink):
             if deadline_ns < self.timer_ns:
                 self.arm(deadline_ns)
         return request
+
+    cdef bint identify(self, Request *request, const uint8_t *name, uint64_t name_bytes, int source) noexcept:
+        cdef int code
+        self.error.size_bytes = 0
+        code = self.tenants.identify(request, name, name_bytes, source, &self.error)
+        if code != STATUS_OK:
+            self.answer(request, code, -1)
+        return code == STATUS_OK
 
     cdef void say_late(self, Request *request) noexcept:
         self.error.size_bytes = 0
@@ -428,6 +439,11 @@ cdef class Pipeline(RequestSink):
         cdef CacheVerdict verdict = self.cache.look(
             request, &self.message, (<VersionQueue *> entry.c.queue).rows, now)
         cdef int n
+        if verdict == CACHE_HIT or verdict == CACHE_WAITS:
+            # It runs no rows, or none yet.
+            if not self.allow(request, entry, 0, now):
+                return True
+            self.tenants.charge(request, &entry.c, 0)
         if verdict == CACHE_HIT:
             n = self.cache.reply(request, self.segments)
             if n > 0:
@@ -449,9 +465,12 @@ cdef class Pipeline(RequestSink):
         self.refusal = ADMITTED
         code = self.admit(request, entry, binding, beside_rows, now)
         if code == STATUS_OK:
+            if not self.allow(request, entry, request.rows, now):
+                return
             if entry.c.policy != NULL:
                 self.arm_wait(request, entry.c.policy, now)
             if put(&self.pool.batcher, request, queue, now):
+                self.tenants.charge(request, &entry.c, request.rows)
                 if entry.c.run_timeout_ns > 0:
                     self.watch_runs(now + entry.c.run_timeout_ns)
                 return
@@ -474,6 +493,10 @@ cdef class Pipeline(RequestSink):
         binding.typed_bytes = 0
         code = self.bind(request, entry, &binding)
         if code == STATUS_OK:
+            # It runs no rows.
+            if not self.allow(request, entry, 0, now):
+                return
+            self.tenants.charge(request, &entry.c, 0)
             batch = static_batch(entry, request)
             if batch != NULL and self.reply(request, batch, 0):
                 batch_free(batch)
@@ -483,6 +506,14 @@ cdef class Pipeline(RequestSink):
             self.say_no_memory()
             code = STATUS_RESOURCE_EXHAUSTED
         self.answer(request, code, -1)
+
+    cdef bint allow(self, Request *request, VersionEntry entry, int64_t rows, int64_t now) noexcept:
+        """Whether the quotas of its tenant and its model do; False: it was refused."""
+        cdef int64_t pushback_ms = -1
+        cdef int code = self.tenants.admit(request, &entry.c, rows, now, &pushback_ms, &self.error)
+        if code != STATUS_OK:
+            self.answer(request, code, pushback_ms)
+        return code == STATUS_OK
 
     cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t beside_rows,
                    int64_t now) noexcept:
@@ -592,6 +623,8 @@ cdef class Pipeline(RequestSink):
             # Not now: transports end their calls one after the other, and its refusal would be one more of theirs.
             self.leading = True
             self.loop.call_soon(self.lead_again)
+        if request.charged:
+            self.tenants.release(request, &(<VersionEntry> request.version).c if request.version != NULL else NULL)
         if request.version != NULL:
             entry = <VersionEntry> request.version
             if request.probe != 0:

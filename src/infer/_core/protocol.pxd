@@ -14,6 +14,7 @@ cdef class Endpoint:
     cdef Limits limits
     cdef TransportStats stats
     cdef RequestSink sink
+    cdef bytes tenant_key                  # keeps what the limits point to
     cdef dict handlers
     cdef dict streaming
     cdef object spawn

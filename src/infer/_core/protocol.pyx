@@ -74,7 +74,8 @@ cdef class Endpoint:
                  int max_idle_frames=100, int max_queued_frames=10000, double keepalive_time=7200.0,
                  double keepalive_timeout=20.0, double max_connection_idle=3600.0, double max_connection_age=0.0,
                  double max_connection_age_grace=0.0,
-                 int max_turn_events=1000, offload=None, str reply_compression="none", int coding_jobs=256):
+                 int max_turn_events=1000, offload=None, str reply_compression="none", int coding_jobs=256,
+                 bytes tenant_key=b"", bint tenant_of_certificate=False):
         for name, bound in (("header_bytes", header_bytes), ("max_streams", max_streams),
                             ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes),
                             ("stream_messages", stream_messages), ("stream_outbound_bytes", stream_outbound_bytes),
@@ -94,6 +95,10 @@ cdef class Endpoint:
         self.soon = soon
         self.limits.reply_encodings = REPLY_COMPRESSIONS[reply_compression]
         self.limits.coding_jobs = coding_jobs
+        self.tenant_key = tenant_key
+        self.limits.tenant_key = tenant_key
+        self.limits.tenant_key_bytes = <uint64_t> len(tenant_key)
+        self.limits.tenant_of_certificate = tenant_of_certificate
         self.flushes = []
         self.connections = set()
         self.read_room = bytearray(READ_BYTES)
@@ -475,6 +480,10 @@ cdef class Connection:
     def peer_identity(self):
         """Whom the client's certificate names; "" where clients are not asked for one."""
         return "" if self.tls is None else self.tls.peer_identity()
+
+    def peer_tenant(self):
+        """The tenant that the client's certificate names, b"" for one that names none; None over plaintext."""
+        return None if self.tls is None else self.tls.peer_tenant()
 
     def peer_certificate(self):
         """The client's certificate as DER; None over plaintext, and where clients are not asked for one."""

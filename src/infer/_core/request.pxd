@@ -31,6 +31,11 @@ cdef enum RequestState:
 cdef enum:
     INLINE_VIEWS = 2
 
+# What a transport knows a call's tenant by.
+cdef enum IdentitySource:
+    FROM_METADATA = 0
+    FROM_CERTIFICATE = 1
+
 cdef struct Request:
     TimerNode timer              # first: a node's address is its Request's
     Request *next                # in its bucket, first in turn first; else among those that wait for their flight
@@ -62,6 +67,7 @@ cdef struct Request:
     uint8_t deferred             # 1: some views are FORM_TYPED, to be decoded by the executor
     uint8_t final_asked          # 1: the caller wants the reply marked as the last one
     uint8_t delays               # at wait_until_ns: 1: it goes behind all others, 0: it is refused
+    uint8_t charged              # where it counts as under way, and whether it holds its tenant: tenants' bits
     uint8_t fallback             # model_version.Fallback: what answers it instead of the version that it was meant for
     uint32_t probe               # breaker: its version's trial that it is a part of; 0: of none. Loop thread
     TensorView *views            # inline_views, or an arena allocation when there are more
@@ -92,6 +98,9 @@ cdef class ResponseSink:
 cdef class RequestSink:
     # A Request in RECEIVING, its deadline armed (0: none), or NULL with `finish` already called.
     cdef Request *open(self, ResponseSink sink, void *call, int64_t received_ns, int64_t deadline_ns) noexcept
+    # Whose call it is, between `open` and `submit`, where the transport was told to know: any bytes; none: what it
+    # knows the tenant by says nothing, or too much. False: the call was refused, `finish` has been called.
+    cdef bint identify(self, Request *request, const uint8_t *name, uint64_t name_bytes, int source) noexcept
     # The whole message has come: [start, start + size) of `body`, whose reference goes over. May call `finish` at once,
     # after which the Request is gone.
     cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept

@@ -33,6 +33,9 @@ cdef class RequestSink:
     cdef Request *open(self, ResponseSink sink, void *call, int64_t received_ns, int64_t deadline_ns) noexcept:
         return NULL
 
+    cdef bint identify(self, Request *request, const uint8_t *name, uint64_t name_bytes, int source) noexcept:
+        return True
+
     cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
         pass
 

@@ -90,6 +90,12 @@ cdef class TlsLayer:
                              or ",".join(value for kind, value in names if kind == "DNS") or ",".join(subject))
         return self.identity or ""
 
+    def peer_tenant(self):
+        """The one URI that the client's certificate names, b"" for none or several of them."""
+        found = self.ssl.getpeercert() or {} if self.established else {}
+        uris = [value for kind, value in found.get("subjectAltName", ()) if kind == "URI"]
+        return uris[0].encode() if len(uris) == 1 else b""
+
     def peer_certificate(self):
         """The client's certificate as DER, or None where it was not asked for one."""
         return self.ssl.getpeercert(True) if self.established else None

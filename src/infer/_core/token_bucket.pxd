@@ -28,7 +28,7 @@ cdef struct TokenBucket:
 cdef bint rate_init(BucketRate *rate, int64_t numerator, int64_t denominator, int64_t burst) noexcept nogil
 # The level that a bucket of `rate` has under another one: its tokens, as far as the new burst allows; full where there
 # was no limit.
-cdef int64_t converted_units(int64_t level_units, const BucketRate *rate, const BucketRate *new) except -1
+cdef int64_t converted_units(int64_t level_units, const BucketRate *rate, const BucketRate *new) noexcept nogil
 
 cdef inline void bucket_fill(TokenBucket *bucket, const BucketRate *rate, int64_t now) noexcept nogil:
     bucket.level_units = rate.capacity_units

@@ -2,6 +2,16 @@
 
 from libc.stdint cimport int64_t
 
+cdef extern from *:
+    """
+    static inline int64_t scaled(int64_t value, int64_t factor, int64_t divisor) {
+        __int128 result = (__int128) value * factor / divisor;
+        return result > INT64_MAX ? INT64_MAX : (int64_t) result;
+    }
+    """
+    # value * factor / divisor, of positive numbers, INT64_MAX at most.
+    int64_t scaled(int64_t value, int64_t factor, int64_t divisor) noexcept nogil
+
 cdef enum:
     SECOND_NS = 1000000000
 
@@ -31,10 +41,7 @@ cdef bint rate_init(BucketRate *rate, int64_t numerator, int64_t denominator, in
     return True
 
 
-cdef int64_t converted_units(int64_t level_units, const BucketRate *rate, const BucketRate *new) except -1:
-    cdef object tokens
+cdef int64_t converted_units(int64_t level_units, const BucketRate *rate, const BucketRate *new) noexcept nogil:
     if rate.burst == 0:
         return new.capacity_units
-    # As objects: the product may pass 64 bits.
-    tokens = <object> level_units * new.token_units // rate.token_units
-    return min(tokens, new.capacity_units)
+    return min(scaled(level_units, new.token_units, rate.token_units), new.capacity_units)

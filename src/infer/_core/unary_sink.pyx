@@ -1,6 +1,7 @@
 """Whole messages as `bytes` to the pipeline, its answers to futures. See unary_sink.pxd."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
 from infer._core.block cimport Block, block_data, block_new, block_unref
@@ -99,8 +100,9 @@ cdef class UnarySink(ResponseSink):
         self.buffered_bytes = 0
         self.refused_buffered = 0
 
-    def call(self, bytes message not None, time_remaining=None):
-        """Starts a call; `time_remaining`: seconds to its deadline, None without one."""
+    def call(self, bytes message not None, time_remaining=None, bytes tenant=None, int source=0):
+        """Starts a call; `time_remaining`: seconds to its deadline, None without one; `tenant`, `source`: as for
+        RequestSink.identify, None: of none."""
         cdef UnaryCall call = UnaryCall.__new__(UnaryCall)
         cdef uint64_t size_bytes = <uint64_t> len(message)
         cdef int64_t received_ns = now_ns()
@@ -124,6 +126,9 @@ cdef class UnarySink(ResponseSink):
             return call
         request = self.requests.open(self, <void *> call, received_ns, call.deadline_ns)
         if request == NULL:
+            return call
+        if tenant is not None and not self.requests.identify(
+                request, <const uint8_t *> <const char *> tenant, <uint64_t> len(tenant), source):
             return call
         # The end is aligned: what stands there is mostly the raw data of the last tensor.
         lead = -size_bytes & (ALIGNMENT - 1)

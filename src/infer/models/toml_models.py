@@ -31,6 +31,8 @@ from infer.proto import message
 DAY_SECONDS = 86400.0
 SLO_MAX_MS = 600_000
 RUN_TIMEOUT_MIN_S = 0.001
+# The table of a model's quota, which toml_quotas reads.
+LIMITS = "limits"
 
 
 def read_toml_models(path: Path) -> ModelList:
@@ -86,9 +88,9 @@ def _model(name: str, table: object, source: _Source) -> ModelSettings | None:
         source.refuse(keys, "E103", expected="a table: [models.NAME]", got=repr(table))
         return None
     content = message("inference.ModelConfig")()
-    fields = {key: value for key, value in table.items() if key not in OWN_KEYS}
+    fields = {key: value for key, value in table.items() if key not in OWN_KEYS and key != LIMITS}
     for key in [key for key in fields if key not in content.DESCRIPTOR.fields_by_name]:
-        near = nearest(key, OWN_KEYS)
+        near = nearest(key, [*OWN_KEYS, LIMITS])
         if near:
             source.refuse((*keys, key), "E102", cause="is no setting of a model", fix=f"did you mean {near!r}?")
             del fields[key]

@@ -28,6 +28,7 @@ from infer.services.call import Streaming
 from infer.transport.grpc_options import channel_options, server_credentials, unheeded
 from infer.transport.infer_stream import STOPPING, InferStreams
 from infer.transport.invoke import invoke
+from infer.transport.whose import NOBODYS, Whose
 
 if TYPE_CHECKING:
     from infer._core.request import RequestSink
@@ -66,7 +67,7 @@ class GrpcioCall:
     """The `Call` or the `StreamCall` of a handler; `message` is all that the client sends, None: it streams."""
 
     def __init__(self, path: str, context: Any, message: bytes | None = None) -> None:
-        self._context = context
+        self.context = context
         self._unread = message
         self.path = path
         self.message = message
@@ -75,15 +76,15 @@ class GrpcioCall:
 
     @property
     def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        return tuple((key, value) for key, value in self._context.invocation_metadata())
+        return tuple((key, value) for key, value in self.context.invocation_metadata())
 
     @property
     def peer(self) -> str:
-        return unquote(self._context.peer())
+        return unquote(self.context.peer())
 
     @property
     def identity(self) -> str:
-        shown = self._context.auth_context()
+        shown = self.context.auth_context()
         return next((",".join(value.decode("utf-8", "replace") for value in shown[key])
                      for key in IDENTITIES if shown.get(key)), "")
 
@@ -93,7 +94,7 @@ class GrpcioCall:
         self.head = checked(pairs)
 
     def set_trailing_metadata(self, pairs: Pairs) -> None:
-        self._context.set_trailing_metadata(checked(pairs))
+        self.context.set_trailing_metadata(checked(pairs))
 
     def abort(self, code: int, message: str) -> NoReturn:
         raise InferError(message, code)
@@ -102,27 +103,28 @@ class GrpcioCall:
         """Sends what `send_initial_metadata` was given."""
         head, self.head = self.head, ()
         if head:
-            await self._context.send_initial_metadata(head)
+            await self.context.send_initial_metadata(head)
 
     async def read(self) -> bytes | None:
         await self.send_head()
         if self.message is not None:
             message, self._unread = self._unread, None
             return message
-        message = await self._context.read()
+        message = await self.context.read()
         return None if message is grpc.aio.EOF else message
 
     async def write(self, message: bytes) -> None:
         await self.send_head()
-        await self._context.write(message)
+        await self.context.write(message)
 
 
 class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
     """The table of paths as grpcio asks for it."""
 
-    def __init__(self, sink: UnarySink, handlers: Service, stream_messages: int) -> None:
+    def __init__(self, sink: UnarySink, handlers: Service, stream_messages: int, whose: Whose) -> None:
         self._sink = sink
-        self.streams = InferStreams(sink, stream_messages)
+        self._whose = whose if any(whose) else None
+        self.streams = InferStreams(sink, stream_messages, lambda call: whose.of(call.context))
         self._work: set[asyncio.Task[tuple[int, bytes]]] = set()
         self._table = {path: self._stream(path, handler) if isinstance(handler, Streaming)
                        else self._unary(path, handler) for path, handler in handlers.items()}
@@ -133,7 +135,8 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return self._table.get(details.method) or self._unknown(details.method)
 
     async def _infer(self, message: bytes, context: Any) -> bytes:
-        call = self._sink.call(message, context.time_remaining())
+        whose = NOBODYS if self._whose is None else self._whose.of(context)
+        call = self._sink.call(message, context.time_remaining(), *whose)
         try:
             outcome = await call.future
         except asyncio.CancelledError:
@@ -227,7 +230,8 @@ class GrpcioTransport:
                  process_buffered_bytes: int) -> None:
         self._loop = loop
         self._sink = UnarySink(loop, sink, process_buffered_bytes)
-        self._handlers = Handlers(self._sink, handlers, settings.max_stream_messages)
+        self._handlers = Handlers(self._sink, handlers, settings.max_stream_messages,
+                                  Whose(settings.tenant_metadata_key or "", settings.tls_client_ca is not None))
         self._options = channel_options(settings)
         if ignored := unheeded(settings):
             log.warning("--transport grpcio has no such limits and does not heed %s; the native transport does",

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from infer._core.unary_sink import Refusal, UnaryCall, UnarySink
 from infer.proto import message
 from infer.services.call import StreamCall
 
-DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
+DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED = 4, 14, 16
 STOPPING = "the server is stopping; send the request to another replica"
 REAL_STATUS = ("triton_grpc_error", "true")
 FINAL = "triton_final_response"
@@ -24,11 +26,14 @@ INFER_RESPONSE = b"\x12"
 class InferStreams:
     """The streams of a transport: what they share, and their end."""
 
-    def __init__(self, sink: UnarySink, in_flight: int) -> None:
+    def __init__(self, sink: UnarySink, in_flight: int,
+                 whose: Callable[[Any], tuple[bytes | None, int]]) -> None:
+        """`whose` a stream is, as UnarySink.call takes it."""
         self.sink = sink
         self.in_flight = in_flight
         self.held_total = 0         # times that a stream had as many requests under way as it may
         self.stopping = False
+        self.whose = whose
         self._open: set[InferStream] = set()
 
     async def handle(self, call: StreamCall) -> None:
@@ -56,6 +61,7 @@ class InferStream:
         self._room = asyncio.Semaphore(streams.in_flight)
         self._under_way: deque[UnaryCall] = deque()
         self._came = asyncio.Event()
+        self._whose = streams.whose(call)
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
     async def run(self) -> None:
@@ -85,7 +91,7 @@ class InferStream:
                 content = await self._call.read()
                 if content is None:
                     return
-                self._under_way.append(self._streams.sink.call(content, self._call.time_remaining()))
+                self._under_way.append(self._streams.sink.call(content, self._call.time_remaining(), *self._whose))
                 self._came.set()
         finally:
             self._came.set()
@@ -106,8 +112,8 @@ class InferStream:
             self._under_way.popleft()
             if isinstance(outcome, bytes):
                 await self._call.write(wrapped(outcome, call.final_asked))
-            elif real_status or outcome.code == DEADLINE_EXCEEDED:
-                # The deadline is the stream's.
+            elif real_status or outcome.code in (DEADLINE_EXCEEDED, UNAUTHENTICATED):
+                # The deadline is the stream's, and so is its tenant.
                 self._call.abort(outcome.code, outcome.message)
             else:
                 await self._call.write(error_of(outcome))

@@ -25,7 +25,9 @@ from infer._core import _testing_page, arena
 from infer._core.executor import ExecutorPool
 from infer._core.pipeline import Pipeline
 from infer._core.router import RouteTable
+from infer._core.tenants import Tenants
 from infer.observe.http import bind
+from infer.quotas import NONE
 from infer.security.tls import Certificates, TlsFiles
 from infer.services.call import Service, StreamCall, Streaming
 from infer.transport.native import NativeTransport
@@ -77,7 +79,7 @@ async def serve(arguments: Namespace, folder: Path) -> int:
         loop.add_signal_handler(number, ended.set)
     arena.open(1 << 40, 1 << 30)
     # Answers NOT_FOUND to every ModelInfer.
-    pipeline = Pipeline(loop, ExecutorPool(1), RouteTable([]))
+    pipeline = Pipeline(loop, ExecutorPool(1), RouteTable([]), Tenants(1, NONE))
     listening = bind(HOST, 0)
     port = listening.getsockname()[1]
     services: Service = {_testing_page.PATH: Streaming(write_page)} if arguments.page else {

@@ -51,7 +51,7 @@ def cache_of(bench: Bench) -> Cache:
     return bench.pipeline.cache
 
 
-def answer(bench: Bench, message: bytes, **how: int) -> Any:
+def answer(bench: Bench, message: bytes, **how: Any) -> Any:
     call = bench.call(message, **how)
     bench.run_all()
     return bench.reply(call)
@@ -182,8 +182,9 @@ def test_other_outputs_models_tenants_and_generations_are_no_hit(collide: bool) 
             request.outputs.add(name=name)
         return bytes(request.SerializeToString())
 
-    wanted: list[tuple[str, tuple[str, ...], int]] = [
-        ("m", (), 0), ("m", (names[0],), 0), ("m", (names[1],), 0), ("n", (), 0), ("m", (), 16), ("m", (), 32)]
+    wanted: list[tuple[str, tuple[str, ...], bytes | None]] = [
+        ("m", (), None), ("m", (names[0],), None), ("m", (names[1],), None), ("n", (), None), ("m", (), b"a"),
+        ("m", (), b"b")]
     for model, outputs, tenant in wanted:
         reply = answer(bench, message(model, outputs), tenant=tenant)
         assert reply.model_name == model
@@ -218,8 +219,8 @@ def test_a_collision_is_a_miss_that_takes_the_place() -> None:
 def test_tenants_that_share_get_each_others_answers() -> None:
     entry = make_entry(identity())
     bench = new_bench(entry, shared=True)
-    answer(bench, fp32_request(ROW), tenant=16)
-    answer(bench, fp32_request(ROW), tenant=32)
+    answer(bench, fp32_request(ROW), tenant=b"a")
+    answer(bench, fp32_request(ROW), tenant=b"b")
     assert (rows_of(entry), cached(entry)["hits"]) == (1, 1)
     bench.close()
 

@@ -693,3 +693,71 @@ def test_H5_unknown_methods_are_named_without_their_raw_bytes():
     assert reply.text.isascii()
     assert len(reply.text) < 400
     left_clean(driver)
+
+
+# Whose a call is.
+
+TENANT = {"tenant_key": b"x-tenant"}
+
+
+@pytest.mark.parametrize(("fields", "said"), [
+    ([], None),
+    ([("x-tenant", "acme")], b"acme"),
+    ([("x-tenant-2", "acme"), ("x-tenan", "acme")], None),
+    ([("x-tenant", "acme"), ("x-tenant", "acme")], b""),
+    ([("x-tenant", "")], b""),
+    ([("x-tenant", "x" * 255)], b"x" * 255),
+    ([("x-tenant", "x" * 5000)], b"x" * 256)])
+def test_the_tenant_that_the_metadata_names(fields: list[tuple[str, str]], said: bytes | None):
+    driver, peer = session(**TENANT)
+    for number in range(2):
+        opened(peer, *fields)
+        expected = [("open", number, None)] + ([] if said is None else [("identify", number, said, 0)])
+        assert driver.sink.events[-len(expected):] == expected
+    left_clean(driver)
+
+
+def test_a_tenant_is_named_by_the_header_block_of_its_own_call():
+    driver, peer = session(**TENANT)
+    opened(peer, ("x-tenant", "a"))
+    opened(peer, ("x-tenant", "b"), path=COLD)
+    opened(peer)
+    opened(peer, ("x-tenant", "c"))
+    assert [event for event in driver.sink.events if event[0] == "identify"] == [
+        ("identify", 0, b"a", 0), ("identify", 2, b"c", 0)]
+    left_clean(driver)
+
+
+def test_metadata_names_no_tenant_unless_it_is_said_which():
+    driver, peer = session()
+    opened(peer, ("x-tenant", "acme"), ("x-other", "acme"))
+    assert driver.sink.events == [("open", 0, None)]
+    left_clean(driver)
+
+
+@pytest.mark.parametrize("certified", [b"spiffe://a/b", b""])
+def test_over_tls_the_certificate_names_the_tenant(certified: bytes):
+    driver, peer = session(**TENANT, tenant_of_certificate=True, certified=certified)
+    opened(peer, ("x-tenant", "acme"))
+    opened(peer)
+    assert [event for event in driver.sink.events if event[0] == "identify"] == [
+        ("identify", 0, certified, 1), ("identify", 1, certified, 1)]
+    left_clean(driver)
+
+
+def test_without_tls_the_metadata_names_the_tenant_beside_certificates():
+    driver, peer = session(**TENANT, tenant_of_certificate=True)
+    opened(peer, ("x-tenant", "acme"))
+    assert driver.sink.events[-1] == ("identify", 0, b"acme", 0)
+    left_clean(driver)
+
+
+def test_a_call_that_is_refused_for_its_tenant():
+    driver, peer = session(**TENANT)
+    driver.sink.answer_identify = (16, b"who are you")
+    stream = opened(peer, ("x-tenant", "acme"))
+    peer.body(stream, prefixed(b"question"), end=False)
+    reply = ended(driver, peer, stream)
+    assert (reply.code, reply.text) == (16, "who are you")
+    assert [event[0] for event in driver.sink.events] == ["open", "identify"]
+    left_clean(driver)

@@ -146,3 +146,33 @@ def test_messages_of_one_read_share_one_wake_of_the_executors():
     assert driver.sink.live == []
     assert [event for event in driver.sink.events if event[0] == "cancel"] == [("cancel", 2, 1), ("cancel", 3, 1)]
     driver.close()
+
+
+def test_each_message_of_a_stream_is_of_the_tenant_that_its_head_names():
+    driver, peer = session(tenant_key=b"x-tenant")
+    streams = [peer.open(request_fields(INFER, *fields)) for fields in ([("x-tenant", "a")], [])]
+    for stream in (*streams, *streams):
+        peer.send(frame(DATA, 0, stream, prefixed(b"m")))
+    assert [event for event in driver.sink.events if event[0] == "identify"] == [
+        ("identify", 0, b"a", 0), ("identify", 2, b"a", 0)]
+    driver.close()
+
+
+def test_a_stream_of_a_certificate():
+    driver, peer = session(tenant_of_certificate=True, certified=b"spiffe://a")
+    stream = peer.open(request_fields(INFER))
+    peer.send(frame(DATA, 0, stream, prefixed(b"m") * 2))
+    assert [event for event in driver.sink.events if event[0] == "identify"] == [
+        ("identify", 0, b"spiffe://a", 1), ("identify", 1, b"spiffe://a", 1)]
+    driver.close()
+
+
+def test_a_stream_that_is_refused_for_its_tenant_ends_with_the_status():
+    driver, peer = session(tenant_key=b"x-tenant")
+    driver.sink.answer_identify = (16, b"who are you")
+    stream = peer.open(request_fields(INFER, ("x-tenant", "a")))
+    peer.send(frame(DATA, 0, stream, prefixed(b"m") * 3))
+    reply = peer.answer(stream)
+    assert (reply.code, reply.text) == (16, "who are you")
+    assert driver.buffered_bytes == 0
+    driver.close()

@@ -10,6 +10,7 @@ from infer.models.config_pbtxt import read_config
 from infer.models.settings import ModelSettings, VersionPolicy
 from infer.models.source import Source
 from infer.models.written import read_written
+from infer.quotas import NONE
 from tests.support import models
 from tests.support.model_repositories import TF_SERVING_VERSIONS, tf_serving_models, triton_repository
 from tests.support.models import write_version
@@ -20,14 +21,14 @@ def test_tables_stand_over_the_file_of_models(tmp_path: Path) -> None:
     toml = tmp_path / "infer.toml"
     toml.write_text("[models.my_second_model]\nversion_policy = { latest = 1 }\nkeep_versions = 2\nwrong = 1\n"
                     "[models.my_third_model]\nlabels = { stable = 1 }\n[models.other]\n")
-    written, problems = read_written(file, toml)
+    written, problems, _ = read_written(file, toml)
     assert [each.code for each in problems] == ["E102"]
     assert list(written) == [*TF_SERVING_VERSIONS, "other"]
     third = written["my_third_model"]
     assert (third.base, third.policy, third.labels) == (tmp_path / "my_third_model", VersionPolicy("all"),
                                                         {"stable": 1})
     assert written["my_second_model"].policy == VersionPolicy("specific", versions=(1, 2))
-    assert read_written(None, None) == ({}, [])
+    assert read_written(None, None) == ({}, [], NONE)
 
 
 def test_a_file_of_models_is_what_the_source_sees(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ GAUGES: dict[str, Any] = {
     "connections_accepted": 9, "streams": 8, "streams_held": 1, "turns_ended": 1, "calls_without_te": 3,
     "refused": {"max_streams": 2, "max_queue_rows": 1}, "buffered_bytes": 4096,
     "outbound_bytes": 10, "coding_jobs": 1, "inflated_bytes": 5, "arena_bytes": {"used": 1, "mapped": 2},
+    "tenants": 5, "tenants_shared": 6, "quota_refused": {("a", "tenant", "rows_per_second"): 7},
     "log_lines_dropped": 6, "control_calls": 1, "control_refused": 2, "override_bytes": 3,
     "models_ready": 3, "models_loading": 1, "models_draining": 0, "models_failed": 1, "models_waiting": 2,
     "load_calls_waiting": 1, "model_events": {("load", "ok"): 3}, "repository_problems": 0,
