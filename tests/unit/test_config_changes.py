@@ -18,7 +18,8 @@ VALUES = st.fixed_dictionaries({}, optional={
 
 
 def test_live_settings() -> None:
-    assert {name for name in Settings.model_fields if is_live(name)} == {"log_level", "drain_delay", "drain_timeout"}
+    assert {name for name in Settings.model_fields if is_live(name)} == {
+        "log_level", "drain_delay", "drain_timeout", "slo_p99_ms"}
 
 
 def test_what_changes_say() -> None:
