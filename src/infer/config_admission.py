@@ -64,14 +64,15 @@ class AdmissionSettings(BaseModel):
 
     breaker: Annotated[Literal["none", "previous", "unavailable"], BeforeValidator(lower)] = setting(
         "none", "What answers calls of a version that fails: it alone, the version below it, or UNAVAILABLE at once; a "
-        "model's own in [models.NAME.breaker].", "none|previous|unavailable")
+        "model's own in [models.NAME.breaker].", "none|previous|unavailable", live=True)
     breaker_error_rate: float = setting(
-        0.5, "Share of failed calls at which a version is not called for a while.", "SHARE", gt=0, le=1)
+        0.5, "Share of failed calls at which a version is not called for a while.", "SHARE", gt=0, le=1,
+        live=True)
     breaker_window: Seconds = setting(
-        10.0, "How far back calls count for that.", "TIME", "10 s", ge=0.1, le=86400)
+        10.0, "How far back calls count for that.", "TIME", "10 s", ge=0.1, le=86400, live=True)
     breaker_open_for: Seconds = setting(
         5.0, "How long it is not called at first, before it is tried again; doubled each time in a row, up to 5 min.",
-        "TIME", "5 s", ge=0.001, le=86400)
+        "TIME", "5 s", ge=0.001, le=86400, live=True)
     run_timeout: Seconds = setting(
         0.0, "How long one run of a model may take; it is stopped then and its batch answered with DEADLINE_EXCEEDED.",
-        "TIME", "0: as long as it likes", ge=0, le=86400)
+        "TIME", "0: as long as it likes", ge=0, le=86400, live=True)

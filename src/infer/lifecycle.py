@@ -136,6 +136,10 @@ class Models:
             return {f"{len(seconds)} models": sum(seconds.values())}
         return dict(sorted(seconds.items()))
 
+    def set_option(self, name: str, value: Any) -> None:
+        """One of effective.LIVE_SETTINGS was read again."""
+        self._loader.set_option(name, value, self.served)
+
     # Steps.
 
     def _observe(self, snapshot: Snapshot) -> None:

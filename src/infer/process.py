@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import signal
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from infer.config import Settings
 from infer.config_file import Origin
+from infer.models.effective import LIVE_SETTINGS
 from infer.models.written import Written
 from infer.observe.logs import QueuedHandler, configure
 from infer.observe.startup import announce
@@ -59,7 +61,8 @@ async def serve(settings: Settings, written: Written, dropped_lines: Callable[[]
     server = Server(settings, loop, dropped_lines, written.models, written.quotas)
     reload = SettingsReload(settings, read.settings, server.audit, {
         "log_level": lambda level: logging.getLogger().setLevel(level.upper()),
-        "slo_p99_ms": lambda slo_ms: setattr(server.slo, "default_ms", slo_ms)},
+        "slo_p99_ms": lambda slo_ms: setattr(server.slo, "default_ms", slo_ms),
+        **{name: functools.partial(server.models.set_option, name) for name in LIVE_SETTINGS}},
         models=ModelsReload(written.models, lambda: read.models(settings), server.models.watcher.set_written),
         quotas=QuotasReload(written.quotas, server.tenants.configure))
     server.settings_problem = lambda: reload.problem

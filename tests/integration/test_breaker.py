@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,21 @@ def test_slow_calls_open_it(tmp_path: Path) -> None:
             repository.client.infer("m", {"x": np.full((1, 1), 200, np.int64)})
         with pytest.raises(InferError, match="since 4 of its last 4 calls ran for 1 ms or longer"):
             repository.client.infer("m", {"x": np.full((1, 1), 200, np.int64)})
+
+
+def test_settings_of_the_server_that_are_read_again(root: Path, tmp_path: Path) -> None:
+    toml = tmp_path / "infer.toml"
+    toml.write_text("[models.m]\nversion_policy = { latest = 2 }\n")
+    with repository_server(root, toml=toml) as repository:
+        served = repository.served
+        for name, value in {"breaker": "unavailable", "breaker_error_rate": 1.0, "run_timeout": 3600.0}.items():
+            served.look(functools.partial(served.server.models.set_option, name, value))
+        assert {entry.guard.state for entry in served.server.versions()} == {"closed"}
+        infer(repository, 1.0)
+        for _ in range(19):
+            with pytest.raises(InferError):
+                infer(repository, models.FRAGILE)
+        # The one that went well is in the window.
+        assert infer(repository, 1.0)[0] == "2"
+        served.look(lambda: served.server.models.set_option("breaker", "none"))
+        assert {entry.guard for entry in served.server.versions()} == {None}

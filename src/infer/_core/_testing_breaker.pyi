@@ -1,5 +1,3 @@
-from typing import Any
-
 BUCKETS: int
 WHOLE: int
 DOUBLINGS: int
@@ -20,4 +18,4 @@ class BreakerBench:
     @property
     def probes_running(self) -> int: ...
 
-def timed_calls(calls: int) -> Any: ...
+def good_calls(rounds: int) -> int: ...

@@ -43,10 +43,14 @@ DEFAULTS = BreakerSettings(fallback="none", error_rate=0.5, window_s=10.0, min_c
                            open_for_s=5.0, probes=3)
 
 
+# The server's own settings, by what they are here.
+SERVER_SETTINGS: Mapping[str, str] = {"breaker": "fallback", "breaker_error_rate": "error_rate",
+                                      "breaker_window": "window_s", "breaker_open_for": "open_for_s"}
+
+
 def server_breaker(settings: AdmissionSettings) -> BreakerSettings:
     """What holds where a model does not say."""
-    return replace(DEFAULTS, fallback=settings.breaker, error_rate=settings.breaker_error_rate,
-                   window_s=settings.breaker_window, open_for_s=settings.breaker_open_for)
+    return replace(DEFAULTS, **{field: getattr(settings, name) for name, field in SERVER_SETTINGS.items()})
 
 
 def parse_breaker(value: object) -> tuple[BreakerSettings, str | None]:

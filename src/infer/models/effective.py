@@ -12,7 +12,7 @@ from typing import Any
 from infer._core.model_version import TensorInfo
 from infer.config_values import Provider
 from infer.errors import ModelLoadError
-from infer.models.breaker_settings import DEFAULTS, BreakerSettings, guard_limits
+from infer.models.breaker_settings import DEFAULTS, SERVER_SETTINGS, BreakerSettings, guard_limits
 from infer.models.complete import Defaults
 from infer.models.memory import PEAK_FACTOR
 from infer.models.settings import LIVE_FIELDS, ModelSettings, QueuePolicy, TensorSetting
@@ -52,6 +52,17 @@ class LoadOptions:
         """For `complete`. `gpus`: devices that a provider of the runtime can use."""
         usable = not self.providers or any(_short(name) in _DEVICES for name, _ in self.providers)
         return Defaults(self.max_rows, self.gather_rows, tuple(range(gpus)) if usable else (), self.cache)
+
+
+# Settings of the server that apply to versions that serve.
+LIVE_SETTINGS = (*SERVER_SETTINGS, "run_timeout")
+
+
+def changed_options(options: LoadOptions, name: str, value: Any) -> LoadOptions:
+    """With another value of one of LIVE_SETTINGS."""
+    if name == "run_timeout":
+        return replace(options, run_timeout_s=value)
+    return replace(options, breaker=replace(options.breaker, **{SERVER_SETTINGS[name]: value}))
 
 
 def session_options(settings: ModelSettings, options: LoadOptions) -> dict[str, Any]:

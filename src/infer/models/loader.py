@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 from infer._core.fallback import set_guard
 from infer._core.model_version import VersionEntry
@@ -24,6 +25,7 @@ from infer.models.effective import (
     LoadOptions,
     applied,
     cache_limits,
+    changed_options,
     guard_of,
     limits_of,
     run_timeout_ns,
@@ -81,6 +83,12 @@ class Loader:
             self._watch(entry)
         except InferError as error:
             log.error("model %r version %s keeps its breaker as it was: %s", settings.name, entry.version, error)
+
+    def set_option(self, name: str, value: Any, served: Iterable[VersionEntry]) -> None:
+        """Another value of one of effective.LIVE_SETTINGS: for versions to come, and for those that serve."""
+        self._options = changed_options(self._options, name, value)
+        for entry in served:
+            self.apply(entry, entry.settings)
 
     def _watch(self, entry: VersionEntry) -> None:
         """Its breaker, and how long its runs may take. Raises InferError where the one does not fit the model."""

@@ -194,3 +194,9 @@ async def test_watch_without_a_request(server: FakeServer) -> None:
     with pytest.raises(InferError, match="without its request") as raised:
         await health_streams(server)[WATCH].handler(call)
     assert raised.value.code == Internal.code
+
+
+async def test_f20_what_a_breaker_keeps_from_answering_does_not_serve(server: FakeServer) -> None:
+    server.failing = {("m", "2")}
+    assert (await check(server, "m/2"), await check(server, "m"), await check(server, "")) == (
+        NOT_SERVING, SERVING, SERVING)

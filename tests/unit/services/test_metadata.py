@@ -145,3 +145,9 @@ def test_every_datatype_has_its_name_in_a_configuration(datatype: str) -> None:
 async def test_model_config_of_an_unknown_model(server: FakeServer) -> None:
     with pytest.raises(NotFound):
         await call(server, "ModelConfig", name="nothing")
+
+
+async def test_f20_a_version_that_a_breaker_keeps_from_answering_is_not_ready(server: FakeServer) -> None:
+    server.failing = {("m", "2")}
+    assert (await call(server, "ModelReady", name="m", version="2")).ready is False
+    assert (await call(server, "ModelReady", name="m")).ready is True
