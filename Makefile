@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-slo micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-slo bench-breaker micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make bench-cache what a hit costs, and what a cache costs that is of no use"
 	@echo "make bench-slo    --slo-p99-ms beside every fixed setting, on steps and bursts"
 	@echo "make bench-overload up to five times of what the server can do: what is still answered in time"
+	@echo "make bench-breaker what a breaker costs a call, and how soon a version that fails is out of use, and back"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
@@ -172,6 +173,9 @@ bench-slo: setup
 
 bench-overload: setup
 	$(PY) -m bench.load.overload $(ARGS)
+
+bench-breaker: setup
+	$(PY) -m bench.load.breaker $(ARGS)
 
 # Built from what git knows, so that nothing left by other builds gets in; run where no checkout is near.
 wheel-check: $(VENV)/.packages

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from infer.client import InferError
 from infer.proto import message
 from tests.support import models
 from tests.support.calls import HEALTH_CHECK, SERVICE
-from tests.support.repositories import Repository, calling, repository_server
+from tests.support.repositories import Caller, Repository, calling, repository_server
 from tests.support.server import scrape
 
 OPEN_MS = 300
@@ -98,6 +100,53 @@ def test_show_7_the_version_below_answers_until_it_is_well(
     told = [record.getMessage() for record in caplog.records if getattr(record, "breaker", "")]
     assert told[0].startswith("model 'm' version 2 is not called for now: 3 of its last 4 calls failed; it is tried")
     assert told[1:] == ["model 'm' version 2 is tried again", "model 'm' version 2 is called again: it went well"]
+
+
+def test_show_7_under_load(tmp_path: Path, transport: str) -> None:
+    """Version 2 begins to fail on what its callers send, version 1 does not: within a window it is out of use."""
+    root = tmp_path / "models"
+    models.write_version(root, "m", 1, models.scale(1.0))
+    models.write_version(root, "m", 2, models.fragile(2.0))
+    toml = write_toml(tmp_path / "infer.toml", "previous")
+    value, answers, failures = 1.0, list[tuple[str, str]](), list[str]()
+    stop = threading.Event()
+
+    def work(address: str) -> None:
+        with contextlib.closing(Caller(address).client) as client:
+            while not stop.is_set():
+                try:
+                    reply = client.infer("m", {"x": np.full((1, 4), value, np.float32)})
+                except InferError as error:
+                    failures.append(error.status)
+                else:
+                    answers.append((reply.model_version, str(reply.parameters.get("infer_fallback", ""))))
+
+    def answered(by: tuple[str, str]) -> None:
+        """From now on, by nobody else for a while."""
+        repository.until(lambda: len(answers) > 20 and set(answers[-20:]) == {by})
+
+    with repository_server(root, toml=toml, transport=transport) as repository:
+        threads = [threading.Thread(target=work, args=(repository.served.address,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            answered(("2", ""))
+            assert failures == []
+            value = models.FRAGILE
+            answered(("1", "previous"))
+            opened = metric(repository, "infer_breaker_opened_total", version="2")
+            failed = len(failures)
+            answered(("1", "previous"))
+            # A trial is two calls; each that fails is an opening, and calls of other threads may have been under way.
+            tried = metric(repository, "infer_breaker_opened_total", version="2") - opened
+            assert len(failures) - failed <= 2 * (tried + 1)
+            value = 1.0
+            answered(("2", ""))
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(60.0)
+    assert set(failures) == {"INTERNAL"}
 
 
 def test_calls_of_others_go_on_while_a_version_fails(root: Path, tmp_path: Path, transport: str) -> None:

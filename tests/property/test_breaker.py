@@ -170,6 +170,25 @@ def test_failures_that_have_left_the_window_do_not_count() -> None:
     assert breaker.state == "closed"
 
 
+@given(calls=st.lists(st.tuples(st.integers(0, 6), st.floats(0, 1), st.sampled_from([0, 100]),
+                                st.sampled_from([0, 40, 1000]))))
+def test_calls_that_are_counted_at_once_are_calls(calls: list[tuple[int, float, int, int]]) -> None:
+    # Limits that no share reaches before the end of a batch, so that the order inside it says nothing.
+    never = {**LIMITS, "min_calls": 10**6}
+    whole, single = BreakerBench(0, **never), BreakerBench(0, **never)
+    now = 0
+    for count, share, ran, wait in calls:
+        now += wait
+        errors = round(count * share)
+        whole.count(count, errors, ran, now)
+        for index in range(count):
+            single.record("error" if index < errors else "good", ran, 0, now)
+    for breaker in (whole, single):
+        breaker.limit(now, **{**LIMITS, "min_calls": 1})
+        breaker.record("good", 0, 0, now)
+    assert (whole.state, whole.opened) == (single.state, single.opened)
+
+
 @pytest.mark.parametrize("outcome", ["error", "good"])
 def test_calls_of_before_do_not_judge_a_trial(outcome: str) -> None:
     breaker = BreakerBench(0, **LIMITS)

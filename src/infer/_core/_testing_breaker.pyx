@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from infer._core.breaker cimport (
     CALL_ERROR, CALL_GOOD, CALL_NO_MATTER, CLOSED, HALF_OPEN, LONGEST_OPEN_NS, MOST_DOUBLINGS, OPEN, WHOLE_SHARE,
-    WINDOW_BUCKETS, Breaker, BreakerLimits, breaker_admit, breaker_init, breaker_limit, breaker_record,
+    WINDOW_BUCKETS, Breaker, BreakerLimits, breaker_admit, breaker_count, breaker_init, breaker_limit, breaker_record,
     breaker_release, breaker_wait_ns, breaker_would_admit)
 from infer._core.clock cimport now_ns
 
@@ -51,6 +51,9 @@ cdef class BreakerBench:
 
     def record(self, str outcome, int64_t ran_ns, uint32_t probe, int64_t now):
         breaker_record(&self.breaker, OUTCOMES[outcome], ran_ns, probe, now)
+
+    def count(self, int64_t calls, int64_t errors, int64_t ran_ns, int64_t now):
+        breaker_count(&self.breaker, calls, errors, ran_ns, now)
 
     def release(self, uint32_t probe):
         breaker_release(&self.breaker, probe)

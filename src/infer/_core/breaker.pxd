@@ -69,6 +69,8 @@ cdef bint breaker_admit(Breaker *breaker, int64_t now, uint32_t *probe) noexcept
 cdef bint breaker_would_admit(const Breaker *breaker, int64_t now) noexcept nogil
 # A call has run for `ran_ns`. Calls of before the last opening do not judge a trial.
 cdef void breaker_record(Breaker *breaker, int outcome, int64_t ran_ns, uint32_t probe, int64_t now) noexcept nogil
+# As many calls that are part of no trial, `errors` of them failed, at once.
+cdef void breaker_count(Breaker *breaker, int64_t calls, int64_t errors, int64_t ran_ns, int64_t now) noexcept nogil
 cdef void breaker_release(Breaker *breaker, uint32_t probe) noexcept nogil
 # How long calls are refused for certain; 0: a trial is on, or may begin.
 cdef int64_t breaker_wait_ns(const Breaker *breaker, int64_t now) noexcept nogil

@@ -110,25 +110,23 @@ cdef void record_probe(Breaker *breaker, bint error, bint slow, int64_t now) noe
         close_breaker(breaker, now)
 
 
-cdef void breaker_record(Breaker *breaker, int outcome, int64_t ran_ns, uint32_t probe, int64_t now) noexcept nogil:
+cdef inline bint is_slow(const Breaker *breaker, int64_t ran_ns) noexcept nogil:
+    return breaker.limits.slow_ns > 0 and ran_ns >= breaker.limits.slow_ns
+
+
+cdef void breaker_count(Breaker *breaker, int64_t calls, int64_t errors, int64_t ran_ns, int64_t now) noexcept nogil:
     cdef CallCounts *bucket
     cdef CallCounts *window = &breaker.window
-    cdef bint error = outcome == CALL_ERROR
-    cdef bint slow = breaker.limits.slow_ns > 0 and ran_ns >= breaker.limits.slow_ns
-    if outcome == CALL_NO_MATTER:
-        breaker_release(breaker, probe)
-        return
-    if breaker.state != CLOSED:
-        if breaker.state == HALF_OPEN and probe == breaker.trial:
-            record_probe(breaker, error, slow, now)
+    cdef int64_t slow = calls if is_slow(breaker, ran_ns) else 0
+    if breaker.state != CLOSED or calls == 0:
         return
     move_window(breaker, now)
     bucket = &breaker.buckets[breaker.slot % WINDOW_BUCKETS]
-    bucket.calls += 1
-    bucket.errors += error
+    bucket.calls += calls
+    bucket.errors += errors
     bucket.slow += slow
-    window.calls += 1
-    window.errors += error
+    window.calls += calls
+    window.errors += errors
     window.slow += slow
     if window.calls >= breaker.limits.min_calls and (
             window.errors * WHOLE_SHARE >= breaker.limits.error_share * window.calls
@@ -136,6 +134,16 @@ cdef void breaker_record(Breaker *breaker, int outcome, int64_t ran_ns, uint32_t
                 and window.slow * WHOLE_SHARE >= breaker.limits.slow_share * window.calls)):
         breaker.opened_by = window[0]
         open_breaker(breaker, now)
+
+
+cdef void breaker_record(Breaker *breaker, int outcome, int64_t ran_ns, uint32_t probe, int64_t now) noexcept nogil:
+    cdef bint error = outcome == CALL_ERROR
+    if outcome == CALL_NO_MATTER:
+        breaker_release(breaker, probe)
+    elif breaker.state == CLOSED:
+        breaker_count(breaker, 1, error, ran_ns, now)
+    elif breaker.state == HALF_OPEN and probe == breaker.trial:
+        record_probe(breaker, error, is_slow(breaker, ran_ns), now)
 
 
 cdef void breaker_release(Breaker *breaker, uint32_t probe) noexcept nogil:

@@ -24,7 +24,7 @@ cdef class Guard:
 
 # The version that is to have the request, borrowed: `entry`, which has a guard, or the one that answers for it. What it
 # is goes into `request`: FALLBACK_STATIC and FALLBACK_UNAVAILABLE keep it from the queue. `named`: the caller insists
-# on the version.
+# on the version. Not to be asked while the breaker is CLOSED.
 cdef void *divert(VersionEntry entry, Request *request, RouteTable routes, bint named, int64_t now) noexcept
 # UNAVAILABLE, its text, and in how many ms a trial may begin.
 cdef int say_open(VersionEntry entry, ErrorText *error, int64_t now, int64_t *pushback_ms) noexcept

@@ -14,7 +14,8 @@ from infer._core.batch cimport BatchItem, batch_free, batch_new
 from infer._core.block cimport Block, block_data, block_new
 from infer._core.breaker cimport (
     CALL_ERROR, CALL_GOOD, CALL_NO_MATTER, CLOSED, HALF_OPEN, OPEN, WHOLE_SHARE, WINDOW_BUCKETS, BreakerLimits,
-    breaker_admit, breaker_init, breaker_limit, breaker_record, breaker_release, breaker_wait_ns)
+    Breaker, breaker_admit, breaker_count, breaker_init, breaker_limit, breaker_record, breaker_release,
+    breaker_wait_ns)
 from infer._core.clock cimport now_ns
 from infer._core.model_version cimport FALLBACK_PREVIOUS, FALLBACK_STATIC, FALLBACK_UNAVAILABLE, FALLBACKS
 from infer._core.span cimport Span, span_over
@@ -109,7 +110,7 @@ def set_guard(VersionEntry entry not None, limits, on_change=None):
         entry.guard.set_limits(entry, **limits)
     else:
         entry.guard = Guard(entry, on_change=on_change, **limits)
-        entry.c.breaker = <void *> entry.guard
+        entry.c.breaker = &(<Guard> entry.guard).breaker
 
 
 def answers(RouteTable routes not None, VersionEntry entry not None, bint named):
@@ -175,7 +176,7 @@ cdef bint admit(VersionEntry entry, Guard guard, Request *request, int64_t now) 
 
 
 cdef void *divert(VersionEntry entry, Request *request, RouteTable routes, bint named, int64_t now) noexcept:
-    cdef Guard guard = <Guard> entry.c.breaker
+    cdef Guard guard = <Guard> entry.guard
     cdef VersionEntry other
     cdef void *found
     cdef int nth = 0
@@ -186,7 +187,7 @@ cdef void *divert(VersionEntry entry, Request *request, RouteTable routes, bint 
         while found != NULL:
             other = <VersionEntry> found
             if not other.c.closing and (other.c.breaker == NULL
-                                        or admit(other, <Guard> other.c.breaker, request, now)):
+                                        or admit(other, <Guard> other.guard, request, now)):
                 request.fallback = FALLBACK_PREVIOUS
                 guard.answered[<int> FALLBACK_PREVIOUS] += 1
                 return found
@@ -213,7 +214,7 @@ cdef void say_why(Guard guard, ErrorText *error) noexcept:
 
 
 cdef int say_open(VersionEntry entry, ErrorText *error, int64_t now, int64_t *pushback_ms) noexcept:
-    cdef Guard guard = <Guard> entry.c.breaker
+    cdef Guard guard = <Guard> entry.guard
     cdef int64_t wait_ns = breaker_wait_ns(&guard.breaker, now)
     say(error, "model '")
     say(error, entry.c.name)
@@ -234,7 +235,7 @@ cdef int say_open(VersionEntry entry, ErrorText *error, int64_t now, int64_t *pu
 
 
 cdef Batch *static_batch(VersionEntry entry, Request *request) noexcept:
-    cdef Guard guard = <Guard> entry.c.breaker
+    cdef Guard guard = <Guard> entry.guard
     cdef int64_t times = request.rows if entry.c.signature.batched else 1
     cdef Batch *batch = batch_new(&request, 1, request.rows)
     cdef TensorView *view
@@ -282,19 +283,27 @@ cdef inline int outcome_of(int code) noexcept nogil:
 
 
 cdef void record_batch(VersionEntry entry, const Batch *batch, int code, int64_t ran_ns, int64_t now) noexcept:
-    cdef Guard guard = <Guard> entry.c.breaker
-    cdef int before = guard.breaker.state
+    cdef Breaker *breaker = <Breaker *> entry.c.breaker
+    cdef int before = breaker.state
     cdef const BatchItem *item
-    cdef int i
+    cdef int64_t calls = 0
+    cdef int64_t errors = 0
+    cdef int outcome, i
     for i in range(batch.n_items):
         item = &batch.items[i]
-        breaker_record(&guard.breaker, outcome_of(item.code if code == STATUS_OK else code), ran_ns,
-                       item.request.probe, now)
-        item.request.probe = 0
-    tell(entry, guard, before)
+        outcome = outcome_of(item.code if code == STATUS_OK else code)
+        if item.request.probe != 0:
+            breaker_record(breaker, outcome, ran_ns, item.request.probe, now)
+            item.request.probe = 0
+        elif outcome != CALL_NO_MATTER:
+            calls += 1
+            errors += outcome == CALL_ERROR
+    breaker_count(breaker, calls, errors, ran_ns, now)
+    if breaker.state != before:
+        tell(entry, <Guard> entry.guard, before)
 
 
 cdef void leave_trial(VersionEntry entry, Request *request) noexcept:
     if entry.c.breaker != NULL:
-        breaker_release(&(<Guard> entry.c.breaker).breaker, request.probe)
+        breaker_release(<Breaker *> entry.c.breaker, request.probe)
     request.probe = 0

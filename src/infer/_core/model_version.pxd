@@ -86,7 +86,7 @@ cdef struct Version:
     int64_t bisect_ns            # part of it spent on bisecting failed batches
     QueuePolicy *policy          # NULL: nothing is asked for; loop thread only
     void *pace                   # pace.Pace: how long runs take, by what was measured; NULL: not measured
-    void *breaker                # fallback.Guard, borrowed of the entry's; NULL: nobody watches. Loop thread
+    void *breaker                # breaker.Breaker of the entry's guard; NULL: nobody watches. Loop thread
     void *cached                 # the cache's part of it; NULL: not cached. Loop thread
     void *quota                  # limits of the model; NULL: none. Loop thread
     void *queue                  # queue_order.VersionQueue

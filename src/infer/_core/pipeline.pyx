@@ -18,6 +18,7 @@ from infer._core.batch_stats cimport count_batch
 from infer._core.batcher cimport kick as kick_batcher
 from infer._core.batcher cimport delay_queued, put, remove_queued, set_batching, set_limits
 from infer._core.block cimport Block, block_data, block_new
+from infer._core.breaker cimport CLOSED, Breaker
 from infer._core.cache cimport CACHE_HIT, CACHE_WAITS, CacheVerdict, waiting_rows_of
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
@@ -392,7 +393,7 @@ cdef class Pipeline(RequestSink):
             say(&self.error, " is being unloaded; retry later or send to another replica")
             self.answer(request, STATUS_UNAVAILABLE, -1)
             return
-        if entry.c.breaker != NULL:
+        if entry.c.breaker != NULL and (<Breaker *> entry.c.breaker).state != CLOSED:
             found = divert(entry, request, self.routes, span_left(&self.message.model_version) > 0, now)
             entry = <VersionEntry> found
         request.version = found
