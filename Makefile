@@ -39,6 +39,7 @@ help:
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
+	@echo "make instructions what valgrind counts of single operations"
 	@echo "make lint         ruff, mypy, cython-lint"
 
 # System headers come from the package manager when root; else the one line to run is printed.
@@ -196,6 +197,10 @@ portable-check: $(VENV)/.packages
 
 micro: setup
 	$(PY) -m bench.micro $(ARGS)
+
+.PHONY: instructions
+instructions: setup
+	$(PY) -m bench.micro.instructions $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .
