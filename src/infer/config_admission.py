@@ -44,6 +44,16 @@ class AdmissionSettings(BaseModel):
         "what the model's runs were measured to take; false for models whose runs differ much for the same number of "
         "rows.",
         "true|false", "true")
+    codel_target: Seconds = setting(
+        0.005, "Beside two runs of the model, how long requests with a deadline may wait in a queue that stands and "
+        "grows; 0 for as long as their deadlines allow.", "TIME", "5 ms", ge=0, le=3600)
+    codel_interval: Seconds = setting(
+        0.1, "How long no request may have waited less than that for a queue to stand.", "TIME", "100 ms", gt=0,
+        le=3600)
+    triton_status_codes: bool = setting(
+        False, "Answer with Triton's status codes and texts: UNAVAILABLE where a queue is full or a time in it is "
+        "over.",
+        "true|false", "false")
     max_queue_bytes: Size | None = setting(
         None, "Request bytes that may wait, per model.", "SIZE", "an eighth of the memory limit", ge=1)
     max_queue_rows_total: Count | None = setting(

@@ -151,7 +151,10 @@ class Server:
         self.cache = Cache(settings.cache or CACHE_BYTES, shared=settings.cache_shared)
         self.tenants = Tenants(settings.max_tenants, quotas)
         self.pipeline = Pipeline(loop, self.pool, RouteTable([]), self.tenants, self.cache,
-                                 judge_deadlines=settings.judge_deadlines)
+                                 judge_deadlines=settings.judge_deadlines,
+                                 codel_target_ns=round(settings.codel_target * 1e9),
+                                 codel_interval_ns=round(settings.codel_interval * 1e9),
+                                 triton_codes=settings.triton_status_codes)
         self.pipeline.set_bounds(
             queued_rows=settings.max_queue_rows_total or max(1, memory // QUEUED_ROW_BYTES),
             queued_bytes=settings.max_queue_bytes_total or memory // QUEUES_SHARE)

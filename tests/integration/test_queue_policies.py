@@ -147,3 +147,35 @@ def test_nothing_of_it_is_said_to_be_left_out(
         reply = repository.client.call(f"{SERVICE}ModelInfer", request(1))
         assert message("inference.ModelInferResponse").FromString(reply).model_name == "slow"
     assert "not honoured" not in caplog.text
+
+
+@pytest.mark.parametrize(("bound", "limit", "text"), [
+    ({"max_queue_rows": 1}, "max_queue_rows", "of at most 1 rows (--max-queue-rows)"),
+    ({"max_queue_bytes": 30}, "max_queue_bytes", "of at most 30 bytes (--max-queue-bytes)"),
+    ({"max_queue_rows_total": 1}, "max_queue_rows_total", "of at most 1 rows (--max-queue-rows-total)"),
+    ({"max_queue_bytes_total": 30}, "max_queue_bytes_total", "of at most 30 bytes (--max-queue-bytes-total)"),
+    ({"max_queue_rows": 1, "triton_status_codes": True}, "max_queue_rows", ""),
+])
+def test_bounds_of_the_server(tmp_path: Path, transport: str, bound: dict[str, Any], limit: str, text: str) -> None:
+    models.write_version(tmp_path, "slow", 1, models.slow(HOLD))
+    with repository_server(tmp_path, transport=transport, executors=1, **bound) as repository:
+        with grpc.insecure_channel(repository.served.address) as channel:
+            line = Line(repository, channel)
+            line.call("hold", request(HOLD))
+            line.served.until(lambda: (line.served.server.pipeline.in_flight,
+                                       line.served.server.pipeline.queued_requests) == (1, 0))
+            line.queued("first", request(BRIEF))
+            held = scrape(repository.served.http_address)
+            of_slow = frozenset({("model", "slow"), ("version", "1")})
+            assert held["infer_queue_rows", of_slow] == 1
+            assert 30 < held["infer_queue_bytes", of_slow] < 256
+            status, said, trailers = line.refusal("more", request(BRIEF))
+            if text:
+                assert status == "RESOURCE_EXHAUSTED"
+                assert text in said
+            else:
+                assert (status, said) == ("UNAVAILABLE", "Exceeds maximum queue size")
+            assert 1 <= int(trailers["grpc-retry-pushback-ms"]) <= 10_000
+            assert refused(repository, limit) == 1
+            for name in ("hold", "first"):
+                line.calls[name].result()

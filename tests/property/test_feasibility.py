@@ -33,10 +33,10 @@ class Cost:
 class Simulation:
     """A server whose executor takes `cost` for a batch; calls in `waiting` in their order, as (rows, deadline)."""
 
-    def __init__(self, cost: Cost, gather_rows: int) -> None:
+    def __init__(self, cost: Cost, gather_rows: int, **admission: int) -> None:
         self.cost, self.gather_rows = cost, gather_rows
         self.entry: VersionEntry = make_entry(identity(), gather_rows=gather_rows)
-        self.bench = Bench(self.entry)
+        self.bench = Bench(self.entry, **admission)
         self.executor = self.bench.executors[0]
         self.ends_ns = 0                # of the batch that runs; 0: none does
         self.took_ns = 0

@@ -108,13 +108,13 @@ class Bench:
 
     def __init__(self, *entries: VersionEntry, executors: int = 1,
                  unready: Sequence[tuple[str, tuple[int, str]]] = (), cache: Cache | None = None,
-                 judge_deadlines: bool = True, quotas: Quotas = NONE, max_tenants: int = 4096) -> None:
+                 quotas: Quotas = NONE, max_tenants: int = 4096, **admission: Any) -> None:
         self.loop = PuppetLoop()
         self.pool = ExecutorPool(executors)
         self.unready = list(unready)
         self.entries: list[VersionEntry] = []
         self.pipeline = Pipeline(cast(Any, self.loop), self.pool, RouteTable([]), Tenants(max_tenants, quotas), cache,
-                                 judge_deadlines=judge_deadlines)
+                                 **admission)
         self.transport = PuppetTransport(self.pipeline)
         self.executors = [PuppetExecutor(self.pool, index) for index in range(executors)]
         self.drained: list[VersionEntry] = []

@@ -33,7 +33,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "breaker": "none", "breaker_error_rate": 0.5, "breaker_window": 10.0, "breaker_open_for": 5.0,
         "run_timeout": 0.0,
         "gather_rows": 64, "max_queue_delay_us": 0, "slo_p99_ms": 0.0, "max_queue_rows": 4096, "max_queue_bytes": None,
-        "judge_deadlines": True,
+        "judge_deadlines": True, "codel_target": 0.005, "codel_interval": 0.1, "triton_status_codes": False,
         "max_queue_rows_total": None, "max_queue_bytes_total": None, "cache": 0,
         "cache_model_bytes": 0, "cache_ttl": 0.0, "cache_shared": False,
         "max_tenants": 4096, "tenant_metadata_key": None, "max_message_bytes": 64 << 20,

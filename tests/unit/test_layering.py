@@ -15,7 +15,7 @@ LEVELS = [
     {"debug", "clock", "status"},
     {"frequency", "hash128", "lru", "fair_share",
      "abuse", "arena", "block", "breaker", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
-     "timer_wheel", "token_bucket", "counters", "pace", "queue_policy", "tensor_view", "slab", "utf8"},
+     "timer_wheel", "token_bucket", "counters", "codel", "pace", "queue_policy", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
      "tensor_reshape", "grpc_message", "retry_info", "model_version", "quota", "request"},
     {"cache", "cache_entry", "flight", "no_inference", "tenants",

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from infer._core.codel cimport Codel, codel_left, codel_sheds
 from infer._core.lateness cimport FATE_JOINS, FATE_LATE, FATE_STAYS, Making, fate_of, making_begin
 from infer._core.pace cimport MEASURED_RUNS as C_MEASURED_RUNS
 from infer._core.pace cimport STALE_NS as C_STALE_NS
@@ -12,6 +13,31 @@ from infer._core.request cimport Request
 MEASURED_RUNS = C_MEASURED_RUNS
 STALE_NS = <int64_t> C_STALE_NS
 JOINS, LATE, STAYS = FATE_JOINS, FATE_LATE, FATE_STAYS
+
+
+cdef class CodelBox:
+    cdef Codel codel
+
+    def __cinit__(self, target_ns: int, interval_ns: int):
+        memset(&self.codel, 0, sizeof(self.codel))
+        self.codel.target_ns = target_ns
+        self.codel.interval_ns = interval_ns
+
+    def came(self, rows: int) -> None:
+        self.codel.came_rows += rows
+
+    def left(self, rows: int, sojourn_ns: int, run_ns: int, now: int) -> None:
+        codel_left(&self.codel, rows, sojourn_ns, run_ns, now)
+
+    def refused(self, now: int) -> None:
+        self.codel.refused_ns = now
+
+    def sheds(self, expected_ns: int, run_ns: int) -> bool:
+        return codel_sheds(&self.codel, expected_ns, run_ns)
+
+    @property
+    def shedding(self) -> bool:
+        return self.codel.shedding != 0
 
 
 cdef class PaceBox:

@@ -27,6 +27,9 @@ cdef int admit_to_queue(const Version *version, const Batcher *batcher, const Bo
                         int64_t beside_rows, int64_t now, ErrorText *error) noexcept nogil
 # When a request that comes now will have been answered, from now; 0 where the version is idle.
 cdef int64_t expected_ns(const Version *version, int64_t rows, int32_t level, int64_t now) noexcept nogil
+# What Triton's clients are told instead of `code`, its text included. `refusal`: ADMITTED, or why the queue refused;
+# `ran`: the request was run.
+cdef int triton_code(int code, int refusal, bint ran, ErrorText *error) noexcept nogil
 # How long the queue will take, 1 ms to 10 s: when a retry may find room.
 cdef int64_t time_to_drain_ms(const Version *version, int64_t now) noexcept nogil
 # What a request is told that waited for longer than it may.

@@ -6,11 +6,15 @@ share its batch, but the batcher makes no batch so large that it would be late -
 An idle version refuses nobody: that is how a measure that is wrong comes right.
 """
 
+from infer._core.codel cimport codel_sheds
 from infer._core.pace cimport Pace, held_up_ns, run_time_ns
 from infer._core.queue_order cimport held_bytes, requests_of, rows_before
 from infer._core.queue_policy cimport (
-    REFUSED_BYTES, REFUSED_BYTES_TOTAL, REFUSED_DEADLINE, REFUSED_REQUESTS, REFUSED_ROWS, REFUSED_ROWS_TOTAL)
-from infer._core.status cimport STATUS_DEADLINE_EXCEEDED, STATUS_OK
+    REFUSED_BYTES, REFUSED_BYTES_TOTAL, REFUSED_DEADLINE, REFUSED_REQUESTS, REFUSED_ROWS, REFUSED_ROWS_TOTAL,
+    REFUSED_STANDING, REFUSED_TIMEOUT)
+from infer._core.status cimport (
+    STATUS_DEADLINE_EXCEEDED, STATUS_FAILED_PRECONDITION, STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_NOT_FOUND,
+    STATUS_OK, STATUS_UNAVAILABLE)
 from infer._core.tensor cimport say, say_int
 
 cdef enum:
@@ -77,14 +81,27 @@ cdef int64_t expected_ns(const Version *version, int64_t rows, int32_t level, in
             + run_time_ns(pace, min(ahead % gathers + rows, max(gathers, rows)), now, queue.cut))
 
 
-cdef bint is_too_late(const Version *version, const Request *request, int64_t now, ErrorText *error) noexcept nogil:
+cdef int judge_deadline(const Version *version, const Request *request, int64_t now, ErrorText *error) noexcept nogil:
     cdef const Pace *pace = <const Pace *> version.pace
-    cdef int64_t expected
+    cdef const VersionQueue *queue = <const VersionQueue *> version.queue
+    cdef int64_t expected, run_ns
     if pace == NULL or not pace.judges:
-        return False
+        return ADMITTED
     expected = expected_ns(version, request.rows, request.level, now)
     if expected + expected // MARGIN_SHARE <= request.deadline_ns - now:
-        return False
+        if not queue.codel.shedding:
+            return ADMITTED
+        run_ns = run_time_ns(pace, max(queue.taken_rows, <int64_t> 1), now)
+        if not codel_sheds(&queue.codel, expected, run_ns):
+            return ADMITTED
+        say(error, "the queue of model '")
+        say(error, version.name)
+        say(error, "' stands, and more comes than it can run: the request would take about ")
+        say_int(error, expected // 1000)
+        say(error, " us, where two runs take ")
+        say_int(error, 2 * run_ns // 1000)
+        say(error, " us (--codel-target); retry later or send to another replica")
+        return REFUSED_STANDING
     say(error, "model '")
     say(error, version.name)
     say(error, "' cannot answer in time: with what waits before it the request would take about ")
@@ -92,7 +109,7 @@ cdef bint is_too_late(const Version *version, const Request *request, int64_t no
     say(error, " us, its deadline is in ")
     say_int(error, (request.deadline_ns - now) // 1000)
     say(error, " us; it was not run. Send to another replica, or allow it more time")
-    return True
+    return REFUSED_DEADLINE
 
 
 cdef int admit_to_queue(const Version *version, const Batcher *batcher, const Bounds *bounds, const Request *request,
@@ -110,9 +127,18 @@ cdef int admit_to_queue(const Version *version, const Batcher *batcher, const Bo
         return REFUSED_BYTES_TOTAL
     if version.policy != NULL and is_over_level(version, request, error):
         return REFUSED_REQUESTS
-    if request.deadline_ns != 0 and is_too_late(version, request, now, error):
-        return REFUSED_DEADLINE
-    return ADMITTED
+    return judge_deadline(version, request, now, error) if request.deadline_ns != 0 else ADMITTED
+
+
+cdef int triton_code(int code, int refusal, bint ran, ErrorText *error) noexcept nogil:
+    if refusal != ADMITTED:
+        error.size_bytes = 0
+        say(error, "Request timeout expired" if refusal == REFUSED_TIMEOUT else "Exceeds maximum queue size")
+        return STATUS_UNAVAILABLE
+    # A version that failed to load, and a run that failed, whoever is to blame.
+    if code == STATUS_FAILED_PRECONDITION:
+        return STATUS_NOT_FOUND
+    return STATUS_INTERNAL if ran and code == STATUS_INVALID_ARGUMENT else code
 
 
 cdef int64_t time_to_drain_ms(const Version *version, int64_t now) noexcept nogil:

@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, int64_t
 from posix.time cimport clock_gettime, timespec
 
+from infer._core.codel cimport codel_left
 from infer._core.counters cimport observe
 from infer._core.model_version cimport SizeStats, size_slot
 from infer._core.pace cimport Pace, pace_ended, pace_ran
@@ -47,6 +48,7 @@ cdef void count_runs(VersionEntry entry, const Batch *batch) noexcept:
 
 cdef void count_batch(VersionEntry entry, const Batch *batch) noexcept:
     cdef Pace *pace = <Pace *> entry.c.pace
+    cdef VersionQueue *queue = <VersionQueue *> entry.c.queue
     entry.stats.batches += batch.n_runs
     entry.stats.last_inference_ms = wall_clock_ms()
     observe(&entry.stats.batch_rows, batch.rows)
@@ -55,4 +57,6 @@ cdef void count_batch(VersionEntry entry, const Batch *batch) noexcept:
     if pace != NULL and batch.n_runs == 1:
         pace_ran(pace, batch.rows, batch.done_ns - batch.taken_ns, batch.done_ns)
         pace_ended(pace, batch.rows, batch.done_ns, entry.c.max_running,
-                   (<VersionQueue *> entry.c.queue).rows > 0)
+                   queue.rows > 0)
+        codel_left(&queue.codel, batch.rows, batch.taken_ns - batch.items[batch.n_items - 1].request.queued_ns,
+                   batch.done_ns - batch.taken_ns, batch.done_ns)

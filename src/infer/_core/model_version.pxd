@@ -55,7 +55,7 @@ cdef struct VersionStats:
     int64_t queue_ns             # sums over successful requests
     int64_t request_ns
     int64_t failed_ns
-    int64_t refused[7]           # requests, by queue_policy.Refusal
+    int64_t refused[8]           # requests, by queue_policy.Refusal
     int64_t expired_queued       # requests whose deadline passed while they waited; they were not run
     int64_t expired_running      # ... while they ran
     int64_t delayed              # behind all others, for having waited too long

@@ -37,6 +37,9 @@ cdef class Pipeline(RequestSink):
     cdef readonly int64_t in_flight        # Requests opened and not yet freed
     cdef Bounds bounds
     cdef bint judge_deadlines
+    cdef int64_t codel_target_ns
+    cdef int64_t codel_interval_ns
+    cdef bint triton_codes
     cdef int refusal                       # of the request that is being submitted
     cdef int64_t unrouted[17]              # calls that ended before a version was found, by code
     cdef public object on_run_failure      # called as (VersionEntry, text) for each batch whose run failed, or None

@@ -25,6 +25,9 @@ class Pipeline(RequestSink):
         cache: Cache | None = None,
         *,
         judge_deadlines: bool = True,
+        codel_target_ns: int = 0,
+        codel_interval_ns: int = ...,
+        triton_codes: bool = False,
     ) -> None: ...
     def attach(self, entry: VersionEntry, cached: Mapping[str, int] | None = None) -> None: ...
     def detach(self, entry: VersionEntry) -> None: ...

@@ -11,7 +11,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from infer._core.admission cimport (
-    ADMITTED, admit_deadline, admit_to_queue, say_overdue, say_waited, time_to_drain_ms)
+    ADMITTED, admit_deadline, admit_to_queue, say_overdue, say_waited, time_to_drain_ms, triton_code)
 from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport BatchItem, batch_free
 from infer._core.batch_stats cimport count_batch
@@ -29,7 +29,7 @@ from infer._core.model_version cimport FALLBACK_PREVIOUS, FALLBACK_UNAVAILABLE, 
 from infer._core.pace cimport Pace
 from infer._core.queue_order cimport VersionQueue, queue_free, queue_new
 from infer._core.queue_policy cimport (
-    REFUSED_TIMEOUT, LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of)
+    REFUSED_STANDING, REFUSED_TIMEOUT, LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of)
 from infer._core.reply cimport encode_reply, id_of, item_slices
 from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
@@ -82,7 +82,8 @@ cdef class Pipeline(RequestSink):
         self.in_flight = 0
 
     def __init__(self, loop, ExecutorPool pool not None, RouteTable routes not None, Tenants tenants not None,
-                 Cache cache=None, *, bint judge_deadlines=True):
+                 Cache cache=None, *, bint judge_deadlines=True, int64_t codel_target_ns=0,
+                 int64_t codel_interval_ns=100000000, bint triton_codes=False):
         self.loop = loop
         self.cache = cache
         self.leading = False
@@ -91,6 +92,10 @@ cdef class Pipeline(RequestSink):
         self.tenants = tenants
         self.bounds.rows = self.bounds.bytes = INT64_MAX
         self.judge_deadlines = judge_deadlines
+        self.codel_target_ns = codel_target_ns
+        self.codel_interval_ns = codel_interval_ns
+        self.triton_codes = triton_codes
+        self.refusal = ADMITTED
         self.after_turn = None
         self.on_run_failure = None
         self.on_stopped_run = None
@@ -110,6 +115,8 @@ cdef class Pipeline(RequestSink):
             self.detach(entry)
             raise MemoryError("no memory for the version's queue")
         (<Pace *> entry.c.pace).judges = self.judge_deadlines
+        (<VersionQueue *> entry.c.queue).codel.target_ns = self.codel_target_ns
+        (<VersionQueue *> entry.c.queue).codel.interval_ns = self.codel_interval_ns
         self.tenants.attach(entry)
         if cached is not None and self.cache is not None:
             try:
@@ -305,6 +312,7 @@ cdef class Pipeline(RequestSink):
             entry.stats.delayed += delay_queued(&self.pool.batcher, request, now_ns())
         elif request.state == QUEUED and remove_queued(&self.pool.batcher, request):
             entry.stats.refused[<int> REFUSED_TIMEOUT] += 1
+            self.refusal = REFUSED_TIMEOUT
             self.error.size_bytes = 0
             say_waited(&entry.c, wait_ns, &self.error)
             self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
@@ -463,7 +471,6 @@ cdef class Pipeline(RequestSink):
         cdef int64_t beside_rows = waiting_rows_of(&entry.c)
         cdef bint waits = queue.rows + beside_rows > 0
         cdef int code
-        self.refusal = ADMITTED
         code = self.admit(request, entry, binding, beside_rows, now)
         if code == STATUS_OK:
             if not self.allow(request, entry, request.rows, now):
@@ -519,12 +526,16 @@ cdef class Pipeline(RequestSink):
     cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t beside_rows,
                    int64_t now) noexcept:
         """Through the gates of the queue; then what is decoded for a request that is taken in alone."""
+        cdef VersionQueue *queue = <VersionQueue *> entry.c.queue
         if entry.c.policy != NULL:
             request.level = level_of(entry.c.policy, self.message.priority)
         self.refusal = admit_to_queue(&entry.c, &self.pool.batcher, &self.bounds, request, beside_rows, now,
                                       &self.error)
+        queue.codel.came_rows += request.rows
         if self.refusal != ADMITTED:
             entry.stats.refused[self.refusal] += 1
+            if self.refusal == REFUSED_STANDING:
+                queue.codel.refused_ns = now
             return STATUS_RESOURCE_EXHAUSTED
         if binding.typed_bytes == 0 or request.deferred:
             return STATUS_OK
@@ -601,6 +612,9 @@ cdef class Pipeline(RequestSink):
     cdef void answer(self, Request *request, int code, int64_t pushback_ms) noexcept:
         """Ends the call with `code` and the text in `error`; frees the Request unless its batch still runs."""
         cdef Reply reply
+        if self.triton_codes:
+            code = triton_code(code, self.refusal, request.state != RECEIVING, &self.error)
+        self.refusal = ADMITTED
         self.count(request, code)
         memset(&reply, 0, sizeof(reply))
         reply.code = code

@@ -7,6 +7,7 @@ are taken or removed.
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 
 from infer._core.fair_share cimport Share
+from infer._core.codel cimport Codel
 from infer._core.model_version cimport Version
 from infer._core.request cimport Request
 
@@ -54,6 +55,7 @@ cdef struct VersionQueue:
     uint64_t sequence
     int64_t of_level[65]         # requests by their own level, delayed or not; unused without levels
     int64_t rows_of_level[67]    # rows by their bucket's level
+    Codel codel                  # the loop's alone
 
 cdef VersionQueue *queue_new(Version *version) noexcept nogil
 cdef void queue_free(VersionQueue *queue) noexcept nogil                   # must be empty and not running, or NULL

@@ -22,7 +22,8 @@ cdef enum Refusal:
     REFUSED_REQUESTS = 4         # the bound of their level
     REFUSED_TIMEOUT = 5          # waited too long
     REFUSED_DEADLINE = 6         # cannot be answered in time
-    REFUSALS = 7
+    REFUSED_STANDING = 7         # the queue stands and grows
+    REFUSALS = 8
 
 cdef struct LevelPolicy:
     int64_t max_requests         # that may wait; 0: the version's bound in rows alone

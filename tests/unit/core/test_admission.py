@@ -7,7 +7,7 @@ from infer._core.model_version import VersionEntry
 from tests.support.models import identity
 from tests.support.puppets import MILLISECOND_NS, Bench, codes_of, fp32_request, make_entry, rows_of
 
-DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED = 4, 8
+DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 4, 8, 14
 
 
 def rows(count: int) -> bytes:
@@ -166,6 +166,48 @@ def test_nobody_is_judged_where_that_was_not_asked_for(stepped_clock: None) -> N
     bench.loop.fire_due()
     assert bench.outcome(late).code == DEADLINE_EXCEEDED
     assert entry.stats_snapshot((), ())["expired"] == {"queue": 1, "run": 0}
+    bench.close()
+
+
+QUEUE_FULL, TIMEOUT = "Exceeds maximum queue size", "Request timeout expired"
+
+
+def test_tritons_codes_and_texts_where_a_queue_refuses(stepped_clock: None) -> None:
+    entry = make_entry(identity(), gather_rows=1, queue_limit_rows=2,
+                       policies=[(0, 30 * MILLISECOND_NS, False, False)])
+    bench = Bench(entry, triton_codes=True)
+    running = busy(bench, 10)
+    hurried = bench.outcome(bench.call(rows(1), deadline_ns=clock.now() + MILLISECOND_NS))
+    assert (hurried.code, hurried.message) == (UNAVAILABLE, QUEUE_FULL)
+    late = bench.call(rows(1), deadline_ns=clock.now() + 29 * MILLISECOND_NS)
+    waiting = bench.call(rows(1))
+    more = bench.outcome(bench.call(rows(1)))
+    assert (more.code, more.message) == (UNAVAILABLE, QUEUE_FULL)
+    assert more.pushback_ms >= 1
+    clock.advance(29 * MILLISECOND_NS)
+    bench.loop.fire_due()
+    # gRPC's own deadline is no matter of the queue.
+    assert bench.outcome(late).code == DEADLINE_EXCEEDED
+    clock.advance(2 * MILLISECOND_NS)
+    bench.loop.fire_due()
+    assert (bench.outcome(waiting).code, bench.outcome(waiting).message) == (UNAVAILABLE, TIMEOUT)
+    assert refusals(entry) == {"max_queue_rows": 1, "queue_timeout": 1, "deadline": 1}
+    bench.executors[0].run()
+    bench.executors[0].publish()
+    bench.run_all()
+    assert bench.outcome(running).code == 0
+    assert codes_of(entry) == {0: 3, DEADLINE_EXCEEDED: 1, UNAVAILABLE: 3}
+    bench.close()
+
+
+@pytest.mark.parametrize(("triton", "codes"), [(False, [5, 3, 9, 14]), (True, [5, 3, 5, 14])])
+def test_tritons_codes_elsewhere(triton: bool, codes: list[int]) -> None:
+    """Of an unknown model, tensors that do not fit, a model that failed to load and one that is loading."""
+    bench = Bench(make_entry(identity()), triton_codes=triton, unready=[
+        ("broken", (9, "model 'broken' failed to load")), ("coming", (14, "model 'coming' is loading"))])
+    calls = [bench.call(fp32_request([[0.0] * 4], "nobody")), bench.call(fp32_request([[0.0] * 3])),
+             bench.call(fp32_request([[0.0] * 4], "broken")), bench.call(fp32_request([[0.0] * 4], "coming"))]
+    assert [bench.outcome(call).code for call in calls] == codes
     bench.close()
 
 
