@@ -67,6 +67,8 @@ ARENA_SHARE = 2
 # Address space only; freed chunks keep their size class, so there has to be far more of it than memory.
 ARENA_ADDRESS_BYTES = 1 << 40
 BUFFERED_SHARE = 4
+# Half of the arena: requests need the rest.
+CACHE_SHARE = 4
 # Requests under way on the port of administration.
 ADMIN_BUFFERED_BYTES = 4 << 20
 QUEUE_SHARE, QUEUES_SHARE, QUEUED_ROW_BYTES = 8, 4, 16 << 10
@@ -115,13 +117,16 @@ class Server:
         self.changes = Changes()
         if not DESCRIPTORS.is_file():
             raise InferError(f"this installation is not whole: {DESCRIPTORS.name} is missing; install it again")
+        memory = memory_limit_bytes()
+        if settings.cache > memory // CACHE_SHARE:
+            raise InferError(f"--cache: {settings.cache} bytes are more than the {memory // CACHE_SHARE} that answers "
+                             "may take here, a quarter of the memory limit; give less, or the server more memory")
         self.certificates = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self.certificates = Certificates(TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
         self.store = Store(settings.state_dir, max_writes=settings.max_state_writes)
         self.audit = AuditLog(self.store)
         self.settings_problem: Callable[[], str] = str
-        memory = memory_limit_bytes()
         if not arena.stats()["reserved_bytes"]:
             arena.open(ARENA_ADDRESS_BYTES, memory // ARENA_SHARE)
         self.transport_name = chosen_transport(settings.transport)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from infer.cli import main
+from infer.config import Settings
 from infer.errors import InferError
 from infer.proto import message
 from infer.server import Server
@@ -108,10 +110,6 @@ def test_no_server() -> None:
 
 
 async def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
-    import asyncio
-
-    from infer.config import Settings
-
     models.write_version(tmp_path, "identity", 1, models.identity())
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -121,3 +119,9 @@ async def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
                                             "admin_port": port})
         with pytest.raises((OSError, InferError), match=rf"cannot bind 127.0.0.1:{port} \(--admin-port\)"):
             Server(settings, asyncio.get_running_loop())
+
+
+async def test_a_cache_that_would_leave_no_memory_to_requests_ends_the_start(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"paths": (tmp_path,), "port": 0, "http_port": 0, "cache": 1 << 60})
+    with pytest.raises(InferError, match=r"^--cache: 1152921504606846976 bytes are more than the \d+ that answers may"):
+        Server(settings, asyncio.get_running_loop())

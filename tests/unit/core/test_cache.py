@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infer._core import _testing_memory as memory
 from infer._core import clock
 from infer._core._testing_cache import LEAST_BYTES, bytes_listed, flights, force_collisions
 from infer._core._testing_request import STATES
@@ -19,6 +20,7 @@ from tests.support.puppets import (
     MILLISECOND_NS,
     SECOND_NS,
     Bench,
+    arena_bytes,
     codes_of,
     fp32_request,
     int64_request,
@@ -509,6 +511,42 @@ def test_when_a_leader_fails_each_of_the_others_gets_a_run_of_its_own() -> None:
     assert runs == 3
     assert [bench.outcome(call).code for call in calls] == [INVALID_ARGUMENT] * 3
     assert (cached(entry)["entries"], cached(entry)["hits"], flights(cache_of(bench))) == (0, 0, 0)
+    bench.close()
+
+
+def test_when_a_leader_fails_and_the_next_does_not_that_one_answers_all() -> None:
+    entry = make_entry(identity())
+    bench = new_bench(entry)
+    calls = [bench.call(fp32_request(ROW)) for _ in range(4)]
+    limit = memory.set_limit(arena_bytes())
+    try:
+        assert bench.executors[0].step() == 1
+    finally:
+        memory.set_limit(limit)
+    bench.pipeline.on_wake()
+    assert [outcome.call for outcome in bench.outcomes] == calls[:1]
+    assert bench.outcome(calls[0]).code == RESOURCE_EXHAUSTED
+    bench.loop.fire_due()
+    assert bench.run_all() == 1
+    assert [bench.outcome(call).code for call in calls[1:]] == [OK] * 3
+    assert (rows_of(entry), cached(entry)["misses"], cached(entry)["joined"]) == (1, 2, 2)
+    bench.close()
+
+
+def test_without_memory_to_keep_an_answer_it_is_given_all_the_same() -> None:
+    entry = make_entry(identity("FP32", ("batch", "length")))
+    bench = new_bench(entry)
+    message = fp32_request([[1.0] * 100_000])
+    calls = [bench.call(message), bench.call(message)]
+    bench.executors[0].step()
+    # Enough for the heads of two replies, too little for a copy of the inputs.
+    limit = memory.set_limit(arena_bytes() + 4096)
+    try:
+        bench.pipeline.on_wake()
+    finally:
+        memory.set_limit(limit)
+    assert [bench.outcome(call).code for call in calls] == [OK, OK]
+    assert (cached(entry)["entries"], cache_of(bench).bytes) == (0, 0)
     bench.close()
 
 
