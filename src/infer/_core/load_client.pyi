@@ -69,7 +69,8 @@ def run(
     """Call `path` with `payload` over `connections` connections with up to `streams` calls under way on each.
 
     Without `rate` the loop is closed. With it (calls per second over all connections) call k is scheduled at
-    start + k / rate whatever the server does, and one that finds no free stream waits with its latency running.
+    start + k / rate whatever the server does, and one that finds no free stream waits with its latency running; where
+    that lasts until its deadline it is not started.
 
     With `stream_messages` the calls are messages: `streams` bidirectional streams stay open on each connection, with up
     to so many messages under way on each, whose replies come in order. A message is then what is said here of a call.
