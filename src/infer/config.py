@@ -307,6 +307,18 @@ def _conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[Pr
             f"{origins['load_model'].place}: names what to load at the start, which only --model-control-mode explicit "
             f"leaves open; it is {settings.model_control_mode or 'not given'}"))
     yield from _tls_conflicts(settings, origins)
+    if (settings.cache_redis is None) != (settings.cache_redis_secret is None):
+        given, missing = ("cache_redis", "cache_redis_secret")[:: 1 if settings.cache_redis is not None else -1]
+        yield Problem((given,), f"{origins[given].place}: give {flag_of(missing)} too; what a Redis holds is believed "
+                                "only with the secret of the servers that share it")
+    elif settings.cache_redis is not None and settings.cache_redis_secret is not None:
+        from infer.cache_redis import connect, read_secret
+
+        try:
+            read_secret(settings.cache_redis_secret)
+            connect(settings.cache_redis)
+        except ConfigError as error:
+            yield Problem(("cache_redis", "cache_redis_secret"), error.message)
     for limit in ("max_buffered_bytes", "max_buffered_bytes_total"):
         bound = getattr(settings, limit)
         if bound is not None and settings.max_message_bytes > bound:

@@ -5,6 +5,7 @@ The part of `config.Settings` that is about load. Any thread; immutable.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -71,6 +72,12 @@ class AdmissionSettings(BaseModel):
         ge=0, le=YEAR_SECONDS)
     cache_shared: bool = setting(
         False, "Answer a tenant with what another one's request came to.", "true|false", "false")
+    cache_redis: str | None = setting(
+        None, "A Redis that servers share as a second level of the cache; needs infer[redis].", "URL", "none")
+    cache_redis_secret: Path | None = setting(
+        None, "File with the secret of the servers that share it, 16 to 64 bytes.", "FILE", "none")
+    cache_redis_timeout: Seconds = setting(
+        0.005, "How long a request waits for it at most; what comes later is a miss.", "TIME", "5 ms", ge=0.001, le=10)
 
     breaker: Annotated[Literal["none", "previous", "unavailable"], BeforeValidator(lower)] = setting(
         "none", "What answers calls of a version that fails: it alone, the version below it, or UNAVAILABLE at once; a "

@@ -24,8 +24,10 @@ from infer._core.ort_runtime import Runtime
 from infer._core.pipeline import Pipeline
 from infer._core.request import RequestSink
 from infer._core.router import RouteTable
+from infer._core.second_level import SecondLevel
 from infer._core.tenants import Tenants
 from infer.admin_port import AdminPort
+from infer.cache_redis import RedisLevel, connect, read_secret
 from infer.config import Settings
 from infer.config_admission import CACHE_BYTES
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
@@ -160,6 +162,7 @@ class Server:
                                  codel_target_ns=round(settings.codel_target * 1e9),
                                  codel_interval_ns=round(settings.codel_interval * 1e9),
                                  triton_codes=settings.triton_status_codes)
+        self.second = self._second_level()
         self.pipeline.set_bounds(
             queued_rows=settings.max_queue_rows_total or max(1, memory // QUEUED_ROW_BYTES),
             queued_bytes=settings.max_queue_bytes_total or memory // QUEUES_SHARE)
@@ -180,6 +183,16 @@ class Server:
         self.pipeline.on_run_failure = run_failures
         self.pipeline.on_stopped_run = log_stopped_run
         self.models.on_unloaded = run_failures.forget
+
+    def _second_level(self) -> RedisLevel | None:
+        settings = self.settings
+        if settings.cache_redis is None or settings.cache_redis_secret is None:
+            return None
+        secret = read_secret(settings.cache_redis_secret)
+        level = RedisLevel(self.loop, connect(settings.cache_redis), secret, timeout_s=settings.cache_redis_timeout,
+                           answered=self.pipeline.on_second)
+        self.pipeline.second = SecondLevel(level, secret, shared=settings.cache_shared)
+        return level
 
     def _loader(self, memory_bytes: int) -> Loader:
         settings = self.settings
@@ -267,6 +280,7 @@ class Server:
             "executors_stuck": self.pool.stuck,
             "runs_stopped": self.pipeline.runs_stopped,
             **failure_gauges(self.models.served),
+            **({} if self.second is None else {"cache_second": dict(self.second.outcomes)}),
             "tenants": self.tenants.count,
             "tenants_shared": self.tenants.shared_requests,
             "quota_refused": self.tenants.refused(),
@@ -375,6 +389,8 @@ class Server:
         await self.transport.close()
         if self.admin is not None:
             await self.admin.close()
+        if self.second is not None:
+            await self.second.close()
         await self.repository.close()
         self.models.end()
         self.pool.interrupt()

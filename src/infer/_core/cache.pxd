@@ -11,7 +11,7 @@ then the hits among the samples are what the hits of all would be (Waldspurger e
 SHARDS", 2015).
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from infer._core.batch cimport Batch
 from infer._core.cache_entry cimport CacheEntry, CacheScope
@@ -64,6 +64,9 @@ cdef class Cache:
     cdef int reply(self, Request *request, Segment *segments) noexcept
     # What a leader's run came to.
     cdef void keep(self, Request *leader, const Batch *batch, int index) noexcept
+    # Or what another server's run came to.
+    cdef void keep_tail(self, Request *leader, const uint8_t *tail, uint64_t size_bytes) noexcept
+    cdef CacheEntry *place(self, Request *leader, uint64_t tail_size_bytes, int64_t now) noexcept
     cdef bint leave(self, Request *request) noexcept                    # True: some that wait have no leader
     cdef Request *take_waiting(self, Request *leader, int64_t now) noexcept      # now answered by the leader's run
     cdef Request *next_leader(self) noexcept

@@ -20,7 +20,7 @@ from infer._core.lru cimport (
     LRU_EVICTED, LruNode, lru_add_part, lru_clear_part, lru_drop_part, lru_evict, lru_free, lru_get, lru_group_init,
     lru_init, lru_put, lru_remove, lru_table_bytes, lru_victim)
 from infer._core.quota cimport Tenant
-from infer._core.reply cimport encode_kept, id_of, item_slices, tail_bytes
+from infer._core.reply cimport encode_kept, encode_tail, id_of, item_slices, tail_bytes
 from infer._core.span cimport Span
 from infer._core.tensor_encode cimport OutputSlice
 from infer._core.tensor_request cimport CACHE_NO_CACHE, CACHE_NO_STORE
@@ -270,32 +270,45 @@ cdef class Cache:
             victim = lru_victim(&self.lru, &part.part, size_bytes)
 
     cdef void keep(self, Request *leader, const Batch *batch, int index) noexcept:
-        cdef Flight *flight = <Flight *> leader.flight
         cdef VersionEntry entry = <VersionEntry> leader.version
-        cdef CachePart *part = <CachePart *> entry.c.cached
         cdef int64_t now = now_ns()
         cdef OutputSlice slices[256]
         cdef CacheEntry *made
-        cdef LruNode *victim
-        cdef uint64_t tail_size_bytes, size_bytes
-        if not flight.kept:
+        if not (<Flight *> leader.flight).kept:
             return
         item_slices(batch, index, &leader.outputs, slices)
-        tail_size_bytes = tail_bytes(&entry.c.signature, &leader.outputs, slices, leader.rows)
-        size_bytes = entry_bytes(leader, tail_size_bytes)
+        made = self.place(leader, tail_bytes(&entry.c.signature, &leader.outputs, slices, leader.rows), now)
+        if made != NULL:
+            encode_tail(made.tail, &entry.c.signature, &leader.outputs, slices, leader.rows)
+            (<CachePart *> entry.c.cached).stats.miss_ns += now_ns() - now
+
+    cdef void keep_tail(self, Request *leader, const uint8_t *tail, uint64_t size_bytes) noexcept:
+        cdef CacheEntry *made = NULL
+        if (<Flight *> leader.flight).kept:
+            made = self.place(leader, size_bytes, now_ns())
+        if made != NULL:
+            memcpy(made.tail, tail, size_bytes)
+
+    cdef CacheEntry *place(self, Request *leader, uint64_t tail_size_bytes, int64_t now) noexcept:
+        """An entry for what the leader asks, of which the tail is still to be written; NULL: it is not kept."""
+        cdef Flight *flight = <Flight *> leader.flight
+        cdef CachePart *part = <CachePart *> (<VersionEntry> leader.version).c.cached
+        cdef CacheEntry *made
+        cdef LruNode *victim
+        cdef uint64_t size_bytes = entry_bytes(leader, tail_size_bytes)
         if size_bytes == 0 or size_bytes > part.part.group.limit_bytes:
-            return
+            return NULL
         victim = lru_victim(&self.lru, &part.part, size_bytes)
         if (victim != NULL and self.filtering
                 and frequency_of(&self.frequency, flight.low, flight.high)
                 < frequency_of(&self.frequency, victim.low, victim.high)):
             part.stats.rejections += 1
-            return
+            return NULL
         # Before it is made: never more than the budget.
         self.make_room(part, size_bytes)
-        made = entry_new(&flight.scope, leader, &entry.c.signature, slices, tail_size_bytes)
+        made = entry_new(&flight.scope, leader, tail_size_bytes)
         if made == NULL:
-            return
+            return NULL
         made.stored_ns = now
         made.expires_ns = INT64_MAX
         if part.ttl_ns > 0:
@@ -307,7 +320,7 @@ cdef class Cache:
         made.node.size_bytes = size_bytes
         lru_put(&self.lru, &part.part, &made.node)
         note_size(part)
-        part.stats.miss_ns += now_ns() - now
+        return made
 
     # Flights.
 

@@ -10,8 +10,7 @@ from infer._core.block cimport Block
 from infer._core.hash128 cimport HashSecret
 from infer._core.lru cimport LruNode
 from infer._core.request cimport Request
-from infer._core.tensor_encode cimport OutputSlice
-from infer._core.tensor_view cimport OutputMask, Signature, TensorView
+from infer._core.tensor_view cimport OutputMask, TensorView
 
 cdef enum:
     CACHE_ENTRY_LEAST_BYTES = 512    # the arena's class of the smallest: one input, one output
@@ -29,7 +28,7 @@ cdef struct CacheEntry:
     int64_t stored_ns
     int64_t expires_ns
     TensorView *views
-    const uint8_t *tail
+    uint8_t *tail
     uint64_t tail_bytes
     int32_t n_views
 
@@ -41,6 +40,5 @@ cdef bint same_inputs(const TensorView *views, const OutputMask *outputs, const 
 cdef bint entry_answers(const CacheEntry *entry, const CacheScope *scope, const Request *request) noexcept nogil
 # What an entry takes of the arena, all told.
 cdef uint64_t entry_bytes(const Request *request, uint64_t tail_size_bytes) noexcept nogil
-# A copy of all that is needed, its node's hash and size not set; NULL: no memory.
-cdef CacheEntry *entry_new(const CacheScope *scope, const Request *request, const Signature *signature,
-                           const OutputSlice *slices, uint64_t tail_size_bytes) noexcept nogil
+# A copy of what it is asked by, with room for the tail; its node's hash and size are not set. NULL: no memory.
+cdef CacheEntry *entry_new(const CacheScope *scope, const Request *request, uint64_t tail_size_bytes) noexcept nogil

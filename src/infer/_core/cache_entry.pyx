@@ -5,7 +5,6 @@ from libc.string cimport memcmp, memcpy
 from infer._core.arena cimport at, class_bytes, offset_of
 from infer._core.block cimport BLOCK_HEADER_BYTES, block_data, block_new
 from infer._core.hash128 cimport Hash128, hash_begin, hash_end, hash_span, hash_words
-from infer._core.reply cimport encode_tail
 from infer._core.tensor_view cimport TYPE_NONE
 
 cdef enum:
@@ -78,8 +77,7 @@ cdef uint64_t entry_bytes(const Request *request, uint64_t tail_size_bytes) noex
     return class_bytes(content_bytes(request, tail_size_bytes) + BLOCK_HEADER_BYTES)
 
 
-cdef CacheEntry *entry_new(const CacheScope *scope, const Request *request, const Signature *signature,
-                           const OutputSlice *slices, uint64_t tail_size_bytes) noexcept nogil:
+cdef CacheEntry *entry_new(const CacheScope *scope, const Request *request, uint64_t tail_size_bytes) noexcept nogil:
     cdef uint64_t size_bytes = content_bytes(request, tail_size_bytes)
     cdef Block *block = block_new(size_bytes)
     cdef CacheEntry *entry
@@ -106,5 +104,4 @@ cdef CacheEntry *entry_new(const CacheScope *scope, const Request *request, cons
         to += aligned(view.size_bytes)
     entry.tail = to
     entry.tail_bytes = tail_size_bytes
-    encode_tail(to, signature, &request.outputs, slices, request.rows)
     return entry

@@ -14,6 +14,7 @@ from infer._core.model_version cimport VersionEntry
 from infer._core.queue_policy cimport QueuePolicy
 from infer._core.request cimport Reply, Request, RequestSink, Segment
 from infer._core.router cimport RouteTable
+from infer._core.second_level cimport SecondLevel
 from infer._core.tenants cimport Tenants
 from infer._core.tensor cimport Binding, ErrorText, InferMessage
 from infer._core.timer_wheel cimport TimerNode, TimerWheel
@@ -23,6 +24,7 @@ cdef class Pipeline(RequestSink):
     cdef ExecutorPool pool
     cdef readonly Tenants tenants
     cdef readonly Cache cache              # None: nothing is kept
+    cdef public SecondLevel second         # None: there is no other level
     cdef bint leading                      # `lead_again` is about to be called
     cdef TimerWheel wheel
     cdef InferMessage message
@@ -57,6 +59,8 @@ cdef class Pipeline(RequestSink):
     cdef bint waited(self, Request *request) noexcept
     cdef int bind(self, Request *request, VersionEntry entry, Binding *binding) noexcept
     cdef bint recall(self, Request *request, VersionEntry entry, int64_t now) noexcept
+    cdef void send_kept(self, Request *request, Block *block) noexcept
+    cdef void enter_alone(self, Request *request) noexcept
     cdef void enter(self, Request *request, VersionEntry entry, Binding *binding, int64_t now) noexcept
     cdef bint allow(self, Request *request, VersionEntry entry, int64_t rows, int64_t now) noexcept
     cdef int admit(self, Request *request, VersionEntry entry, Binding *binding, int64_t beside_rows,

@@ -6,6 +6,7 @@ from infer._core.executor import ExecutorPool
 from infer._core.model_version import VersionEntry
 from infer._core.request import RequestSink
 from infer._core.router import RouteTable
+from infer._core.second_level import SecondLevel
 from infer._core.tenants import Tenants
 
 class Pipeline(RequestSink):
@@ -16,6 +17,7 @@ class Pipeline(RequestSink):
     on_stopped_run: Callable[[VersionEntry, int, bool], object] | None
     runs_stopped: int
     cache: Cache | None
+    second: SecondLevel | None
     def __init__(
         self,
         loop: AbstractEventLoop,
@@ -54,5 +56,6 @@ class Pipeline(RequestSink):
     @property
     def queued_requests(self) -> int: ...
     def unrouted_calls(self) -> list[int]: ...
+    def on_second(self, address: int, ticket: int, tail: bytes | None) -> None: ...
     def on_timer(self) -> None: ...
     def on_wake(self) -> None: ...

@@ -17,9 +17,9 @@ from infer._core.batch cimport BatchItem, batch_free
 from infer._core.batch_stats cimport count_batch
 from infer._core.batcher cimport kick as kick_batcher
 from infer._core.batcher cimport delay_queued, put, remove_queued, set_batching, set_limits
-from infer._core.block cimport Block, block_data, block_new
+from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.breaker cimport CLOSED, Breaker
-from infer._core.cache cimport CACHE_HIT, CACHE_WAITS, CacheVerdict, waiting_rows_of
+from infer._core.cache cimport CACHE_HIT, CACHE_LEADS, CACHE_WAITS, CacheVerdict, waiting_rows_of
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
 from infer._core.debug cimport try_calloc
@@ -30,11 +30,12 @@ from infer._core.pace cimport Pace
 from infer._core.queue_order cimport VersionQueue, queue_free, queue_new
 from infer._core.queue_policy cimport (
     REFUSED_STANDING, REFUSED_TIMEOUT, LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of)
-from infer._core.reply cimport encode_reply, id_of, item_slices
+from infer._core.reply cimport encode_kept, encode_reply, id_of, item_slices
 from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
     request_reserve_views, try_transition)
 from infer._core.ring cimport waker_acknowledge, waker_arm
+from infer._core.second_level cimport block_of
 from infer._core.span cimport Span, span_left
 from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
@@ -129,6 +130,8 @@ cdef class Pipeline(RequestSink):
         """Takes the queue back, and what is kept of it; after the version has drained."""
         if entry.c.cached != NULL:
             self.cache.forget(entry)
+        if self.second is not None:
+            self.second.forget(entry)
         self.tenants.detach(entry)
         queue_free(<VersionQueue *> entry.c.queue)
         free(entry.c.pace)
@@ -461,7 +464,58 @@ cdef class Pipeline(RequestSink):
         elif verdict == CACHE_WAITS:
             request.level = 0 if entry.c.policy == NULL else level_of(entry.c.policy, self.message.priority)
             return True
+        elif verdict == CACHE_LEADS and self.second is not None and self.second.ask(request, &self.message):
+            request.level = 0 if entry.c.policy == NULL else level_of(entry.c.policy, self.message.priority)
+            return True
         return False
+
+    def on_second(self, uint64_t address, int64_t ticket, bytes tail):
+        """What the second level has for a request that asked it; None: nothing."""
+        cdef Request *request = self.second.claim(address, ticket)
+        cdef Request *waiting
+        cdef VersionEntry entry
+        cdef Block *block = NULL
+        cdef int64_t now = now_ns()
+        if request == NULL:
+            return
+        self.error.size_bytes = 0
+        if tail is not None:
+            block = block_of(tail)
+        if block == NULL:
+            self.enter_alone(request)
+            self.kick()
+        else:
+            entry = <VersionEntry> request.version
+            if self.allow(request, entry, 0, now):
+                self.tenants.charge(request, &entry.c, 0)
+                self.cache.keep_tail(request, block_data(block), block.size_bytes)
+                waiting = self.cache.take_waiting(request, now)
+                while waiting != NULL:
+                    self.send_kept(waiting, block)
+                    waiting = self.cache.take_waiting(request, now)
+                self.send_kept(request, block)
+            block_unref(block)
+        if self.after_turn is not None:
+            self.after_turn()
+
+    cdef void send_kept(self, Request *request, Block *block) noexcept:
+        cdef Span identity = id_of(request)
+        cdef int n = encode_kept(self.segments, <VersionEntry> request.version, block, block_data(block),
+                                 block.size_bytes, &identity, request.fallback)
+        if n > 0:
+            self.send(request, n)
+            return
+        self.say_no_reply()
+        self.answer(request, STATUS_RESOURCE_EXHAUSTED, -1)
+
+    cdef void enter_alone(self, Request *request) noexcept:
+        """One that has waited, whose message is gone."""
+        cdef Binding binding
+        binding.typed_bytes = 0
+        self.error.size_bytes = 0
+        self.message.priority = request.level
+        self.message.timeout_us = 0
+        self.enter(request, <VersionEntry> request.version, &binding, now_ns())
 
     cdef void enter(self, Request *request, VersionEntry entry, Binding *binding, int64_t now) noexcept:
         """Through the queue's gates and into it, or answered."""
@@ -638,6 +692,8 @@ cdef class Pipeline(RequestSink):
             # Not now: transports end their calls one after the other, and its refusal would be one more of theirs.
             self.leading = True
             self.loop.call_soon(self.lead_again)
+        if self.second is not None:
+            self.second.leave(request)
         if request.charged:
             self.tenants.release(request, &(<VersionEntry> request.version).c if request.version != NULL else NULL)
         if request.version != NULL:
@@ -652,15 +708,10 @@ cdef class Pipeline(RequestSink):
     def lead_again(self):
         """Of those that waited for a request which gave no answer, the first is run in its stead."""
         cdef Request *request
-        cdef Binding binding
         self.leading = False
         request = self.cache.next_leader()
         while request != NULL:
-            binding.typed_bytes = 0
-            self.error.size_bytes = 0
-            self.message.priority = request.level
-            self.message.timeout_us = 0
-            self.enter(request, <VersionEntry> request.version, &binding, now_ns())
+            self.enter_alone(request)
             request = self.cache.next_leader()
         self.kick()
         if self.after_turn is not None:
@@ -740,6 +791,8 @@ cdef class Pipeline(RequestSink):
         cdef int64_t now = now_ns()
         cdef Request *request
         self.cache.keep(leader, batch, index)
+        if self.second is not None:
+            self.second.store(leader, batch, index)
         request = self.cache.take_waiting(leader, now)
         while request != NULL:
             if not self.reply(request, batch, index):

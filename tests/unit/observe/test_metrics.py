@@ -52,7 +52,7 @@ GAUGES: dict[str, Any] = {
     "cache_bypassed": {("m", "3"): 0},
     "slo_gather_rows": {("m", "3"): 16}, "slo_delay_seconds": {("m", "3"): 0.002}, "executors": 2, "executors_busy": 1,
     "executors_stuck": 0, "runs_stopped": 2, "breaker_state": {("m", "3"): 2}, "breaker_opened": {("m", "3"): 1},
-    "fallbacks": {("m", "3", "previous"): 4},
+    "fallbacks": {("m", "3", "previous"): 4}, "cache_second": {"hit": 3},
     "connections": 3,
     "connections_accepted": 9, "streams": 8, "streams_held": 1, "turns_ended": 1, "calls_without_te": 3,
     "refused": {"max_streams": 2, "max_queue_rows": 1}, "buffered_bytes": 4096,

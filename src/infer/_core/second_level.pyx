@@ -1,0 +1,130 @@
+"""Keys of requests and tails of answers for a second level of the cache. See second_level.pxd.
+
+A key is the keyed BLAKE2b-256 of all that makes two requests ask for the same: the model's name, version, files and
+tensors, the tenant, the wanted outputs, and each input's place, type, shape and bytes.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_READ
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
+
+from infer._core.arena cimport at
+from infer._core.block cimport block_data, block_new
+from infer._core.cache cimport CachePart
+from infer._core.flight cimport Flight
+from infer._core.quota cimport Tenant
+from infer._core.reply cimport encode_tail, item_slices, tail_bytes
+from infer._core.tensor_encode cimport OutputSlice
+from infer._core.tensor_request cimport CACHE_NO_CACHE
+from infer._core.tensor_view cimport TYPE_NONE, TensorView
+
+from hashlib import blake2b
+from struct import pack
+
+KEY_BYTES = 32
+
+
+cdef object view_of(const void *data, uint64_t size_bytes):
+    return PyMemoryView_FromMemory(<char *> data, <Py_ssize_t> size_bytes, PyBUF_READ)
+
+
+cdef class Asked:
+    def __cinit__(self):
+        self.waits = True
+
+
+@cython.final
+cdef class SecondLevel:
+    """`client` is asked; `secret` is the fleet's; `shared`: as the Cache's."""
+
+    def __cinit__(self, client, bytes secret not None, *, bint shared=False):
+        self.client = client
+        self.secret = secret
+        self.shared = shared
+        self.asked = {}
+        self.scopes = {}
+        self.tickets = 0
+
+    cdef bytes key_of(self, Request *request):
+        cdef VersionEntry entry = <VersionEntry> request.version
+        cdef Tenant *tenant = <Tenant *> request.tenant
+        cdef const TensorView *view
+        cdef int i
+        scope = self.scopes.get(entry)
+        if scope is None:
+            scope = self.scopes[entry] = repr((
+                entry.name, entry.version, entry.properties.get("sha256"),
+                [(info.name, info.datatype, info.shape, info.reshape) for info in (*entry.inputs, *entry.outputs)],
+                [info.served for info in entry.outputs])).encode()
+        key = blake2b(pack("<Q", len(scope)) + scope, digest_size=KEY_BYTES, key=self.secret)
+        if tenant == NULL or self.shared:
+            key.update(pack("<q", -1))
+        else:
+            key.update(pack("<q", tenant.name_bytes))
+            key.update(view_of(tenant.name, tenant.name_bytes))
+        key.update(view_of(&request.outputs, sizeof(request.outputs)))
+        for i in range(request.n_views):
+            view = &request.views[i]
+            if view.data_type == TYPE_NONE:
+                continue
+            key.update(pack("<iiiQ", i, view.data_type, view.rank, view.size_bytes))
+            key.update(view_of(view.shape, <uint64_t> view.rank * sizeof(int64_t)))
+            key.update(view_of(at(view.data), view.size_bytes))
+        return key.digest()
+
+    cdef bint ask(self, Request *request, const InferMessage *message) noexcept:
+        cdef VersionEntry entry = <VersionEntry> request.version
+        cdef Asked asked
+        # What is kept there has no age, and what waits for it would lose its own time in the queue.
+        if (message.cache_use == CACHE_NO_CACHE or message.max_age_ns >= 0 or message.timeout_us != 0
+                or "sha256" not in entry.properties):
+            return False
+        asked = Asked()
+        self.tickets += 1
+        asked.ticket = self.tickets
+        asked.key = self.key_of(request)
+        self.asked[<uint64_t> request] = asked
+        if not self.client.ask(asked.key, <uint64_t> request, asked.ticket):
+            del self.asked[<uint64_t> request]
+            return False
+        return True
+
+    cdef Request *claim(self, uint64_t address, int64_t ticket) noexcept:
+        cdef Asked asked = self.asked.get(address)
+        if asked is None or asked.ticket != ticket or not asked.waits:
+            return NULL
+        asked.waits = False
+        return <Request *> address
+
+    cdef void store(self, Request *leader, const Batch *batch, int index) noexcept:
+        cdef VersionEntry entry = <VersionEntry> leader.version
+        cdef Asked asked = self.asked.get(<uint64_t> leader)
+        cdef OutputSlice slices[256]
+        cdef uint64_t size_bytes
+        cdef bytes tail
+        if asked is None or not (<Flight *> leader.flight).kept:
+            return
+        item_slices(batch, index, &leader.outputs, slices)
+        size_bytes = tail_bytes(&entry.c.signature, &leader.outputs, slices, leader.rows)
+        if not self.client.takes(size_bytes):
+            return
+        tail = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size_bytes)
+        encode_tail(<uint8_t *> PyBytes_AS_STRING(tail), &entry.c.signature, &leader.outputs, slices, leader.rows)
+        self.client.store(asked.key, tail, (<CachePart *> entry.c.cached).ttl_ns)
+
+    cdef void leave(self, Request *request) noexcept:
+        self.asked.pop(<uint64_t> request, None)
+
+    cdef void forget(self, VersionEntry entry) noexcept:
+        self.scopes.pop(entry, None)
+
+
+cdef Block *block_of(bytes content) noexcept:
+    cdef Block *block = block_new(<uint64_t> PyBytes_GET_SIZE(content))
+    if block != NULL:
+        block.size_bytes = <uint64_t> PyBytes_GET_SIZE(content)
+        memcpy(block_data(block), PyBytes_AS_STRING(content), block.size_bytes)
+    return block
