@@ -87,6 +87,29 @@ def test_a_queue_that_is_filled_and_emptied(and_on: bool):
 
 
 @both_ways
+def test_a_queue_of_tenants(and_on: bool):
+    """One for whose lane there is no memory is not put, and harms nothing."""
+    def play() -> Iterator[None]:
+        box, queue = BatcherBox(), QueueBox(gather_rows=4)
+        put: list[int] = []
+        yield
+        for number in range(8):
+            try:
+                if box.put(queue, number, (1, 1), tenant=(1 + number % 2, 1)):
+                    put.append(number)
+            except MemoryError:
+                continue
+        yield
+        taken: list[int] = []
+        while (batch := box.take()) is not None:
+            taken += batch[1]
+            box.complete(queue, batch[1])
+        assert sorted(taken) == put
+
+    assert fail_each(play, and_on) >= 3
+
+
+@both_ways
 def test_a_queue_whose_requests_are_delayed(and_on: bool):
     """One for which there is no memory keeps its place."""
     def play() -> Iterator[None]:

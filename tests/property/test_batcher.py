@@ -1,7 +1,9 @@
 """The batcher against a plain Python model, its wake-ups counted, and against real threads.
 
 Model: a queue is a list of requests in the order of their turns: of their arrival, but that each level of priority
-stands LEVEL_STEP_NS behind the one before it, and one that is delayed behind all others. Its batch is of the shape of
+stands LEVEL_STEP_NS behind the one before it, and one that is delayed behind all others. From the first request of a
+tenant on a turn is in virtual time instead: where its tenant's request before it at this level ends, but no earlier
+than the last one that was taken began. Its batch is of the shape of
 the first one and takes those of that shape, in turn, until the next would pass `gather_rows`. Queues that may run stand
 in lines, each served from its front: those that run nowhere, then those that run somewhere, and behind them those that
 have used up their part of the round. Those that wait for more rows come into one of these when their time is over: the
@@ -21,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from infer._core import clock, debug
-from infer._core._testing_batcher import LEVEL_STEP_NS, NEVER_NS, QUANTUM_NS, BatcherBox, QueueBox, Rush, run_ns
+from infer._core._testing_batcher import LEVEL_STEP_NS, NEVER_NS, QUANTUM_NS, ROW_NS, BatcherBox, QueueBox, Rush, run_ns
 
 UNLISTED, DELAYED, FRESH, BUSY, SPENT, SATURATED = range(-1, 5)
 START_NS = 10**12
@@ -36,6 +38,7 @@ class Waiting:
     level: int                  # 0: its queue has none
     turn_ns: int
     deadline_ns: int            # NEVER_NS: none
+    tenant: int                 # -1: it came before any that had one; 0: nobody in particular
     delayed: bool = False
 
 
@@ -58,6 +61,31 @@ class Queue:
     reserved_ns: int = 0
     last_ns: int = 0
     charged_ns: int = 0
+    row_ns: int = 0
+    virtual_ns: int | None = None                           # None: no request had a tenant yet
+    ends_ns: dict[tuple[int, int], int] = field(default_factory=dict)       # by tenant and level
+
+    def start(self, request: Waiting, weight: int, now: int) -> int:
+        """Its turn, but for its level."""
+        if request.tenant > 0 and self.virtual_ns is None:
+            self.virtual_ns = now
+        if self.virtual_ns is None:
+            return now
+        lane = request.tenant, request.level
+        start = max(self.ends_ns.get(lane, 0), self.virtual_ns)
+        self.ends_ns[lane] = start + max(request.rows * max(self.row_ns, ROW_NS) // weight, 1)
+        return start
+
+    def given_up(self, request: Waiting) -> None:
+        """It will not run from its lane; with nobody left there, nothing is owed for it."""
+        lane = request.tenant, request.level
+        if lane in self.ends_ns and self.virtual_ns is not None and not any(
+                (each.tenant, each.level) == lane and not each.delayed for each in self.waiting):
+            self.ends_ns[lane] = min(self.ends_ns[lane], self.virtual_ns)
+
+    def took(self, rows: int, charged_ns: int) -> None:
+        row_ns = charged_ns // rows
+        self.row_ns += int((row_ns - self.row_ns) / 8) if self.row_ns else row_ns
 
     def renew(self, round_: int) -> bool:
         """Its part of each round that it has not had; whether it has credit."""
@@ -73,6 +101,7 @@ class Queue:
 
     def delay(self, request: Waiting, now: int) -> None:
         self.waiting.remove(request)
+        now = now if self.virtual_ns is None else self.virtual_ns
         request.turn_ns, request.delayed = now + max(self.levels, 1) * LEVEL_STEP_NS, True
         self.add(request)
         assert self.waiting[-1] is request
@@ -104,7 +133,8 @@ class Queue:
         kinds = {request.kind for request in self.waiting}
         alike = [request for request in self.waiting if request.kind == self.waiting[0].kind]
         rows = sum(request.rows for request in alike)
-        heads = {request.level if not request.delayed else -1: request.queued_ns for request in reversed(alike)}
+        heads = {(request.level, request.tenant) if not request.delayed else None: request.queued_ns
+                 for request in reversed(alike)}
         due = min(heads.values()) + self.delay_ns
         deadline = min(request.deadline_ns for request in alike) - run_ns(self.took_ns)
         if rows >= self.gather_rows:
@@ -132,8 +162,8 @@ class BatcherMachine(RuleBasedStateMachine):
         clock.set_fake(START_NS)
         self.queues: list[Queue] = []
         self.lines: dict[int, list[Queue]] = {line: [] for line in (DELAYED, FRESH, BUSY, SPENT, SATURATED)}
-        # Of each: its requests, when it was taken, and the compute clock then.
-        self.batches: list[tuple[Queue, list[int], int, int]] = []
+        # Of each: its requests, when it was taken, the compute clock then, and its rows.
+        self.batches: list[tuple[Queue, list[int], int, int, int]] = []
         self.late: list[int] = []
         self.number = 0
         self.round = 1
@@ -188,21 +218,25 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @rule(queue=st.integers(0, 3), rows=st.integers(1, 8), length=st.integers(1, 3),
           shape=st.tuples(st.sampled_from([1, 1, 3]), st.sampled_from([None, 7]), st.sampled_from([0, 0x7F, 0xFF])),
-          urgency=st.tuples(st.integers(0, 63), st.sampled_from([None, None, 1, 8, 500_000, 500_012, 501_000])))
+          urgency=st.tuples(st.integers(0, 2), st.sampled_from([None, None, 1, 8, 500_000, 500_012, 501_000]),
+                            st.sampled_from([0, 0, 1, 2, 3, 7])))
     def put(self, queue: int, rows: int, length: int, shape: tuple[int, int | None, int],
-            urgency: tuple[int, int | None]) -> None:
+            urgency: tuple[int, int | None, int]) -> None:
         outputs, hash, noise = shape
-        priority, left_ns = urgency
+        priority, left_ns, tenant = urgency
         into = self.queues[queue % len(self.queues)]
         self.number += 1
         dims = (rows if into.batched else 1, length)
         level = priority % into.levels + 1 if into.levels else 0
         deadline = 0 if left_ns is None else clock.now() + left_ns
+        weight = tenant or 1
         assert self.batcher.put(into.box, self.number, dims, outputs=outputs, hash=hash, noise=noise, level=level,
-                                deadline_ns=deadline)
+                                deadline_ns=deadline, tenant=(tenant, weight) if tenant else None)
         kind: tuple[object, ...] = (length, outputs, hash) if into.batched else ()
-        into.add(Waiting(self.number, dims[0], kind, clock.now(), level,
-                         clock.now() + max(level - 1, 0) * LEVEL_STEP_NS, deadline or NEVER_NS))
+        request = Waiting(self.number, dims[0], kind, clock.now(), level, 0, deadline or NEVER_NS,
+                          tenant if tenant or into.virtual_ns is not None else -1)
+        request.turn_ns = into.start(request, weight, clock.now()) + max(level - 1, 0) * LEVEL_STEP_NS
+        into.add(request)
         # A queue that can run keeps its place whatever is put.
         if into.line in (UNLISTED, DELAYED):
             self.settle(into)
@@ -214,6 +248,7 @@ class BatcherMachine(RuleBasedStateMachine):
         request = data.draw(st.sampled_from(queue.waiting))
         assert self.batcher.remove(request.number)
         queue.waiting.remove(request)
+        queue.given_up(request)
         self.settle(queue)
 
     @precondition(lambda self: any(not each.delayed for queue in self.queues for each in queue.waiting))
@@ -223,6 +258,7 @@ class BatcherMachine(RuleBasedStateMachine):
             [(queue, each) for queue in self.queues for each in queue.waiting if not each.delayed]))
         assert self.batcher.delay(request.number)
         queue.delay(request, clock.now())
+        queue.given_up(request)
         self.settle(queue)
 
     @precondition(lambda self: self.batches)
@@ -249,6 +285,8 @@ class BatcherMachine(RuleBasedStateMachine):
             why = queue.due(clock.now())[1]
             expected, late = queue.batch(clock.now())
             queue.waiting = [each for each in queue.waiting if each not in late]
+            for each in late:
+                queue.given_up(each)
             self.late += [each.number for each in late]
             if not expected:
                 self.settle(queue, to_the_end=True)
@@ -256,9 +294,13 @@ class BatcherMachine(RuleBasedStateMachine):
         assert taken == (queue.box, [each.number for each in expected], sum(each.rows for each in expected))
         assert len(expected) == 1 or taken[2] <= queue.gather_rows
         queue.waiting = [each for each in queue.waiting if each not in expected]
+        for request in expected:
+            if queue.virtual_ns is not None and request.tenant >= 0 and not request.delayed:
+                begin = request.turn_ns - max(request.level - 1, 0) * LEVEL_STEP_NS
+                queue.virtual_ns = max(queue.virtual_ns, begin)
         queue.running += 1
         self.put_forward()
-        self.batches.append((queue, taken[1], clock.now(), self.compute_ns))
+        self.batches.append((queue, taken[1], clock.now(), self.compute_ns, taken[2]))
         queue.credit_ns -= queue.last_ns
         queue.reserved_ns += queue.last_ns
         self.settle(queue, to_the_end=True)
@@ -275,7 +317,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def complete(self, data: st.DataObject) -> None:
         self.put_forward()
-        queue, numbers, at_ns, compute_ns = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
+        queue, numbers, at_ns, compute_ns, rows = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
         self.batcher.complete(queue.box, numbers)
         queue.took_ns.append(clock.now() - at_ns)
         reserved_ns = queue.reserved_ns // queue.running
@@ -283,6 +325,7 @@ class BatcherMachine(RuleBasedStateMachine):
         queue.last_ns = self.compute_ns - compute_ns
         queue.credit_ns += reserved_ns - queue.last_ns
         queue.charged_ns += queue.last_ns
+        queue.took(rows, queue.last_ns)
         queue.running -= 1
         self.settle(queue)
 
@@ -317,7 +360,7 @@ class BatcherMachine(RuleBasedStateMachine):
             assert queue.box.rows == sum(each.rows for each in queue.waiting)
             assert queue.box.requests == len(queue.waiting)
             assert queue.box.shapes == len({each.kind for each in queue.waiting})
-            assert queue.box.buckets == len({(each.kind, each.level if not each.delayed else -1)
+            assert queue.box.buckets == len({(each.kind, (each.level, each.tenant) if not each.delayed else None)
                                              for each in queue.waiting})
             for level in range(1, queue.levels + 1):
                 assert queue.box.requests_of(level) == sum(each.level == level for each in queue.waiting)

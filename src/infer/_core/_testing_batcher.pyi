@@ -3,6 +3,8 @@ WAIT_FOR_EVENT: int
 NEVER_NS: int
 LEVEL_STEP_NS: int
 QUANTUM_NS: int
+LANES: int
+ROW_NS: int
 
 def decide(
     *, rows: int, oldest_ns: int, gather_rows: int, delay_ns: int, shapes: int, running: int, max_running: int,
@@ -35,6 +37,8 @@ class QueueBox:
     @property
     def credit_ns(self) -> int: ...
     @property
+    def lanes(self) -> bool: ...
+    @property
     def left(self) -> dict[str, int]: ...
     def requests_of(self, level: int) -> int: ...
     @property
@@ -53,6 +57,7 @@ class BatcherBox:
         noise: int = 0,
         level: int = 0,
         deadline_ns: int = 0,
+        tenant: tuple[int, int] | None = None,
     ) -> bool: ...
     def remove(self, number: int) -> bool: ...
     def delay(self, number: int) -> bool: ...

@@ -17,9 +17,11 @@ from infer._core.batcher cimport (
 from infer._core.capi.atomics cimport add_i64, load_relaxed_i64, store_release_i32
 from infer._core.clock cimport now_ns
 from infer._core.fair_share cimport QUANTUM_NS as C_QUANTUM_NS
+from infer._core.lanes cimport LANES as C_LANES, ROW_NS as C_ROW_NS
 from infer._core.model_version cimport Version
 from infer._core.model_version import LEFT
 from infer._core.queue_order cimport VersionQueue, learn, precedes, queue_free, queue_new, run_ns as c_run_ns
+from infer._core.quota cimport Tenant
 from infer._core.queue_policy cimport LEVEL_STEP_NS as C_LEVEL_STEP_NS, LEVELS_MAX, QueuePolicy
 from infer._core.request cimport Request, request_free, request_new
 from infer._core.tensor_view cimport TYPE_FP32, TYPE_NONE
@@ -38,6 +40,8 @@ WAIT_FOR_EVENT = C_WAIT_FOR_EVENT
 NEVER_NS = INT64_MAX
 LEVEL_STEP_NS = C_LEVEL_STEP_NS
 QUANTUM_NS = C_QUANTUM_NS
+LANES = C_LANES
+ROW_NS = C_ROW_NS
 
 
 def decide(*, rows: int, oldest_ns: int, gather_rows: int, delay_ns: int, shapes: int, running: int, max_running: int,
@@ -68,7 +72,7 @@ def run_ns(took_ns: list[int]) -> int:
     cdef VersionQueue queue
     memset(&queue, 0, sizeof(queue))
     for each in took_ns:
-        learn(&queue, each)
+        learn(&queue, each, 1, each)
     return c_run_ns(&queue)
 
 
@@ -146,6 +150,11 @@ cdef class QueueBox:
         return self.queue.share.credit_ns
 
     @property
+    def lanes(self) -> bool:
+        """Whether a request had a tenant."""
+        return self.queue.lanes != NULL
+
+    @property
     def left(self) -> dict[str, int]:
         """Batches by why they left."""
         cdef int why
@@ -181,10 +190,11 @@ cdef class BatcherBox:
         batcher_free(&self.batcher)
 
     def put(self, QueueBox queue, number: int, shape, *, hash=None, outputs: int = 1, noise: int = 0,
-            level: int = 0, deadline_ns: int = 0) -> bool:
+            level: int = 0, deadline_ns: int = 0, tenant: tuple[int, int] | None = None) -> bool:
         """Queues a request; `shape` is (rows, ...). It leaves a second, optional input out, with `noise` where that
         input's shape would be."""
         cdef Request *request = request_new()
+        cdef Tenant owner
         cdef int k
         if request == NULL:
             raise MemoryError
@@ -205,9 +215,15 @@ cdef class BatcherBox:
         request.deadline_ns = deadline_ns
         request.call = <void *> <size_t> number
         request.version = &queue.version
+        if tenant is not None:
+            memset(&owner, 0, sizeof(owner))
+            owner.id, owner.weight = tenant
+            request.tenant = &owner
         if not put(&self.batcher, request, queue.queue, now_ns()):
+            request.tenant = NULL
             request_free(request)
             return False
+        request.tenant = NULL
         self.requests[number] = <size_t> request
         return True
 

@@ -25,8 +25,9 @@ cdef int admit_deadline(int64_t deadline_ns, int64_t now) noexcept nogil
 # Refusal. An empty queue takes any one request. `beside_rows`: rows that count for the version's bound and do not wait.
 cdef int admit_to_queue(const Version *version, const Batcher *batcher, const Bounds *bounds, const Request *request,
                         int64_t beside_rows, int64_t now, ErrorText *error) noexcept nogil
-# When a request that comes now will have been answered, from now; 0 where the version is idle.
-cdef int64_t expected_ns(const Version *version, int64_t rows, int32_t level, int64_t now) noexcept nogil
+# When a request of so many rows that comes now, with so many ahead of it, will have been answered, from now; 0 where
+# the version is idle.
+cdef int64_t expected_ns(const Version *version, int64_t rows, int64_t ahead, int64_t now) noexcept nogil
 # What Triton's clients are told instead of `code`, its text included. `refusal`: ADMITTED, or why the queue refused;
 # `ran`: the request was run.
 cdef int triton_code(int code, int refusal, bint ran, ErrorText *error) noexcept nogil

@@ -8,7 +8,7 @@ An idle version refuses nobody: that is how a measure that is wrong comes right.
 
 from infer._core.codel cimport codel_sheds
 from infer._core.pace cimport Pace, held_up_ns, run_time_ns
-from infer._core.queue_order cimport held_bytes, requests_of, rows_before
+from infer._core.queue_order cimport held_bytes, requests_of, rows_before, rows_before_this
 from infer._core.queue_policy cimport (
     REFUSED_BYTES, REFUSED_BYTES_TOTAL, REFUSED_DEADLINE, REFUSED_REQUESTS, REFUSED_ROWS, REFUSED_ROWS_TOTAL,
     REFUSED_STANDING, REFUSED_TIMEOUT)
@@ -64,10 +64,9 @@ cdef bint is_over_level(const Version *version, const Request *request, ErrorTex
     return True
 
 
-cdef int64_t expected_ns(const Version *version, int64_t rows, int32_t level, int64_t now) noexcept nogil:
+cdef int64_t expected_ns(const Version *version, int64_t rows, int64_t ahead, int64_t now) noexcept nogil:
     cdef const VersionQueue *queue = <const VersionQueue *> version.queue
     cdef const Pace *pace = <const Pace *> version.pace
-    cdef int64_t ahead = rows_before(queue, level)
     cdef int64_t running = queue.running
     cdef int64_t gathers = version.gather_rows
     cdef int64_t wait_ns = 0
@@ -87,7 +86,7 @@ cdef int judge_deadline(const Version *version, const Request *request, int64_t 
     cdef int64_t expected, run_ns
     if pace == NULL or not pace.judges:
         return ADMITTED
-    expected = expected_ns(version, request.rows, request.level, now)
+    expected = expected_ns(version, request.rows, rows_before_this(queue, request), now)
     if expected + expected // MARGIN_SHARE <= request.deadline_ns - now:
         if not queue.codel.shedding:
             return ADMITTED
@@ -143,7 +142,8 @@ cdef int triton_code(int code, int refusal, bint ran, ErrorText *error) noexcept
 
 cdef int64_t time_to_drain_ms(const Version *version, int64_t now) noexcept nogil:
     cdef const VersionQueue *queue = <const VersionQueue *> version.queue
-    return min(max(expected_ns(version, 1, queue.levels, now) // 1000000, <int64_t> 1), <int64_t> 10000)
+    cdef int64_t wait_ns = expected_ns(version, 1, rows_before(queue, queue.levels), now)
+    return min(max(wait_ns // 1000000, <int64_t> 1), <int64_t> 10000)
 
 
 cdef void say_waited(const Version *version, int64_t wait_ns, ErrorText *error) noexcept nogil:

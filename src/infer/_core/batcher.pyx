@@ -438,7 +438,7 @@ cdef void complete_batch(Batcher *batcher, Version *version, const Taken *taken)
     version.charged_ns += charged_ns
     batcher.running -= 1
     queue.running -= 1
-    learn(queue, now - taken.at_ns)
+    learn(queue, now - taken.at_ns, taken.rows, charged_ns)
     relist(batcher, queue, now)
     pthread_mutex_unlock(&inside(batcher).mutex)
 

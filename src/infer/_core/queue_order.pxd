@@ -1,4 +1,4 @@
-"""The order of the requests of one version that wait: buckets of one shape and one priority level each.
+"""The order of the requests of one version that wait: buckets of one shape, one priority level and one tenant each.
 
 Everything here is guarded by the batcher's mutex, which its callers hold. Requests in a queue belong to it until they
 are taken or removed.
@@ -6,9 +6,11 @@ are taken or removed.
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 
-from infer._core.fair_share cimport Share
 from infer._core.codel cimport Codel
+from infer._core.fair_share cimport Share
+from infer._core.lanes cimport Lanes, lane_key, rows_ahead
 from infer._core.model_version cimport Version
+from infer._core.quota cimport Tenant
 from infer._core.request cimport Request
 
 cdef enum:
@@ -19,7 +21,7 @@ cdef struct Bucket:
     Bucket *next                 # by the head's turn, the first in turn first; of free buckets when unused
     Bucket *prev
     Bucket *chain                # same hash slot
-    Bucket *beside               # circular: the buckets of the same shape and other levels; itself where there is none
+    Bucket *beside               # circular: those of the same shape, and other levels or lanes; itself where none is
     Request *head
     Request *tail
     int64_t rows
@@ -27,6 +29,7 @@ cdef struct Bucket:
     uint64_t shape_hash
     VersionQueue *queue
     int32_t level                # 0: of a version without levels; above its last: of those that were delayed, or late
+    int32_t lane                 # of its requests; NO_LANE: delayed, late, or the version's tenants share no turns
     int32_t stale                # 1: the request with that deadline has left
 
 cdef struct VersionQueue:
@@ -47,6 +50,8 @@ cdef struct VersionQueue:
     int64_t bytes                # of their messages
     int64_t running              # batches taken and not yet completed by their executor
     Share share                  # of the executors
+    Lanes *lanes                 # NULL: no request had a tenant yet
+    int64_t row_ns               # of executor time, smoothed; 0: not measured
     int64_t took_ns              # from take to completion, smoothed; 0: none was completed
     int64_t strayed_ns           # by how much batches miss that, smoothed
     int64_t taken_ns             # the last of them, and its rows
@@ -90,8 +95,8 @@ cdef inline int64_t front_rows(const VersionQueue *queue, int64_t *oldest_ns) no
 
 # The earliest deadline of those that the next batch may hold; INT64_MAX: none has one.
 cdef int64_t front_deadline(VersionQueue *queue) noexcept nogil
-# A batch was completed that took so long.
-cdef void learn(VersionQueue *queue, int64_t took_ns) noexcept nogil
+# A batch of so many rows was completed that took so long, of which so much is charged.
+cdef void learn(VersionQueue *queue, int64_t took_ns, int64_t rows, int64_t charged_ns) noexcept nogil
 
 # How long before its deadline a request has to be taken: as a retransmission timer waits (RFC 6298), and for a thread
 # to wake up. Until a batch was measured no time is enough.
@@ -108,7 +113,7 @@ cdef inline bint precedes(const Request *one, const Request *other) noexcept nog
 cdef inline int64_t requests_of(const VersionQueue *queue, int32_t level) noexcept nogil:
     return queue.of_level[level] if queue.levels else queue.requests
 
-# Rows that stand in front of one that comes now; delayed ones and those of levels behind it do not.
+# Rows that stand in front of one that comes now to the level; delayed ones and those of levels behind it do not.
 cdef inline int64_t rows_before(const VersionQueue *queue, int32_t level) noexcept nogil:
     cdef int64_t rows = 0
     cdef int32_t each
@@ -117,6 +122,14 @@ cdef inline int64_t rows_before(const VersionQueue *queue, int32_t level) noexce
     for each in range(1, level + 1):
         rows += queue.rows_of_level[each]
     return rows
+
+# Of these, those that would run before the request.
+cdef inline int64_t rows_before_this(const VersionQueue *queue, const Request *request) noexcept nogil:
+    cdef const Tenant *tenant = <const Tenant *> request.tenant
+    cdef int64_t rows = rows_before(queue, request.level)
+    if queue.lanes == NULL or tenant == NULL:
+        return rows
+    return rows_ahead(queue.lanes, lane_key(tenant.id, request.level), tenant.weight, request.rows, rows)
 
 # What it holds of the memory for requests.
 cdef inline int64_t held_bytes(const Request *request) noexcept nogil:

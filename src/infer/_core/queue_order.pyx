@@ -8,14 +8,19 @@ two with the same turn the one that came first is first. Inside a bucket turns o
 buckets stand in the order of their heads' turns: without levels that is the order of arrival. A batch is what the first
 bucket holds, merged with those beside it, up to the version's gather_rows. A request that was delayed goes to a level
 of its own below the last, and its turn counts from then on.
+
+From the first request on that has a tenant, turns are in the virtual time of `lanes` instead, which begins at the time
+of that put: a level then stands LEVEL_STEP_NS of the model's time behind the one before it, for each tenant, so that
+none starves however many of these there are.
 """
 
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT64_MAX, UINT64_MAX
 from libc.stdlib cimport free
 from libc.string cimport memset
 
 from infer._core.batch_policy cimport LEFT_DEADLINE, takes
 from infer._core.debug cimport try_calloc, try_malloc
+from infer._core.lanes cimport LANES, NO_LANE, ROW_NS, Lanes, enter, give_up, lane_of, leave
 from infer._core.lateness cimport FATE_JOINS, FATE_LATE, FATE_STAYS, Making, fate_of, making_begin
 from infer._core.pace cimport Pace
 from infer._core.queue_policy cimport LEVEL_STEP_NS, LEVELS_MAX
@@ -37,6 +42,7 @@ cdef VersionQueue *queue_new(Version *version) noexcept nogil:
         queue.late.queue = queue
         queue.late.beside = &queue.late
         queue.late.level = LATE_LEVEL
+        queue.late.lane = NO_LANE
     return queue
 
 
@@ -48,6 +54,7 @@ cdef void queue_free(VersionQueue *queue) noexcept nogil:
         bucket = queue.free_buckets
         queue.free_buckets = bucket.next
         free(bucket)
+    free(queue.lanes)
     free(queue)
 
 
@@ -107,18 +114,20 @@ cdef void place(VersionQueue *queue, Bucket *bucket) noexcept nogil:
         queue.last = bucket
 
 
-cdef Bucket *bucket_for(VersionQueue *queue, Request *request, int32_t level) noexcept nogil:
-    """The bucket of the request's shape and the level, empty and not yet placed if it is new; NULL: no memory."""
+cdef Bucket *bucket_for(VersionQueue *queue, Request *request, int32_t level, int32_t lane) noexcept nogil:
+    """The bucket of the request's shape, the level and the lane, empty and not yet placed if it is new; NULL: no
+    memory."""
     cdef Bucket **slot = &queue.slots[request.shape_hash % SLOTS]
-    cdef Bucket *bucket = slot[0]
-    cdef Bucket *beside = NULL
+    cdef Bucket *beside = slot[0]
+    cdef Bucket *bucket
+    while beside != NULL and (beside.shape_hash != request.shape_hash or (
+            queue.version.signature.batched and not same_shape(beside.head, request))):
+        beside = beside.chain
+    bucket = beside
     while bucket != NULL:
-        if bucket.shape_hash == request.shape_hash and (
-                not queue.version.signature.batched or same_shape(bucket.head, request)):
-            if bucket.level == level:
-                return bucket
-            beside = bucket
-        bucket = bucket.chain
+        if bucket.level == level and bucket.lane == lane:
+            return bucket
+        bucket = bucket.beside if bucket.beside != beside else NULL
     bucket = queue.free_buckets
     if bucket != NULL:
         queue.free_buckets = bucket.next
@@ -131,6 +140,7 @@ cdef Bucket *bucket_for(VersionQueue *queue, Request *request, int32_t level) no
     bucket.shape_hash = request.shape_hash
     bucket.queue = queue
     bucket.level = level
+    bucket.lane = lane
     bucket.chain = slot[0]
     slot[0] = bucket
     queue.n_buckets += 1
@@ -176,26 +186,29 @@ cdef void settle(VersionQueue *queue, Bucket *bucket) noexcept nogil:
 
 cdef void settle_beside(VersionQueue *queue, Bucket *bucket) noexcept nogil:
     """As `settle` for a bucket and those beside it. None is placed among others that stand wrongly."""
-    cdef Bucket *ring[LEVELS_MAX + 2]
-    cdef Bucket *each = bucket
-    cdef int n = 0
-    cdef int kept = 0
-    cdef int i
+    cdef Bucket *each = bucket.beside
+    cdef Bucket *following
+    while each != bucket:
+        following = each.beside
+        if each.head == NULL:
+            drop_bucket(queue, each)
+        else:
+            unplace(queue, each)
+        each = following
+    following = bucket.beside
+    if bucket.head != NULL:
+        unplace(queue, bucket)
+    else:
+        drop_bucket(queue, bucket)
+        if following == bucket:
+            return
+        bucket = following
+    each = bucket
     while True:
-        ring[n] = each
-        n += 1
+        place(queue, each)
         each = each.beside
         if each == bucket:
-            break
-    for i in range(n):
-        if ring[i].head == NULL:
-            drop_bucket(queue, ring[i])
-            continue
-        unplace(queue, ring[i])
-        ring[kept] = ring[i]
-        kept += 1
-    for i in range(kept):
-        place(queue, ring[i])
+            return
 
 
 # Requests in buckets.
@@ -247,13 +260,54 @@ cdef inline void count(VersionQueue *queue, const Request *request, int sign) no
         queue.of_level[request.level] += sign
 
 
+# Lanes.
+
+cdef Lanes *lanes_new(int64_t now) noexcept nogil:
+    cdef Lanes *lanes = <Lanes *> try_calloc(1, sizeof(Lanes))
+    cdef int i
+    if lanes != NULL:
+        lanes.now_ns = now
+        for i in range(LANES):
+            lanes.of[i].key = UINT64_MAX
+    return lanes
+
+
+cdef inline void leave_lane(
+        VersionQueue *queue, const Bucket *bucket, const Request *request, bint runs) noexcept nogil:
+    """Of a request that was unlinked from the bucket."""
+    if bucket.lane == NO_LANE:
+        return
+    if not runs:
+        give_up(queue.lanes, bucket.lane, request.rows)
+    else:
+        leave(queue.lanes, bucket.lane, request.rows)
+        queue.lanes.now_ns = max(queue.lanes.now_ns, request.turn_ns - behind_ns(queue, request.level))
+
+
+cdef inline int64_t behind_ns(const VersionQueue *queue, int32_t level) noexcept nogil:
+    return <int64_t> (level - 1) * LEVEL_STEP_NS if queue.levels else 0
+
+
 cdef bint enqueue(VersionQueue *queue, Request *request, int64_t now) noexcept nogil:
-    cdef Bucket *bucket = bucket_for(queue, request, request.level)
+    cdef const Tenant *tenant = <const Tenant *> request.tenant
+    cdef uint64_t key = 0
+    cdef Bucket *bucket
+    cdef int lane = NO_LANE
+    if tenant != NULL and queue.lanes == NULL:
+        queue.lanes = lanes_new(now)
+        if queue.lanes == NULL:
+            return False
+    if queue.lanes != NULL:
+        key = lane_key(tenant.id if tenant != NULL else 0, request.level)
+        lane = lane_of(queue.lanes, key)
+    bucket = bucket_for(queue, request, request.level, lane)
     if bucket == NULL:
         return False
     request.queued_ns = request.turn_ns = now
-    if queue.levels:
-        request.turn_ns += <int64_t> (request.level - 1) * LEVEL_STEP_NS
+    if lane != NO_LANE:
+        request.turn_ns = enter(queue.lanes, lane, key, tenant.weight if tenant != NULL else 1, request.rows,
+                                max(queue.row_ns, <int64_t> ROW_NS))
+    request.turn_ns += behind_ns(queue, request.level)
     append(queue, bucket, request)
     count(queue, request, 1)
     return True
@@ -262,6 +316,7 @@ cdef bint enqueue(VersionQueue *queue, Request *request, int64_t now) noexcept n
 cdef void dequeue(Request *request) noexcept nogil:
     cdef Bucket *bucket = <Bucket *> request.bucket
     unlink(bucket, request)
+    leave_lane(bucket.queue, bucket, request, False)
     if bucket.level != LATE_LEVEL:
         count(bucket.queue, request, -1)
     settle(bucket.queue, bucket)
@@ -272,11 +327,14 @@ cdef bint put_behind(Request *request, int64_t now) noexcept nogil:
     cdef VersionQueue *queue = bucket.queue
     cdef Bucket *into = NULL
     if bucket.level != LATE_LEVEL:
-        into = bucket_for(queue, request, queue.levels + 1)
+        into = bucket_for(queue, request, queue.levels + 1, NO_LANE)
     if into == NULL:
         return False
     unlink(bucket, request)
+    leave_lane(queue, bucket, request, False)
     settle(queue, bucket)
+    if queue.lanes != NULL:
+        now = queue.lanes.now_ns
     request.turn_ns = now + <int64_t> max(queue.levels, 1) * LEVEL_STEP_NS
     append(queue, into, request)
     return True
@@ -314,8 +372,10 @@ cdef int64_t front_deadline(VersionQueue *queue) noexcept nogil:
             return earliest
 
 
-cdef void learn(VersionQueue *queue, int64_t took_ns) noexcept nogil:
+cdef void learn(VersionQueue *queue, int64_t took_ns, int64_t rows, int64_t charged_ns) noexcept nogil:
     cdef int64_t miss = took_ns - queue.took_ns
+    cdef int64_t row_ns = charged_ns // rows
+    queue.row_ns += (row_ns - queue.row_ns) // 8 if queue.row_ns > 0 else row_ns
     if queue.took_ns == 0:
         queue.took_ns = max(took_ns, 1)
         queue.strayed_ns = took_ns // 2
@@ -358,6 +418,7 @@ cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int
             if not takes(rows[0], request.rows, queue.version.gather_rows):
                 break
             unlink(bucket, request)
+            leave_lane(queue, bucket, request, True)
             count(queue, request, -1)
             try_transition(request, QUEUED, RUNNING)
             rows[0] += request.rows
@@ -365,6 +426,7 @@ cdef int take_in_turn(VersionQueue *queue, Request **requests, int capacity, int
             taken += 1
         elif fate == FATE_LATE:
             unlink(bucket, request)
+            leave_lane(queue, bucket, request, False)
             set_aside(queue, request)
         else:
             why[0] = LEFT_DEADLINE

@@ -49,7 +49,7 @@ cdef struct Request:
     uint64_t shape_hash
     OutputMask outputs
     void *version                # VersionEntry, held by a handle; NULL while RECEIVING
-    void *tenant                 # whose call it is: tenants'; NULL: nobody's in particular. Loop thread
+    void *tenant                 # whose call it is: tenants', a quota.Tenant; NULL: nobody's. Loop thread
     void *flight                 # the cache's: what it runs for, or waits for; NULL: nothing. Loop thread
     void *sink                   # ResponseSink, borrowed; NULL once answered
     void *call                   # the transport's own
