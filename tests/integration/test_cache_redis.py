@@ -104,6 +104,7 @@ def test_one_server_runs_and_another_has_the_answer(level: Redis, served: dict[s
         assert infer(client, 2.0) == 6.0
         assert (outcome(second, "hit"), second.stats("m")["rows"], second.calls("m")[0]) == (1, 0, 2)
         assert infer(client, 5.0) == 15.0
+        until(lambda: outcome(second, "stored") == 1)
         assert second.stats("m")["rows"] == 1
     [key, _] = level.client.keys()
     assert key.startswith(PREFIX)
@@ -134,8 +135,9 @@ def test_f40_down_at_the_start(level: Redis, served: dict[str, Any]) -> None:
     with in_process(**served, cache_redis=level.url) as server, InferClient(server.address) as client:
         for value in range(20):
             assert infer(client, float(value)) == 3.0 * value
-        assert outcome(server, "failed") == FAILURES_IN_A_ROW
-        assert outcome(server, "skipped") == 20 - FAILURES_IN_A_ROW
+        # More where the machine is so slow that it was tried again.
+        assert outcome(server, "failed") >= FAILURES_IN_A_ROW
+        assert outcome(server, "failed") + outcome(server, "skipped") == 20
 
 
 def test_show_7_killed_hung_and_flushed_under_load(level: Redis, served: dict[str, Any]) -> None:

@@ -66,6 +66,8 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *t
 # Other bounds for a queue that may have requests in it; those that wait are judged anew.
 cdef void set_limits(
     Batcher *batcher, VersionQueue *queue, int64_t delay_ns, int64_t limit_rows, int64_t weight) noexcept nogil
+# How many batches of the version run at once; as above.
+cdef void set_max_running(Batcher *batcher, VersionQueue *queue, int32_t max_running) noexcept nogil
 # How many rows the version's batches gather, and how long they may wait; as above.
 cdef void set_batching(Batcher *batcher, VersionQueue *queue, int64_t gather_rows, int64_t delay_ns) noexcept nogil
 # The executor has published the batch that it took from `version`.

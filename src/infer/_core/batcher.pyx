@@ -275,6 +275,13 @@ cdef void set_limits(
     pthread_mutex_unlock(&inside(batcher).mutex)
 
 
+cdef void set_max_running(Batcher *batcher, VersionQueue *queue, int32_t max_running) noexcept nogil:
+    pthread_mutex_lock(&inside(batcher).mutex)
+    queue.version.max_running = max_running
+    relist(batcher, queue, now_ns())
+    pthread_mutex_unlock(&inside(batcher).mutex)
+
+
 cdef void set_batching(Batcher *batcher, VersionQueue *queue, int64_t gather_rows, int64_t delay_ns) noexcept nogil:
     pthread_mutex_lock(&inside(batcher).mutex)
     queue.version.gather_rows = gather_rows

@@ -33,6 +33,8 @@ cdef class Pipeline(RequestSink):
     cdef TimerNode watch                   # in the wheel while a run may have to be stopped
     cdef int64_t watch_step_ns             # the shortest time that a run may take; 0: as long as it likes
     cdef readonly int64_t runs_stopped
+    cdef dict stuck                        # VersionEntry by the address of its batch whose run does not end
+    cdef dict withheld                     # max_running of each of those, while it is 1
     cdef object loop
     cdef object timer                      # the loop's handle for the wheel's next tick, or None
     cdef int64_t timer_ns
@@ -53,6 +55,8 @@ cdef class Pipeline(RequestSink):
     cdef void watch_runs(self, int64_t due_ns) noexcept
     cdef void look_at_runs(self) noexcept
     cdef void give_up(self, Batch *batch, int64_t now) noexcept
+    cdef void withhold(self, Batch *batch) noexcept
+    cdef void give_back(self, Batch *batch) noexcept
     cdef void stand_in(self, Request *request, VersionEntry entry, int64_t now) noexcept
     cdef void arm(self, int64_t deadline_ns) except *
     cdef void expired(self, Request *request) noexcept

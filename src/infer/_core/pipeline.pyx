@@ -6,7 +6,7 @@ A refusal at any stage ends the call there. Owns the deadline wheel and every Re
 Loop thread only.
 """
 
-from libc.stdint cimport INT64_MAX, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
@@ -16,7 +16,7 @@ from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport BatchItem, batch_free
 from infer._core.batch_stats cimport count_batch
 from infer._core.batcher cimport kick as kick_batcher
-from infer._core.batcher cimport delay_queued, put, remove_queued, set_batching, set_limits
+from infer._core.batcher cimport delay_queued, put, remove_queued, set_batching, set_limits, set_max_running
 from infer._core.block cimport Block, block_data, block_new, block_unref
 from infer._core.breaker cimport CLOSED, Breaker
 from infer._core.cache cimport CACHE_HIT, CACHE_LEADS, CACHE_WAITS, CacheVerdict, waiting_rows_of
@@ -78,6 +78,8 @@ cdef class Pipeline(RequestSink):
         memset(&self.watch, 0, sizeof(self.watch))
         self.watch_step_ns = 0
         self.runs_stopped = 0
+        self.stuck = {}
+        self.withheld = {}
         self.timer = None
         self.timer_ns = INT64_MAX
         self.in_flight = 0
@@ -347,7 +349,9 @@ cdef class Pipeline(RequestSink):
             if batch == NULL:
                 continue
             entry = <VersionEntry> batch.items[0].request.version
-            if not stuck:
+            if stuck:
+                self.withhold(batch)
+            else:
                 self.give_up(batch, now)
             if self.on_stopped_run is not None:
                 self.on_stopped_run(entry, now - batch.taken_ns, stuck)
@@ -371,6 +375,19 @@ cdef class Pipeline(RequestSink):
                 self.error.size_bytes = 0
                 say_overdue(&entry.c, &self.error)
                 self.answer(request, STATUS_DEADLINE_EXCEEDED, -1)
+
+    cdef void withhold(self, Batch *batch) noexcept:
+        """Its run does not end: the version gets no other executor until it does, or it might take all of them."""
+        cdef VersionEntry entry = <VersionEntry> batch.items[0].request.version
+        self.stuck[<uint64_t> batch] = entry
+        self.withheld.setdefault(entry, entry.c.max_running)
+        set_max_running(&self.pool.batcher, <VersionQueue *> entry.c.queue, 1)
+
+    cdef void give_back(self, Batch *batch) noexcept:
+        cdef VersionEntry entry = self.stuck.pop(<uint64_t> batch, None)
+        if entry is not None and entry not in self.stuck.values():
+            set_max_running(&self.pool.batcher, <VersionQueue *> entry.c.queue, <int32_t> self.withheld.pop(entry))
+            self.kick()
 
     # submit
 
@@ -747,7 +764,9 @@ cdef class Pipeline(RequestSink):
         # The version cannot go while this batch's requests hold it.
         entry = <VersionEntry> batch.items[0].request.version
         count_batch(entry, batch)
-        if entry.c.breaker != NULL and not batch.stopped:
+        if batch.stopped:
+            self.give_back(batch)
+        elif entry.c.breaker != NULL:
             record_batch(entry, batch, STATUS_OK, compute_ns, batch.done_ns)
         for i in range(batch.n_items):
             item = &batch.items[i]

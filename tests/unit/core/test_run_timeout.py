@@ -124,6 +124,26 @@ def test_a_run_that_does_not_react_is_told_once(runs: Runs) -> None:
     assert runs.bench.pool.stuck == 0
 
 
+def test_a_version_whose_run_does_not_end_takes_no_other_executor(stepped_clock: None) -> None:
+    runs = Runs(executors=2, max_running=2, gather_rows=1)
+    other = make_entry(models.slow(ENDLESS), "other", gather_rows=1)
+    runs.bench.publish(other)
+    runs.begin(1)
+    runs.bench.advance(TIMEOUT_NS + MILLISECOND_NS)
+    # It may still end.
+    assert runs.entry.max_running == 2
+    runs.bench.advance(SECOND_NS)
+    waiting, served = runs.bench.call(request(1)), runs.bench.call(request(1, "other"))
+    assert [runs.bench.executors[1].step() for _ in range(2)] == [1, 0]
+    runs.bench.pipeline.on_wake()
+    assert (runs.codes(served), runs.bench.answered(waiting)) == ([OK], False)
+    runs.end()
+    assert runs.entry.max_running == 2
+    runs.bench.run_all()
+    assert runs.codes(waiting) == [OK]
+    runs.close()
+
+
 def test_other_executors_go_on(stepped_clock: None) -> None:
     runs = Runs(executors=2, max_running=2, gather_rows=1)
     (stuck,) = runs.begin(1)
