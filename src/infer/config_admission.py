@@ -78,6 +78,9 @@ class AdmissionSettings(BaseModel):
         None, "File with the secret of the servers that share it, 16 to 64 bytes.", "FILE", "none")
     cache_redis_timeout: Seconds = setting(
         0.005, "How long a request waits for it at most; what comes later is a miss.", "TIME", "5 ms", ge=0.001, le=10)
+    cache_file: Path | None = setting(
+        None, "Answers used last are written here at the end and kept again at the start, with what clients sent.",
+        "FILE", "none: they are forgotten")
 
     breaker: Annotated[Literal["none", "previous", "unavailable"], BeforeValidator(lower)] = setting(
         "none", "What answers calls of a version that fails: it alone, the version below it, or UNAVAILABLE at once; a "

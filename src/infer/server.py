@@ -27,6 +27,7 @@ from infer._core.router import RouteTable
 from infer._core.second_level import SecondLevel
 from infer._core.tenants import Tenants
 from infer.admin_port import AdminPort
+from infer.cache_file import CacheFile
 from infer.cache_redis import RedisLevel, connect, read_secret
 from infer.config import Settings
 from infer.config_admission import CACHE_BYTES
@@ -156,6 +157,7 @@ class Server:
             raise
         self.pool = ExecutorPool(self.threads.executors, self.threads.max_running)
         self.cache = Cache(settings.cache or CACHE_BYTES, shared=settings.cache_shared)
+        self.cache_file = None if settings.cache_file is None else CacheFile(settings.cache_file, self.cache)
         self.tenants = Tenants(settings.max_tenants, quotas)
         self.pipeline = Pipeline(loop, self.pool, RouteTable([]), self.tenants, self.cache,
                                  judge_deadlines=settings.judge_deadlines,
@@ -211,7 +213,8 @@ class Server:
             memory_bytes=memory_bytes, memory_factor=settings.model_memory_factor,
             breaker=server_breaker(settings), run_timeout_s=settings.run_timeout)
         return Loader(self.loop, self.pipeline, runtime, options, threads=settings.load_threads,
-                      on_breaker=BreakerLog(self.loop, self.changes.notify))
+                      on_breaker=BreakerLog(self.loop, self.changes.notify), **(
+                          {} if self.cache_file is None else {"attached": self.cache_file.attached}))
 
     def _transport(self, sink: RequestSink, handlers: Service, process_buffered_bytes: int) -> Transport:
         settings = self.settings
@@ -392,6 +395,8 @@ class Server:
         if self.second is not None:
             await self.second.close()
         await self.repository.close()
+        if self.cache_file is not None:
+            self.cache_file.save()
         self.models.end()
         self.pool.interrupt()
         self.pool.stop()

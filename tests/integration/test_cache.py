@@ -127,3 +127,18 @@ def test_a_request_says_what_it_wants_of_the_cache(tmp_path: Path, transport: st
                     repository.client.call(f"{SERVICE}ModelInfer", request.SerializeToString()))
                 assert reply.raw_output_contents[0] == pack("FP32", [3.0] * 4)
         assert counted(repository) == (3, 2, 1, 1, 2, 2)
+
+
+def test_answers_outlive_the_server(tmp_path: Path, transport: str) -> None:
+    place_version(tmp_path / "models", "m", 1, 3.0)
+    kept: dict[str, Any] = {"cache": 1 << 20, "cache_file": tmp_path / "answers", "transport": transport}
+    with repository_server(tmp_path / "models", **kept) as repository:
+        assert repository.answer("m") == ("1", 3.0)
+        assert counted(repository)[3] == 1
+    with repository_server(tmp_path / "models", **kept) as repository:
+        assert repository.answer("m") == ("1", 3.0)
+        assert counted(repository) == (1, 0, 1, 0, 0, 0)
+    place_version(tmp_path / "models", "m", 1, 5.0)
+    with repository_server(tmp_path / "models", **kept) as repository:
+        assert repository.answer("m") == ("1", 5.0)
+        assert counted(repository) == (1, 1, 0, 1, 1, 1)

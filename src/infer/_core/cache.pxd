@@ -71,6 +71,8 @@ cdef class Cache:
     cdef Request *take_waiting(self, Request *leader, int64_t now) noexcept      # now answered by the leader's run
     cdef Request *next_leader(self) noexcept
     cdef void forget(self, VersionEntry entry) noexcept
+    # Takes the entry over, its node and times set; False: it is larger than a bound, and gone.
+    cdef bint take(self, CachePart *part, CacheEntry *made) noexcept
     cdef void make_room(self, CachePart *part, uint64_t size_bytes) noexcept
     cdef bint samples(self, CachePart *part, const Request *request) noexcept
     cdef void judge(self, CachePart *part) noexcept

@@ -318,9 +318,14 @@ cdef class Cache:
         made.node.low = flight.low
         made.node.high = flight.high
         made.node.size_bytes = size_bytes
-        lru_put(&self.lru, &part.part, &made.node)
+        return made if self.take(part, made) else NULL
+
+    cdef bint take(self, CachePart *part, CacheEntry *made) noexcept:
+        cdef bint taken = lru_put(&self.lru, &part.part, &made.node)
+        if not taken:
+            block_unref(made.block)
         note_size(part)
-        return made
+        return taken
 
     # Flights.
 

@@ -26,7 +26,7 @@ cdef struct CacheEntry:
     CacheScope scope
     OutputMask outputs
     int64_t stored_ns
-    int64_t expires_ns
+    int64_t expires_ns           # INT64_MAX: it has no end
     TensorView *views
     uint8_t *tail
     uint64_t tail_bytes
@@ -40,5 +40,6 @@ cdef bint same_inputs(const TensorView *views, const OutputMask *outputs, const 
 cdef bint entry_answers(const CacheEntry *entry, const CacheScope *scope, const Request *request) noexcept nogil
 # What an entry takes of the arena, all told.
 cdef uint64_t entry_bytes(const Request *request, uint64_t tail_size_bytes) noexcept nogil
-# A copy of what it is asked by, with room for the tail; its node's hash and size are not set. NULL: no memory.
+# A copy of the inputs, with room for the tail; its node's hash and size, its times and the tail are not set. NULL: no
+# memory.
 cdef CacheEntry *entry_new(const CacheScope *scope, const Request *request, uint64_t tail_size_bytes) noexcept nogil

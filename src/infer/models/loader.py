@@ -43,10 +43,12 @@ class Loader:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipeline: Pipeline, runtime: Callable[[], Runtime],
                  options: LoadOptions, *, threads: int,
-                 on_breaker: Callable[[VersionEntry], None] | None = None) -> None:
-        """`on_breaker` is called when the breaker of a version has changed its state."""
+                 on_breaker: Callable[[VersionEntry], None] | None = None,
+                 attached: Callable[[VersionEntry], None] = lambda entry: None) -> None:
+        """`on_breaker` is called when the breaker of a version has changed its state, `attached` when it is about to be
+        served."""
         self._loop, self._pipeline, self._options = loop, pipeline, options
-        self._make_runtime, self._on_breaker = runtime, on_breaker
+        self._make_runtime, self._on_breaker, self._when_attached = runtime, on_breaker, attached
         self._runtime: Runtime | None = None
         self._making = threading.Lock()
         self._reservations = Reservations(options.memory_bytes, options.memory_factor)
@@ -147,6 +149,7 @@ class Loader:
             self._pipeline.attach(entry, cache_limits(entry.settings, self._options))
         except (InferError, MemoryError) as error:
             return ModelLoadError(f"model {spec.name!r} version {spec.version} is not served: {error}")
+        self._when_attached(entry)
         return entry
 
     def _drained(self, entry: VersionEntry, done: Callable[[], None]) -> None:
