@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-slo bench-breaker micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make bench-models 1,000 small models: time until ready, memory, CPU of one among them, fairness"
 	@echo "make bench-fairness what two models get of a core when one is asked for a hundred times as much"
 	@echo "make bench-cache what a hit costs, and what a cache costs that is of no use"
+	@echo "make bench-quotas what a tenant over its quota costs another, and what quotas cost"
 	@echo "make bench-slo    --slo-p99-ms beside every fixed setting, on steps and bursts"
 	@echo "make bench-overload up to five times of what the server can do: what is still answered in time"
 	@echo "make bench-breaker what a breaker costs a call, and how soon a version that fails is out of use, and back"
@@ -159,6 +160,9 @@ bench-floods: setup
 
 bench-reload: setup
 	$(PY) -m bench.load.reload $(ARGS)
+
+bench-quotas: setup
+	$(PY) -m bench.load.quotas $(ARGS)
 
 bench-cache: setup
 	$(PY) -m bench.caching $(ARGS)

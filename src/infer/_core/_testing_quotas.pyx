@@ -56,7 +56,7 @@ def ask(Tenants tenants not None, bytes name not None, now: int, rows: int = 1) 
     return holding
 
 
-def ask_in_turn(Tenants tenants not None, list names not None, rounds: int, now: int) -> int:
+def ask_in_turn(Tenants tenants not None, list names not None, rounds: int, *, now: int) -> int:
     """Nanoseconds that so many requests of these tenants, in turn, need."""
     cdef int64_t left = rounds
     cdef int64_t own_ns = now

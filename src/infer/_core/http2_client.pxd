@@ -9,7 +9,8 @@ cdef enum:
     MESSAGE_PREFIX_BYTES = 5
     DETAIL_BYTES = 160       # of grpc-message; the rest is cut
     SEND_ROOM_BYTES = 65536  # least capacity of the buffer given to session_send: a frame that is not lent fits
-    MAX_HEADERS = 8
+    MAX_HEADERS = 16
+    OWN_HEADERS = 7            # of session_open; the rest may be its caller's
 
 # One unary call, or one bidirectional stream of messages: it is then reported once for each message, as if that were a
 # call, and once more when it has ended. Lives in its session's array; its contents are valid until on_reply returns.
@@ -75,6 +76,9 @@ cdef struct ClientSession:
     uint32_t goaway_code
 
 # 0, or a negative nghttp2 error. `path` and `authority` are lent for the session's life. timeout_ns 0: no grpc-timeout.
+# One more field of every request; name and value are lent for as long as the session lives.
+cdef void put_header(
+    ClientSession *session, const char *name, size_t name_bytes, const char *value, size_t value_bytes) noexcept nogil
 cdef int session_open(
     ClientSession *session, const char *path, size_t path_bytes, const char *authority, size_t authority_bytes,
     int64_t timeout_ns, uint32_t capacity, uint32_t stream_messages, reply_callback on_reply,

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def run(
     record: bool = False,
     until: Callable[[], bool] | None = None,
     vary_from: int = 0,
+    metadata: Sequence[tuple[str, str]] = (),
 ) -> LoadResult:
     """Call `path` with `payload` over `connections` connections with up to `streams` calls under way on each.
 
@@ -84,7 +85,8 @@ def run(
     which there may be 4,096 different ones; ValueError where there are more.
 
     With `vary_from`, 1 or more, no two messages are the same: 46 bits of the last 8 bytes, of two FP32 that stay as
-    large as they are, count from there on, on each connection 2^32 further.
+    large as they are, count from there on, on each connection 2^32 further. `metadata` goes with every call, 9 fields
+    at most.
 
     ConnectionError when no connection can be made or no reply came at all; otherwise what goes wrong is counted.
     """

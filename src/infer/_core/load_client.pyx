@@ -12,7 +12,7 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from infer._core.http2_client cimport MESSAGE_PREFIX_BYTES
+from infer._core.http2_client cimport MAX_HEADERS, MESSAGE_PREFIX_BYTES, OWN_HEADERS, put_header
 from infer._core.load_loop cimport *
 from infer._core.load_record cimport CallRecord, Record, record_open
 from infer._core.load_stats cimport *
@@ -90,7 +90,8 @@ cdef class LoopOwner:
 
     cdef int open(
             self, list sockets, bytes path, bytes authority, int64_t timeout_ns, uint32_t streams,
-            uint32_t stream_messages) except -1:
+            uint32_t stream_messages, list metadata) except -1:
+        cdef bytes name, value
         if not loop_open(&self.loop, len(sockets)):
             raise MemoryError("load generator: no memory or no descriptor for its loop")
         for opened in sockets:
@@ -98,6 +99,9 @@ cdef class LoopOwner:
                     &self.loop, opened.fileno(), path, len(path), authority, len(authority), timeout_ns, streams,
                     stream_messages):
                 raise MemoryError("load generator: no memory for a connection")
+            for name, value in metadata:
+                put_header(&self.loop.connections[self.loop.n_connections - 1].session, name, len(name), value,
+                           len(value))
         return 0
 
     cdef int run(self, until) except -1:
@@ -196,13 +200,16 @@ def connect_all(str address, int count, double timeout_s):
 def run(
         str address, str path, bytes payload, connections=1, streams=1, *, duration_s=None, requests=None, rate=None,
         stream_messages=None, warmup_s=0.0, timeout_s=None, expected_bytes=None, stall_s=10.0,
-        capture_first_reply=True, record=False, until=None, vary_from=0):
+        capture_first_reply=True, record=False, until=None, vary_from=0, metadata=()):
     cdef LoopOwner owner = LoopOwner()
     cdef Loop *loop = &owner.loop
     cdef bytes framed = b"\0" + len(payload).to_bytes(4, "big") + payload
     cdef bytes path_bytes = path.encode()
     cdef bytes authority = split_address(address)[2].encode()
     cdef int64_t cpu_before, cpu_used, wall
+    cdef list fields = [(name.encode(), value.encode()) for name, value in metadata]
+    if len(fields) > MAX_HEADERS - OWN_HEADERS:
+        raise ValueError(f"at most {MAX_HEADERS - OWN_HEADERS} fields of metadata can be sent")
     if duration_s is None and requests is None and until is None:
         raise ValueError("a run needs duration_s, requests or until")
     if (connections < 1 or streams < 1 or (stream_messages is not None and stream_messages < 1)
@@ -225,7 +232,7 @@ def run(
         loop.capture = capture_first_reply
         loop.varied = vary_from
         owner.open(sockets, path_bytes, authority, 0 if timeout_s is None else round(timeout_s * 1e9), streams,
-                   stream_messages or 0)
+                   stream_messages or 0, fields)
         cpu_before = cpu_ns()
         loop.start_ns = loop.alive_ns = now_ns()
         loop.warm_ns = loop.start_ns + <int64_t>round(warmup_s * 1e9)

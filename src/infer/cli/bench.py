@@ -5,12 +5,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 from typing import Any
 
 import click
 
 from infer.cli.tls import TlsOptions, tls_options
 from infer.errors import InferError
+
+# What the generator has room for.
+METADATA_MOST = 9
+
+
+def _metadata(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:
+    found = []
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not re.fullmatch("[0-9a-z_.-]+", key) or not text.isascii() or not text.isprintable():
+            raise click.BadParameter(f"{value!r}: expected KEY=VALUE, the key in lower case, the value printable ASCII")
+        found.append((key, text))
+    if len(found) > METADATA_MOST:
+        raise click.BadParameter(f"at most {METADATA_MOST} can be sent")
+    return found
 
 
 @click.command("bench")
@@ -29,10 +45,13 @@ from infer.errors import InferError
               type=click.FloatRange(min=0, min_open=True), help="Measured time.")
 @click.option("--warmup", default=1.0, show_default=True, metavar="SECONDS", type=click.FloatRange(min=0),
               help="Time before it that does not count.")
+@click.option("--metadata", multiple=True, metavar="KEY=VALUE", callback=_metadata,
+              help="Sent with every call, such as x-tenant=a; may be given more than once.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @tls_options
 def command(*, model: str, address: str, model_version: str, connections: int, streams: int, stream: bool,
-            rate: float | None, duration: float, warmup: float, as_json: bool, **tls: Any) -> None:
+            rate: float | None, duration: float, warmup: float, metadata: list[tuple[str, str]], as_json: bool,
+            **tls: Any) -> None:
     """Load MODEL with one-row calls and report rate and latency.
 
     Over TLS a thread of this process encrypts: its time is part of the latency, and it may be what limits the rate.
@@ -54,16 +73,16 @@ def command(*, model: str, address: str, model_version: str, connections: int, s
     options = TlsOptions(**tls)
     try:
         with Client(address, 10.0, options.credentials()) as client:
-            metadata = client.metadata(model, model_version)
-            sample = sample_of(metadata)
-            arrays = first_rows(sample, 1) if sample else random_inputs(metadata)
-            request = encode_request(model, typed_inputs(metadata, arrays), version=model_version)
+            declared = client.metadata(model, model_version)
+            sample = sample_of(declared)
+            arrays = first_rows(sample, 1) if sample else random_inputs(declared)
+            request = encode_request(model, typed_inputs(declared, arrays), version=model_version)
             # Once through the other client: an error in words comes before a count of failures.
-            client.call(INFER_PATH, request)
+            client.call(INFER_PATH, request, metadata=metadata)
         path, calls, messages = (STREAM_PATH, 1, streams) if stream else (INFER_PATH, streams, None)
         with _way_to(address, options) as way:
             result = load_client.run(way, path, request, connections, calls, stream_messages=messages,
-                                     duration_s=duration, warmup_s=warmup, rate=rate)
+                                     duration_s=duration, warmup_s=warmup, rate=rate, metadata=metadata)
     except (InferError, ConnectionError) as error:
         click.echo(f"infer bench: {error}", err=True)
         raise SystemExit(1) from None
