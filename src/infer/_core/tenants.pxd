@@ -42,6 +42,7 @@ cdef class Tenants:
     cdef int64_t n_shared                  # requests for whose tenants there was no room
     cdef Tenant *newest
     cdef Tenant *oldest
+    cdef Tenant *recent                    # that the last name led to, or NULL
     cdef Tenant *nobody                    # of requests without a tenant
     cdef Tenant *shared                    # of those for which there is no room
     cdef dict policies                     # name as bytes -> PolicyBox, None: of all others
@@ -60,7 +61,7 @@ cdef class Tenants:
     cdef int move(self, Tenant *tenant, name, dict before, int64_t now) except -1
     cdef int pin(self, bytes name, int64_t now) except -1
     cdef int configure_models(self, dict models, int64_t now) except -1
-    # The tenant of that name, held: paired with `release`. Never NULL.
+    # The tenant of that name, held: paired with `release`. NULL: it is not printable.
     cdef Tenant *take(self, const uint8_t *name, uint64_t name_bytes, int64_t now) noexcept
     # Whose the request is, as its transport says it (request.IdentitySource). A gRPC status.
     cdef int identify(self, Request *request, const uint8_t *name, uint64_t name_bytes, int source,

@@ -16,6 +16,8 @@ from infer._core.status cimport STATUS_OK, STATUS_UNAUTHENTICATED
 from infer._core.tensor cimport say
 from infer._core.token_bucket cimport BucketRate, rate_init
 
+cimport cython
+
 cdef enum:
     CHARGED_TENANT_HELD = 8      # of Request.charged: `tenant` is held by it
 
@@ -111,6 +113,7 @@ cdef class ModelBox:
         fill_limits(&self.c.limits, limits, self.kept)
 
 
+@cython.final
 cdef class Tenants:
     """`max_tenants`: how many without a table of their own are told apart; `quotas`: those of infer.quotas."""
 
@@ -120,7 +123,7 @@ cdef class Tenants:
             raise ValueError(f"max_tenants is {max_tenants}: expected 1 or more")
         self.table = NULL
         self.nobody = self.shared = NULL
-        self.newest = self.oldest = NULL
+        self.newest = self.oldest = self.recent = NULL
         self.known = self.n_shared = 0
         self.next_id = 1
         self.max_tenants = max_tenants
@@ -292,16 +295,23 @@ cdef class Tenants:
         self.table[h & self.mask] = tenant
 
     cdef Tenant *take(self, const uint8_t *name, uint64_t name_bytes, int64_t now) noexcept:
-        cdef uint64_t h = hash_name(&self.secret, name, name_bytes)
-        cdef Tenant *tenant = self.find(name, name_bytes, h)
-        if tenant == NULL:
-            tenant = self.add(name, name_bytes, h, now)
+        cdef Tenant *tenant = self.recent
+        cdef uint64_t h
+        # Calls of one client come together.
+        if tenant == NULL or tenant.name_bytes != name_bytes or memcmp(tenant.name, name, name_bytes) != 0:
+            h = hash_name(&self.secret, name, name_bytes)
+            tenant = self.find(name, name_bytes, h)
+            if tenant == NULL:
+                if not is_printable(name, name_bytes):
+                    return NULL
+                tenant = self.add(name, name_bytes, h, now)
+            elif not tenant.pinned:
+                self.unlink(tenant)
+                self.link(tenant)
+            self.recent = tenant
             if tenant == NULL:
                 self.n_shared += 1
                 tenant = self.shared
-        elif tenant != self.newest and not tenant.pinned:
-            self.unlink(tenant)
-            self.link(tenant)
         tenant.holders += 1
         return tenant
 
@@ -309,10 +319,11 @@ cdef class Tenants:
 
     cdef int identify(self, Request *request, const uint8_t *name, uint64_t name_bytes, int source,
                       ErrorText *error) noexcept:
-        if 0 < name_bytes <= TENANT_NAME_BYTES and is_printable(name, name_bytes):
+        if 0 < name_bytes <= TENANT_NAME_BYTES:
             request.tenant = self.take(name, name_bytes, request.received_ns)
-            request.charged = CHARGED_TENANT_HELD
-            return STATUS_OK
+            if request.tenant != NULL:
+                request.charged = CHARGED_TENANT_HELD
+                return STATUS_OK
         if source != FROM_CERTIFICATE:
             say(error, "malformed tenant in the metadata (--tenant-metadata-key): expected it once, with 1 to 255 "
                        "printable ASCII characters")
@@ -395,6 +406,7 @@ cdef class Tenants:
         if not self.grow(self.max_tenants + len(policies)):
             raise MemoryError("no memory for the table of tenants")
         carry_counts(before, policies)
+        self.recent = NULL
         self.policies = policies
         self.configure_models(models, now)
         self.limited = any((<PolicyBox> box).c.limits.any or (<PolicyBox> box).c.n_pairs for box in policies.values())
