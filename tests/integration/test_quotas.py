@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -237,3 +238,12 @@ def test_sighup_changes_quotas_of_a_server_that_runs(tmp_path: Path) -> None:
         assert serving.stop() == 0
     assert "[tenants.a] requests_per_second: 1/1000 -> 5" in rows
     assert "nothing has changed" not in rows
+
+
+def test_the_bench_is_whose_it_says(limited: InProcess) -> None:
+    done = run("bench", "identity", "--address", limited.address, "--metadata", "x-tenant=slow-refill", "--duration",
+               "0.2", "--warmup", "0", "--connections", "1", "--json")
+    # One of its two goes to the call that shows errors in words.
+    assert json.loads(done.stdout)["statuses"]["OK"] == 1
+    assert refused(limited)["slow-refill", "tenant", "requests_per_second"] > 0
+    limited.settle()

@@ -306,3 +306,22 @@ def test_messages_that_vary_are_all_different_and_end_with_floats_of_one_size() 
         assert -4.0 < second <= -2.0
     with pytest.raises(ValueError, match="3 to 16379 bytes can vary"):
         load_client.run("127.0.0.1:1", PATH, bytes(16384), requests=1, vary_from=1)
+
+
+def test_metadata_goes_with_every_call() -> None:
+    class Told(Echo):
+        def __init__(self) -> None:
+            super().__init__()
+            self.metadata: list[list[str]] = []
+
+        async def answer(self, request: bytes, context: Any) -> bytes:
+            self.metadata.append([value for key, value in context.invocation_metadata() if key == "x-tenant"])
+            return request
+
+    told = Told()
+    with serving(told) as address:
+        load_client.run(address, PATH, b"x", 2, 2, requests=10, timeout_s=5,
+                        metadata=[("x-tenant", "a"), *((f"x-{number}", "b") for number in range(8))])
+    assert told.metadata == [["a"]] * 10
+    with pytest.raises(ValueError, match="at most 9 fields"):
+        load_client.run("127.0.0.1:1", PATH, b"x", requests=1, metadata=[("x", "y")] * 10)

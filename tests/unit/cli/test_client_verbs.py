@@ -151,6 +151,15 @@ def test_bench_on_streams(address: str) -> None:
     assert (figures["stream"], figures["statuses"], figures["peak_in_flight"]) == (True, {"OK": figures["ok"]}, 6)
 
 
+@pytest.mark.parametrize(("metadata", "text"), [
+    (["x-tenant"], "'x-tenant': expected KEY=VALUE"), (["X=a"], "'X=a': expected"), (["x=\t"], "expected KEY=VALUE"),
+    ([f"x{number}=a" for number in range(10)], "at most 9 can be sent")])
+def test_bench_metadata_that_cannot_be_sent(address: str, metadata: list[str], text: str) -> None:
+    result = run("bench", "digits", "--address", address, *(f"--metadata={each}" for each in metadata))
+    assert result.exit_code == 2
+    assert text in " ".join(result.stderr.split())
+
+
 def test_bench_of_a_model_that_fails(address: str) -> None:
     result = run("bench", "full", "--address", address)
     assert result.exit_code == 1
