@@ -31,6 +31,7 @@ SHARE = 20 if debug.ENABLED else 1
 CONNECTIONS = 8
 BAD_ID = 99
 WATCHDOG_MS = 60_000
+LONGEST_DEADLINE_NS = 100 * MILLISECOND_NS
 
 
 @dataclass
@@ -198,7 +199,7 @@ class Simulation:
     # Steps.
 
     def open(self) -> None:
-        ahead = self.rng.choice([None] * 8 + [0, 1, 5, 20, 200])
+        ahead = self.rng.choice([None] * 8 + [0, 1, 5, 20, 2 * LONGEST_DEADLINE_NS // MILLISECOND_NS])
         deadline_ns = 0 if ahead is None else clock.now() + ahead * MILLISECOND_NS // 2
         self.opened += 1
         self.calls[self.opened] = Sent(self.rng.randrange(CONNECTIONS), deadline_ns)
@@ -283,16 +284,19 @@ class Simulation:
         self.finish()
 
     def finish(self) -> None:
-        """No more calls: those under way end by themselves, with the clock's help where a batch waits for more."""
+        """No more calls: those under way end by themselves, with the clock's help where a batch waits for more, or a
+        request that is late waits for its deadline."""
         while self.receiving:
             self.submit()
+        if self.threads:
+            self.bench.advance(2 * LONGEST_DEADLINE_NS)
         while self.bench.pipeline.in_flight and not self.problems:
             if self.threads:
                 self.bench.transport.kick()
-                assert self.poll.poll(WATCHDOG_MS), f"{self.bench.pipeline.in_flight} calls were never run"
+                assert self.poll.poll(WATCHDOG_MS), f"never run: {self.calls}"
                 self.wake()
                 continue
-            clock.advance(MILLISECOND_NS)
+            self.bench.advance(MILLISECOND_NS)
             for _ in range(3 * len(self.bench.executors)):
                 self.execute()
             self.wake()
