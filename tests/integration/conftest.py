@@ -15,7 +15,7 @@ from tests.support.transports import TRANSPORTS, seconds_of
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """identity FP32 [batch,4]; wide FP32 [batch,length]; slow INT64 [batch,1], busy for as many steps as it is sent."""
     return write_repository(tmp_path_factory.mktemp("models"), {
-        "identity": models.identity(), "wide": models.identity(dims=("batch", "length")), "slow": models.slow(60_000)})
+        "identity": models.identity(), "wide": models.identity(dims=("batch", "length")), "slow": models.slow(200_000)})
 
 
 @pytest.fixture(scope="session", params=TRANSPORTS)
