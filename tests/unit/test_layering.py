@@ -152,6 +152,7 @@ PACKAGES = {
     "services": SHARED,
     "observe": SHARED,
     "models": SHARED,
+    "traffic": SHARED | {"state"},
     "security": {"errors", "state"},
     "state": {"errors"},
     "transport": SHARED | {"services"},
