@@ -133,6 +133,29 @@ def test_long_deadlines_do_not_make_a_long_queue(stopped: None) -> None:
     assert len(took_ms) * row_ns >= 0.95 * span_ns
 
 
+@pytest.mark.parametrize(("cost", "spare"), [(Cost(0, 1_000 * US), 0.3), (Cost(1_000 * US, 500 * US), 0.3),
+                                             (Cost(20_000 * US, 0), 0.1)], ids=["linear", "mixed", "flat"])
+def test_where_more_comes_than_can_be_run_deadlines_are_met_with_time_to_spare(
+        stopped: None, cost: Cost, spare: float) -> None:
+    deadline_ms = 50
+    simulation = Simulation(cost, 64, **CODEL)
+    begin = clock.now()
+    row_ns = cost(64) / 64
+    sent: dict[int, int] = {}
+    took_ms: list[float] = []
+    simulation.bench.transport.on_finish = lambda outcome: took_ms.append(
+        (clock.now() - sent[outcome.call]) / 1e6) if outcome.code == OK else None
+    seconds = 2
+    for index in range(round(seconds * 1e9 / row_ns * 3)):
+        simulation.advance_to(begin + round(index * row_ns / 3))
+        sent[simulation.bench.calls + 1] = clock.now()
+        simulation.call(1, deadline_ms * MILLISECOND_NS)
+    simulation.finish()
+    assert max(took_ms[-len(took_ms) // 2:]) <= (1 - spare) * deadline_ms
+    # Within a tenth of what batches of the size that fits would do.
+    assert len(took_ms) * row_ns >= 0.9 * seconds * 1e9
+
+
 def test_requests_without_deadlines_are_not_shed(stopped: None) -> None:
     cost = Cost(2_000 * US, 200 * US)
     simulation = Simulation(cost, 16, **CODEL)

@@ -15,6 +15,7 @@ from infer._core.batch cimport (
     scratch_free, scratch_init)
 from infer._core.batcher cimport kick, put, remove_queued
 from infer._core.block cimport Block, block_data, block_new
+from infer._core.capi.atomics cimport load_acquire_i32
 from infer._core.clock cimport now_ns
 from infer._core.executor cimport ExecutorPool
 from infer._core.model_version cimport VersionEntry, drop_handle, take_handle
@@ -251,6 +252,22 @@ cdef class PuppetLoop:
 
     def kick(self):
         kick(&self.pool.batcher)
+
+    def go_first(self):
+        """More comes than can be run: executors that share the loop's core wait for `end_turn` after each batch."""
+        self.pool.go_first(now_ns())
+
+    def end_turn(self):
+        self.pool.end_turn(now_ns())
+
+    @property
+    def goes_first(self):
+        return self.pool.goes_first()
+
+    @property
+    def waiting(self):
+        """Executors that wait for the loop."""
+        return load_acquire_i32(&self.pool.drain.waiting)
 
     def on_wake(self):
         """Takes everything that is finished, answers its calls and arms the wake-up; returns facts per batch."""

@@ -19,6 +19,7 @@ from infer._core.tensor cimport say, say_int
 
 cdef enum:
     MARGIN_SHARE = 4             # a quarter of the expected time: calls and replies travel, and estimates err
+    QUEUE_SHARE = 3              # of a deadline for what waits, where enough come in any case: it waits for that twice
 
 
 cdef int admit_deadline(int64_t deadline_ns, int64_t now) noexcept nogil:
@@ -80,26 +81,51 @@ cdef int64_t expected_ns(const Version *version, int64_t rows, int64_t ahead, in
             + run_time_ns(pace, min(ahead % gathers + rows, max(gathers, rows)), now, queue.cut))
 
 
+cdef int64_t ahead_ns(const Version *version, int64_t rows, int64_t ahead, int64_t now) noexcept nogil:
+    """What the rows that wait add to a run of its own, as far as they are not run side by side."""
+    cdef const VersionQueue *queue = <const VersionQueue *> version.queue
+    cdef const Pace *pace = <const Pace *> version.pace
+    cdef int64_t gathers = version.gather_rows
+    cdef int64_t time_ns = ahead // gathers * run_time_ns(pace, gathers, now, queue.cut) // version.max_running
+    time_ns += run_time_ns(pace, min(ahead % gathers + rows, max(gathers, rows)), now, queue.cut)
+    return held_up_ns(pace, max(time_ns - run_time_ns(pace, rows, now, queue.cut), <int64_t> 0), now)
+
+
 cdef int judge_deadline(const Version *version, const Request *request, int64_t now, ErrorText *error) noexcept nogil:
     cdef const Pace *pace = <const Pace *> version.pace
     cdef const VersionQueue *queue = <const VersionQueue *> version.queue
-    cdef int64_t expected, run_ns
+    cdef int64_t expected, run_ns, waiting_ns, left_ns, ahead
+    cdef bint stands
     if pace == NULL or not pace.judges:
         return ADMITTED
-    expected = expected_ns(version, request.rows, rows_before_this(queue, request), now)
+    ahead = rows_before_this(queue, request)
+    expected = expected_ns(version, request.rows, ahead, now)
     if expected + expected // MARGIN_SHARE <= request.deadline_ns - now:
         if not queue.codel.shedding:
             return ADMITTED
         run_ns = run_time_ns(pace, max(queue.taken_rows, <int64_t> 1), now)
-        if not codel_sheds(&queue.codel, expected, run_ns):
+        stands = codel_sheds(&queue.codel, expected, run_ns)
+        # Those that come behind make its batch longer: a third to wait, a third to run, a third to spare.
+        waiting_ns = ahead_ns(version, request.rows, ahead, now)
+        left_ns = request.deadline_ns - now - 2 * run_time_ns(pace, request.rows, now)
+        if not stands and QUEUE_SHARE * waiting_ns <= left_ns:
             return ADMITTED
         say(error, "the queue of model '")
         say(error, version.name)
-        say(error, "' stands, and more comes than it can run: the request would take about ")
-        say_int(error, expected // 1000)
-        say(error, " us, where two runs take ")
-        say_int(error, 2 * run_ns // 1000)
-        say(error, " us (--codel-target); retry later or send to another replica")
+        say(error, "' stands, and more comes than it can run: ")
+        if stands:
+            say(error, "the request would take about ")
+            say_int(error, expected // 1000)
+            say(error, " us, where two runs take ")
+            say_int(error, 2 * run_ns // 1000)
+            say(error, " us (--codel-target)")
+        else:
+            say(error, "what waits takes about ")
+            say_int(error, waiting_ns // 1000)
+            say(error, " us, more than a third of the time until its deadline in ")
+            say_int(error, (request.deadline_ns - now) // 1000)
+            say(error, " us")
+        say(error, "; retry later or send to another replica")
         return REFUSED_STANDING
     say(error, "model '")
     say(error, version.name)

@@ -4,7 +4,7 @@ Each has its own completion ring; the loop drains them all when the eventfd wake
 """
 
 cimport cython
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t
 
 from infer._core.batch cimport Batch, Scratch
 from infer._core.batcher cimport Batcher
@@ -15,13 +15,16 @@ cdef enum:
     TAKE_LIMIT = 1024            # requests in one batch
     RING_CAPACITY = 1024         # finished batches that the loop has not seen
     STUCK_NS = 1000000000        # a run that was told to end and is still there after so long may never end
+    LOOP_FIRST_NS = 100000000    # after a refusal: longer than any batch should take
 
-# Executors that wait for the loop: to empty their ring, or to give their emergency batch back.
+# Executors that wait for the loop: to empty their ring, to give their emergency batch back, or to have its turn.
 cdef struct Drain:
     pthread_mutex_t mutex
     pthread_cond_t drained
     int32_t waiting
     int32_t stopping
+    int32_t loop_first           # 1: the executors that share the loop's core wait for its turn after each batch
+    int32_t turns                # of the loop that ended after it had taken batches; wraps
 
 cdef struct Executor:
     Ring ring
@@ -32,6 +35,9 @@ cdef struct Executor:
     pthread_t thread
     int32_t index
     int32_t started
+    int32_t shares_core          # 1: with the loop
+    int32_t turn                 # `turns` before its last batch was published
+    int32_t gives_way            # 1: it waits for a later turn, while the loop goes first
 
 
 @cython.final
@@ -42,9 +48,16 @@ cdef class ExecutorPool:
     cdef Executor *executors
     cdef readonly int count
     cdef int turn                          # whose ring is looked at first
+    cdef int64_t refused_ns                # when the loop last said that it is to go first
     cdef bint running
     cdef void join(self) noexcept
     cdef void relieve(self) noexcept
+    # More comes than can be run: what the kernel has for the loop is read before the next batch begins. Loop thread.
+    cdef void go_first(self, int64_t now) noexcept
+    # Whether a turn that took batches has to end with `end_turn`.
+    cdef bint goes_first(self) noexcept
+    # What could be read has been read. Loop thread.
+    cdef void end_turn(self, int64_t now) noexcept
     # The next finished batch of any executor, or NULL. Loop thread; to be called once more after the last batch was
     # freed.
     cdef Batch *take_finished(self) noexcept

@@ -4,14 +4,19 @@ The pool owns the threads, their rings and buffers; the loop thread makes, start
 only its own Executor, the batcher, and what its batches hold. Signals are blocked in it, so Python's handlers run on
 the main thread.
 
-Design note. Two things can hold an executor up on the way to the loop: a ring that the loop has not drained, and, with
-the arena full, an emergency batch that it has not given back. For both the executor counts itself as waiting and looks
-again before it sleeps; the loop gives room and then looks for waiters, with a full fence between on both sides, so one
-of the two always sees the other.
+Design note. Three things can hold an executor up on the way to the loop: a ring that the loop has not drained; with the
+arena full, an emergency batch that it has not given back; and, while more comes than can be run, the loop's turn. For
+each the executor counts itself as waiting and looks again before it sleeps; the loop gives room and then looks for
+waiters, with a full fence between on both sides, so one of the two always sees the other.
+
+The loop's turn: where executors take what the loop needs of a core, calls that it has not read yet grow old in the
+kernel, where no deadline is judged, and all that is answered is too late. So while calls are being refused, executors
+that share its core begin no batch before a turn of the loop has ended that took the one before. `turns` is read before
+a batch is published, so that the turn which takes it is a later one.
 """
 
 cimport cython
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT64_MAX, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
@@ -20,7 +25,7 @@ from infer._core.arena cimport at, offset_of
 from infer._core.batch cimport (
     batch_emergency, batch_free, batch_new, batch_run, scratch_clear, scratch_free, scratch_init)
 from infer._core.batcher cimport Taken, batcher_free, batcher_init, batcher_stop, complete_batch, take_batch
-from infer._core.capi.atomics cimport add_i32, fence, load_acquire_i32, store_seq_cst_i32
+from infer._core.capi.atomics cimport add_i32, fence, load_acquire_i32, store_release_i32, store_seq_cst_i32
 from infer._core.capi.pthread cimport (
     SIG_SETMASK, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_wait, pthread_create,
     pthread_join, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
@@ -37,8 +42,10 @@ cdef enum:
 
 
 cdef bint held_up(Executor *executor) noexcept nogil:
-    return (ring_size(&executor.ring) >= RING_CAPACITY
-            or load_acquire_i32(&executor.scratch.emergency.lent) != 0)
+    if ring_size(&executor.ring) >= RING_CAPACITY or load_acquire_i32(&executor.scratch.emergency.lent) != 0:
+        return True
+    return (executor.gives_way != 0 and load_acquire_i32(&executor.drain.loop_first) != 0
+            and load_acquire_i32(&executor.drain.turns) == executor.turn)
 
 
 cdef void wait_for_loop(Executor *executor) noexcept nogil:
@@ -58,6 +65,8 @@ cdef void wait_for_loop(Executor *executor) noexcept nogil:
 cdef void publish(Executor *executor, Batch *batch, const Taken *taken) noexcept nogil:
     # The version may be gone as soon as the loop has seen the batch.
     complete_batch(executor.batcher, batch.version, taken)
+    executor.turn = load_acquire_i32(&executor.drain.turns)
+    executor.gives_way = executor.shares_core
     if not ring_push(&executor.ring, offset_of(batch)):
         require(False, b"executor: its ring was full")
     waker_notify(executor.waker)
@@ -73,6 +82,7 @@ cdef void *execute(void *argument) noexcept nogil:
         wait_for_loop(executor)
         if held_up(executor):
             break
+        executor.gives_way = 0
         count = take_batch(executor.batcher, requests, TAKE_LIMIT, &taken, True)
         if count == 0:
             break
@@ -115,6 +125,7 @@ cdef class ExecutorPool:
             self.executors[i].batcher = &self.batcher
             self.executors[i].waker = &self.waker
             self.executors[i].drain = &self.drain
+            self.executors[i].shares_core = i <= count - (parallel or count)
             if scratch_init(&self.executors[i].scratch) != 0 or ring_open(&self.executors[i].ring, RING_CAPACITY) != 0:
                 raise MemoryError("no memory for the executors")
 
@@ -182,6 +193,7 @@ cdef class ExecutorPool:
             batcher_stop(&self.batcher)
             pthread_mutex_lock(&self.drain.mutex)
             store_seq_cst_i32(&self.drain.stopping, 1)
+            store_seq_cst_i32(&self.drain.loop_first, 0)
             pthread_cond_broadcast(&self.drain.drained)
             pthread_mutex_unlock(&self.drain.mutex)
             for i in range(self.count):
@@ -247,3 +259,16 @@ cdef class ExecutorPool:
             pthread_mutex_lock(&self.drain.mutex)
             pthread_cond_broadcast(&self.drain.drained)
             pthread_mutex_unlock(&self.drain.mutex)
+
+    cdef void go_first(self, int64_t now) noexcept:
+        self.refused_ns = now
+        store_release_i32(&self.drain.loop_first, 1)
+
+    cdef bint goes_first(self) noexcept:
+        return self.drain.loop_first != 0
+
+    cdef void end_turn(self, int64_t now) noexcept:
+        add_i32(&self.drain.turns, 1)
+        if now - self.refused_ns > LOOP_FIRST_NS:
+            store_seq_cst_i32(&self.drain.loop_first, 0)
+        self.relieve()

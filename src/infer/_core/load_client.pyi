@@ -59,6 +59,7 @@ def run(
     stream_messages: int | None = None,
     warmup_s: float = 0.0,
     timeout_s: float | None = None,
+    patience_s: float | None = None,
     expected_bytes: int | None = None,
     stall_s: float = 10.0,
     capture_first_reply: bool = True,
@@ -71,7 +72,7 @@ def run(
 
     Without `rate` the loop is closed. With it (calls per second over all connections) call k is scheduled at
     start + k / rate whatever the server does, and one that finds no free stream waits with its latency running; where
-    that lasts until its deadline it is not started.
+    that lasts for `patience_s` (None: until its deadline) it is not started.
 
     With `stream_messages` the calls are messages: `streams` bidirectional streams stay open on each connection, with up
     to so many messages under way on each, whose replies come in order. A message is then what is said here of a call.

@@ -199,7 +199,7 @@ def connect_all(str address, int count, double timeout_s):
 
 def run(
         str address, str path, bytes payload, connections=1, streams=1, *, duration_s=None, requests=None, rate=None,
-        stream_messages=None, warmup_s=0.0, timeout_s=None, expected_bytes=None, stall_s=10.0,
+        stream_messages=None, warmup_s=0.0, timeout_s=None, patience_s=None, expected_bytes=None, stall_s=10.0,
         capture_first_reply=True, record=False, until=None, vary_from=0, metadata=()):
     cdef LoopOwner owner = LoopOwner()
     cdef Loop *loop = &owner.loop
@@ -231,6 +231,8 @@ def run(
         loop.expected_bytes = -1 if expected_bytes is None else expected_bytes
         loop.capture = capture_first_reply
         loop.varied = vary_from
+        patience_s = timeout_s if patience_s is None else patience_s
+        loop.patience_ns = 0 if patience_s is None else max(1, round(patience_s * 1e9))
         owner.open(sockets, path_bytes, authority, 0 if timeout_s is None else round(timeout_s * 1e9), streams,
                    stream_messages or 0, fields)
         cpu_before = cpu_ns()

@@ -32,7 +32,7 @@ cdef struct Loop:
     const uint8_t *framed       # lent by run()
     size_t framed_bytes
     uint64_t max_requests       # 0 = no bound
-    int64_t timeout_ns          # that every call has; 0 = none
+    int64_t patience_ns         # how long a call may wait for a stream; 0 = as long as it takes
     int64_t interval_ps         # open loop: picoseconds between requests; 0 = closed loop
     int64_t start_ns
     int64_t warm_ns             # end of the warm-up

@@ -375,8 +375,8 @@ cdef int64_t start_due(Loop *loop) noexcept nogil:
             return -1
         if due_ns > now:
             return due_ns
-        if loop.timeout_ns != 0 and now - due_ns >= loop.timeout_ns:
-            fail(loop, FAIL_NOT_STARTED, b"not started", b"no stream was free before its deadline")
+        if loop.patience_ns != 0 and now - due_ns >= loop.patience_ns:
+            fail(loop, FAIL_NOT_STARTED, b"not started", b"no stream was free in time")
             continue
         connection = find_free_connection(loop)
         if connection == NULL or not start_call(connection, due_ns):
@@ -496,7 +496,6 @@ cdef bint loop_add(
     if session_open(&connection.session, path, path_bytes, authority, authority_bytes, timeout_ns, streams,
                     stream_messages, on_reply, connection) != 0:
         return False
-    loop.timeout_ns = timeout_ns
     connection.fd = fd
     connection.loop = loop
     if loop.varied > 0:

@@ -26,6 +26,7 @@ cdef class Pipeline(RequestSink):
     cdef readonly Cache cache              # None: nothing is kept
     cdef public SecondLevel second         # None: there is no other level
     cdef bint leading                      # `lead_again` is about to be called
+    cdef bint ending_turn                  # `end_turn` is about to be called
     cdef TimerWheel wheel
     cdef InferMessage message
     cdef ErrorText error
@@ -76,6 +77,7 @@ cdef class Pipeline(RequestSink):
     cdef void retire(self, Request *request) noexcept
     cdef void share(self, Request *leader, Batch *batch, int index) noexcept
     cdef void report(self, VersionEntry entry, Block *detail) noexcept
+    cdef void end_turn_soon(self) noexcept
     cdef void complete(self, Batch *batch) noexcept
     cdef bint reply(self, Request *request, Batch *batch, int index) noexcept
     cdef void send(self, Request *request, int n_segments) noexcept

@@ -90,6 +90,7 @@ cdef class Pipeline(RequestSink):
         self.loop = loop
         self.cache = cache
         self.leading = False
+        self.ending_turn = False
         self.pool = pool
         self.routes = routes
         self.tenants = tenants
@@ -605,6 +606,8 @@ cdef class Pipeline(RequestSink):
         queue.codel.came_rows += request.rows
         if self.refusal != ADMITTED:
             entry.stats.refused[self.refusal] += 1
+            self.pool.go_first(now)
+            self.end_turn_soon()
             if self.refusal == REFUSED_STANDING:
                 queue.codel.refused_ns = now
             return STATUS_RESOURCE_EXHAUSTED
@@ -741,6 +744,8 @@ cdef class Pipeline(RequestSink):
         cdef Batch *batch
         cdef bint armed = False
         waker_acknowledge(&self.pool.waker)
+        if self.pool.goes_first():
+            self.end_turn_soon()
         while True:
             batch = self.pool.take_finished()
             if batch != NULL:
@@ -752,6 +757,17 @@ cdef class Pipeline(RequestSink):
                 armed = True
         if self.after_turn is not None:
             self.after_turn()
+
+    cdef void end_turn_soon(self) noexcept:
+        """Once whatever is ready now has been read. Owed to the executors after a wake and after a refusal."""
+        if not self.ending_turn:
+            self.ending_turn = True
+            self.loop.call_soon(self.end_turn)
+
+    def end_turn(self):
+        """Lets the executors that wait for the loop go on."""
+        self.ending_turn = False
+        self.pool.end_turn(now_ns())
 
     cdef void complete(self, Batch *batch) noexcept:
         cdef VersionEntry entry

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infer._core import arena
+from infer._core import arena, clock
 from infer._core._testing_engine import Call, PuppetLoop, budget
 from infer._core._testing_memory import set_limit
 from infer._core.executor import ExecutorPool
@@ -26,8 +27,9 @@ WAIT_SECONDS = 30
 class Rig:
     """A running pool and its puppet loop; `finish` waits for the executors as the loop does, on the eventfd."""
 
-    def __init__(self, entries: list[VersionEntry], executors: int = 2, *, start: bool = True) -> None:
-        self.pool = ExecutorPool(executors)
+    def __init__(self, entries: list[VersionEntry], executors: int = 2, *, parallel: int = 0,
+                 start: bool = True) -> None:
+        self.pool = ExecutorPool(executors, parallel)
         self.loop = PuppetLoop(self.pool, entries)
         self.loop.on_wake()
         if start:
@@ -102,6 +104,77 @@ def test_a_call_that_was_answered_while_it_ran_still_comes_back(rigs: list[Rig])
         answered = slow.answer()
     rigs[0].finish([slow])
     assert slow.state == "done"
+
+
+def until_waiting(rig: Rig, count: int) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while rig.loop.waiting != count:
+        assert time.monotonic() < deadline, f"{rig.loop.waiting} executors wait for the loop, expected {count}"
+
+
+@pytest.mark.parametrize(("executors", "parallel"), [(1, 0), (2, 1)])
+def test_while_the_loop_goes_first_no_batch_begins_before_its_turn_has_ended(
+        rigs: list[Rig], executors: int, parallel: int) -> None:
+    entry = version(models.scale(2.0))
+    rig = Rig([entry], executors, parallel=parallel)
+    rigs.append(rig)
+    rig.loop.go_first()
+    for _ in range(3):
+        for batches in range(executors):
+            # As many begin as there are executors that have not run one since the last turn.
+            rig.submit([scaled(entry, 1)])
+            until_waiting(rig, batches + 1)
+        late = scaled(entry, 2)
+        rig.loop.put(late)
+        rig.loop.kick()
+        assert (late.state, late.outcome) == ("queued", None)
+        rig.loop.end_turn()
+        rig.finish([late])
+        until_waiting(rig, 1)
+        rig.loop.end_turn()
+        until_waiting(rig, 0)
+    assert rig.loop.goes_first
+
+
+def test_executors_with_cores_of_their_own_do_not_wait_for_the_turn(rigs: list[Rig]) -> None:
+    entry = version(models.scale(2.0))
+    rig = Rig([entry], 3)
+    rigs.append(rig)
+    rig.loop.go_first()
+    for turn in range(50):
+        rig.submit([scaled(entry, turn)])
+    # The first of them shares the loop's core.
+    assert rig.loop.waiting <= 1
+
+
+def test_the_loop_goes_first_until_nothing_was_refused_for_a_while(rigs: list[Rig], stepped_clock: None) -> None:
+    entry = version(models.scale(2.0))
+    rig = Rig([entry], 1)
+    rigs.append(rig)
+    rig.loop.go_first()
+    for ms, still in ((0, True), (100, True), (1, False)):
+        clock.advance(ms * 1_000_000)
+        rig.submit([scaled(entry, 1)])
+        until_waiting(rig, 1)
+        rig.loop.end_turn()
+        assert rig.loop.goes_first is still
+    for turn in range(5):
+        rig.submit([scaled(entry, turn)])
+
+
+def test_a_pool_that_stops_runs_what_waits_for_the_turn(rigs: list[Rig]) -> None:
+    entry = version(models.scale(2.0))
+    rig = Rig([entry], 1)
+    rigs.append(rig)
+    rig.loop.go_first()
+    rig.submit([scaled(entry, 1)])
+    until_waiting(rig, 1)
+    last = scaled(entry, 7)
+    rig.loop.put(last)
+    rig.loop.kick()
+    rig.pool.stop()
+    rig.loop.on_wake()
+    assert value_of(last) == 14.0
 
 
 def test_a_call_that_waits_can_be_taken_back(rigs: list[Rig]) -> None:

@@ -68,6 +68,26 @@ def test_a_queue_with_as_many_requests_as_may_wait_refuses_more(stepped_clock: N
     bench.close()
 
 
+def test_a_refusal_and_each_wake_after_it_end_with_a_turn_of_the_loop(stepped_clock: None) -> None:
+    bench, _ = queue_of((1, 0, False, False))
+    bench.call(request())
+    bench.pipeline.on_wake()
+    assert bench.loop.fire_due() == 0
+    for _ in range(3):
+        assert bench.outcome(bench.call(request())).code == RESOURCE_EXHAUSTED
+    assert bench.loop.fire_due() == 1
+    for _ in range(2):
+        bench.pipeline.on_wake()
+        assert bench.loop.fire_due() == 1
+    bench.advance(101 * MILLISECOND_NS)
+    # The last one finds that nothing was refused for long enough.
+    for fired in (1, 0):
+        bench.pipeline.on_wake()
+        assert bench.loop.fire_due() == fired
+    bench.run_all()
+    bench.close()
+
+
 def test_each_level_has_a_bound_of_its_own(stepped_clock: None) -> None:
     bench, entry = queue_of(FREE, (1, 0, False, False), levels=2, default_level=1)
     bench.call(request(priority=2))
