@@ -1,0 +1,293 @@
+"""What a new version is held to beside the one it replaces, and the tests that say so. Pure.
+
+A guardrail has two tests, looked at after every batch of counts: whether the candidate is worse than its limit, and
+whether it is not. Neither having enough evidence means that there is not enough data, however long that lasts.
+
+Alpha is spent on the whole of a rollout: of `alpha`, each guardrail has an equal share in each step (Bonferroni), since
+each step begins its tests anew; within a step they may be looked at all the time. A step is passed when every guardrail
+is, each at `alpha`: that all of them are wrong together is not more likely than that one is.
+
+`errors`  share of calls that failed, by no doing of their client: at most that of the baseline and LIMIT more
+`p50`, `p95`, `p99`  latency of calls that succeeded: no larger a share of the candidate's, but for a margin, takes LIMIT
+          times the baseline's quantile and `SLACK_NS` more than takes the quantile itself of the baseline's
+`drift`   outputs: no tenth of the baseline's values moves by more than LIMIT of all values
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from infer.errors import InvalidArgument
+from infer.traffic.drift import DriftTest
+from infer.traffic.sequential import RateTest
+
+Result = Literal["pass", "fail", "not enough data"]
+PASS: Result = "pass"
+FAIL: Result = "fail"
+NOT_ENOUGH: Result = "not enough data"
+
+ALPHA = 0.05
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+KINDS = ("errors", *QUANTILES, "drift")
+DEFAULTS = {"errors": 0.01, "p50": 1.5, "p99": 1.5, "drift": 0.1}
+# Scheduling makes as much of a difference between two arms, whatever their models take.
+SLACK_NS = 1_000_000
+# Calls of the baseline that its quantiles are taken from; older ones count for less.
+QUANTILE_CALLS = 20_000
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """`limit`: of `errors` and `drift` a difference of shares, of a quantile a ratio."""
+
+    kind: str
+    limit: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InvalidArgument(f"guardrail {self.kind!r} is not known; expected one of {', '.join(KINDS)}")
+        low, high = (1.0, 100.0) if self.kind in QUANTILES else (0.0, 1.0)
+        if not (isinstance(self.limit, (int, float)) and low <= self.limit < high):
+            raise InvalidArgument(f"guardrail {self.kind!r}: expected a limit from {low:g} to below {high:g}, got "
+                                  f"{self.limit!r}")
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.limit:g}"
+
+
+def parse_guardrails(written: Iterable[str]) -> tuple[Guardrail, ...]:
+    """Each `KIND=LIMIT` or `KIND=off`, over the defaults. Raises InvalidArgument."""
+    limits: dict[str, float] = dict(DEFAULTS)
+    for text in written:
+        kind, _, limit = text.partition("=")
+        if limit == "off" and kind in KINDS:
+            limits.pop(kind, None)
+            continue
+        try:
+            limits[kind] = float(limit)
+        except ValueError:
+            raise InvalidArgument(f"guardrail {text!r}: expected KIND=LIMIT, such as errors=0.01, p99=1.5 or "
+                                  "drift=off") from None
+    if not limits:
+        raise InvalidArgument("no guardrail is left; leave one on")
+    return tuple(Guardrail(kind, limits[kind]) for kind in (*DEFAULTS, *limits.keys() - DEFAULTS.keys())
+                 if kind in limits)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of one arm, since the look before."""
+
+    calls: int = 0
+    errors: int = 0
+    latency: Mapping[int, int] = field(default_factory=dict)    # calls by the smallest ns of their bucket
+    outputs: Mapping[int, int] = field(default_factory=dict)    # values by the number of their bin
+    clump: float = 1.0                                          # calls that shared a batch
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one guardrail comes to. `baseline` and `candidate` are in the guardrail's own measure."""
+
+    kind: str
+    limit: float
+    result: Result
+    log_e_worse: float
+    log_e_fine: float
+    samples: int
+    baseline: float
+    candidate: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What all of them come to. `samples`: calls of the candidate."""
+
+    result: Result = NOT_ENOUGH
+    samples: int = 0
+    reason: str = ""
+    findings: Sequence[Finding] = ()
+
+
+class GuardrailTest(Protocol):
+    """The tests of one guardrail in one step."""
+
+    samples: int
+
+    def add(self, a: Seen, b: Seen) -> None: ...
+
+    @property
+    def evidence(self) -> tuple[float, float]:
+        """Logarithms: that it is worse than its limit, that it is not."""
+
+    @property
+    def figures(self) -> tuple[float, float]:
+        """Of the baseline and the candidate."""
+
+
+class ErrorsTest:
+    """Shares of calls that failed."""
+
+    def __init__(self, limit: float) -> None:
+        self._worse, self._fine = RateTest(increase=limit, above=True), RateTest(increase=limit, above=False)
+        self._counts = np.zeros((2, 2))
+        self.samples = 0
+
+    def add(self, a: Seen, b: Seen) -> None:
+        for test in (self._worse, self._fine):
+            test.add(a.calls, a.errors, b.calls, b.errors, b.clump)
+        self._counts += ((a.calls, a.errors), (b.calls, b.errors))
+        self.samples += b.calls
+
+    @property
+    def evidence(self) -> tuple[float, float]:
+        return float(self._worse.log_e), float(self._fine.log_e)
+
+    @property
+    def figures(self) -> tuple[float, float]:
+        a, b = self._counts[:, 1] / np.maximum(self._counts[:, 0], 1)
+        return float(a), float(b)
+
+
+class LatencyTest:
+    """Shares of calls that took longer than a quantile of the baseline, as it was before the look."""
+
+    def __init__(self, quantile: float, ratio: float) -> None:
+        self._quantile, self._ratio = quantile, ratio
+        margin = max(0.01, (1.0 - quantile) / 10.0)
+        self._worse, self._fine = RateTest(increase=margin, above=True), RateTest(increase=margin, above=False)
+        self._a: dict[int, float] = {}
+        self._b: dict[int, float] = {}
+        self.samples = 0
+
+    def add(self, a: Seen, b: Seen) -> None:
+        if self._a:
+            # A bucket is counted as slower where all of it is.
+            at = quantile_of(self._a, self._quantile)
+            over = self._ratio * at + SLACK_NS
+            counts = (sum(a.latency.values()), sum(n for ns, n in a.latency.items() if ns >= at),
+                      sum(b.latency.values()), sum(n for ns, n in b.latency.items() if ns >= over))
+            for test in (self._worse, self._fine):
+                test.add(*counts, b.clump)
+        self.samples += sum(b.latency.values())
+        self._a, self._b = _joined(self._a, a.latency), _joined(self._b, b.latency)
+
+    @property
+    def evidence(self) -> tuple[float, float]:
+        return float(self._worse.log_e), float(self._fine.log_e)
+
+    @property
+    def figures(self) -> tuple[float, float]:
+        """In ms."""
+        return tuple(quantile_of(each, self._quantile) / 1e6 if each else 0.0  # type: ignore[return-value]
+                     for each in (self._a, self._b))
+
+
+def quantile_of(counts: Mapping[int, float], quantile: float) -> int:
+    """The smallest value of the bucket with it."""
+    left = quantile * sum(counts.values())
+    for value in sorted(counts):
+        left -= counts[value]
+        if left < 0:
+            return value
+    return max(counts)
+
+
+def _joined(old: Mapping[int, float], new: Mapping[int, int]) -> dict[int, float]:
+    kept = QUANTILE_CALLS / max(QUANTILE_CALLS, sum(old.values()) + sum(new.values()))
+    found = {value: count * kept for value, count in old.items()}
+    for value, count in new.items():
+        found[value] = found.get(value, 0.0) + count
+    return found
+
+
+class OutputsTest:
+    """Values of outputs by their bins, in the order of the bins."""
+
+    def __init__(self, limit: float, bins: int) -> None:
+        self._test = DriftTest(limit)
+        self._bins = bins
+        self.samples = 0
+
+    def add(self, a: Seen, b: Seen) -> None:
+        if not a.outputs:
+            return
+        counts = np.zeros((2, self._bins))
+        for row, seen in enumerate((a, b)):
+            for place, count in seen.outputs.items():
+                counts[row, place] += count
+        self._test.add(counts[0], counts[1], b.clump)
+        self.samples += int(counts[1].sum())
+
+    @property
+    def evidence(self) -> tuple[float, float]:
+        return self._test.log_e, self._test.log_e_alike
+
+    @property
+    def figures(self) -> tuple[float, float]:
+        """PSI, that of the baseline being 0."""
+        return 0.0, self._test.psi
+
+
+def test_of(guardrail: Guardrail, bins: int) -> GuardrailTest:
+    if guardrail.kind == "errors":
+        return ErrorsTest(guardrail.limit)
+    if guardrail.kind == "drift":
+        return OutputsTest(guardrail.limit, bins)
+    return LatencyTest(QUANTILES[guardrail.kind], guardrail.limit)
+
+
+class StepTests:
+    """All guardrails in one step of a rollout. `bins`: of outputs."""
+
+    def __init__(self, guardrails: Sequence[Guardrail], *, steps: int, alpha: float, min_samples: int, bins: int = 0
+                 ) -> None:
+        self._tests = [(each, test_of(each, bins)) for each in guardrails if each.kind != "drift" or bins]
+        self._worse = math.log(max(len(self._tests), 1) * steps / alpha)
+        self._fine = math.log(1.0 / alpha)
+        self._min_samples = min_samples
+        self._samples = 0
+
+    def add(self, a: Seen, b: Seen) -> None:
+        self._samples += b.calls
+        for _, test in self._tests:
+            test.add(a, b)
+
+    def verdict(self) -> Verdict:
+        findings = [self._finding(guardrail, test) for guardrail, test in self._tests]
+        failed = [each for each in findings if each.result == FAIL]
+        if failed:
+            return Verdict(FAIL, self._samples, "; ".join(map(told, failed)), findings)
+        if self._samples < self._min_samples:
+            return Verdict(NOT_ENOUGH, self._samples, f"{self._samples} of {self._min_samples} calls", findings)
+        open_ = [each.kind for each in findings if each.result == NOT_ENOUGH]
+        if open_:
+            return Verdict(NOT_ENOUGH, self._samples, f"not decided yet: {', '.join(open_)}", findings)
+        return Verdict(PASS, self._samples, f"every guardrail held over {self._samples} calls", findings)
+
+    def _finding(self, guardrail: Guardrail, test: GuardrailTest) -> Finding:
+        worse, fine = test.evidence
+        result = FAIL if worse >= self._worse else PASS if fine >= self._fine else NOT_ENOUGH
+        return Finding(guardrail.kind, guardrail.limit, result, worse, fine, test.samples, *test.figures)
+
+
+def told(finding: Finding) -> str:
+    """In words, for people."""
+    a, b, samples = finding.baseline, finding.candidate, f"of {finding.samples} calls"
+    if finding.kind == "errors":
+        return f"errors: {b:.2%} {samples}, {a:.2%} of the baseline's at the same time, limit +{finding.limit:.2%}"
+    if finding.kind == "drift":
+        return f"drift: outputs moved by more than {finding.limit:g} of all values, PSI {b:.2f} {samples}"
+    return (f"{finding.kind}: {b:.3g} ms {samples}, {a:.3g} ms of the baseline's at the same time, limit "
+            f"{finding.limit:g} times and {SLACK_NS / 1e6:g} ms")
+
+
+def plain(verdict: Verdict) -> dict[str, Any]:
+    """As JSON holds it."""
+    return {"result": verdict.result, "samples": verdict.samples, "reason": verdict.reason,
+            "guardrails": [{**vars(each)} for each in verdict.findings]}

@@ -1,0 +1,136 @@
+"""Guardrails on counts of two arms: what they find, when, and what they do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from statsmodels.stats.proportion import proportion_confint
+
+from infer.errors import InvalidArgument
+from infer.traffic.guardrails import (
+    DEFAULTS,
+    Guardrail,
+    Seen,
+    StepTests,
+    Verdict,
+    parse_guardrails,
+    plain,
+    quantile_of,
+)
+
+STEPS = 4
+BINS = 32
+
+
+class Arms:
+    """Calls of two versions, a second at a time; latencies in buckets an eighth of a doubling wide."""
+
+    def __init__(self, seed: int, rate: int = 2000, share: float = 0.01) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.counts = round(rate * (1 - share)), round(rate * share)
+
+    def seen(self, arm: int, errors: float = 0.001, ms: float = 5.0, shift: float = 0.0) -> Seen:
+        n = int(self.rng.poisson(self.counts[arm]))
+        failed = int(self.rng.binomial(n, errors))
+        ns = ms * 1e6 * self.rng.lognormal(0, 0.4, n - failed)
+        floors = 2.0 ** (np.floor(np.log2(ns) * 8) / 8)
+        values = np.clip(np.floor(self.rng.normal(BINS / 2 + shift, 4, n)), 0, BINS - 1)
+        return Seen(n, failed, counted(floors), counted(values))
+
+    def verdict_after(self, seconds: int, candidate: dict[str, float], guardrails: tuple[str, ...] = (),
+                      min_samples: int = 100) -> tuple[Verdict, int]:
+        """The first that is a failure, or the last; and the seconds until then."""
+        tests = StepTests(parse_guardrails(guardrails), steps=STEPS, alpha=0.05, min_samples=min_samples, bins=BINS)
+        verdict, passed = Verdict(), 0
+        while verdict.result != "fail" and passed < seconds:
+            tests.add(self.seen(0), self.seen(1, **candidate))
+            verdict, passed = tests.verdict(), passed + 1
+        return verdict, passed
+
+
+def counted(values: np.ndarray) -> dict[int, int]:
+    found, counts = np.unique(values.astype(np.int64), return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(("kind", "candidate"), [
+    ("errors", {"errors": 0.05}), ("p50", {"ms": 15.0}), ("p99", {"ms": 15.0}), ("drift", {"shift": 4.0})])
+def test_what_a_version_does_wrong_is_found_within_30_s(kind: str, candidate: dict[str, float]) -> None:
+    times = []
+    others = tuple(f"{each}=off" for each in ("p50", "p99") if each != kind)
+    for seed in range(20):
+        verdict, seconds = Arms(seed).verdict_after(60, candidate, others)
+        assert verdict.result == "fail"
+        assert kind in [each.kind for each in verdict.findings if each.result == "fail"]
+        assert kind in verdict.reason
+        times.append(seconds)
+    assert np.mean([each <= 30 for each in times]) >= 0.9, times
+
+
+def test_a_good_version_passes_and_seldom_fails() -> None:
+    runs, failed, passed = 25, 0, 0
+    for seed in range(runs):
+        verdict, _ = Arms(seed).verdict_after(100, {})
+        failed += verdict.result == "fail"
+        passed += verdict.result == "pass"
+    assert proportion_confint(failed, runs, alpha=0.1, method="beta")[0] <= 0.05
+    assert passed >= 0.8 * runs, (passed, failed)
+
+
+def test_a_faster_version_passes() -> None:
+    assert Arms(1).verdict_after(120, {"ms": 2.0})[0].result == "pass"
+
+
+def test_few_calls_are_never_enough() -> None:
+    tests = StepTests(parse_guardrails(()), steps=1, alpha=0.05, min_samples=1, bins=BINS)
+    for look in range(20):
+        tests.add(Seen(100, 0, {1000: 100}, {1: 50, 2: 50}), Seen(1, 0, {1000: 1}, {1 + look % 2: 1}))
+    assert tests.verdict().result == "not enough data"
+    assert "not decided yet" in tests.verdict().reason
+
+
+def test_less_than_the_minimum_is_not_enough_whatever_the_tests_say() -> None:
+    arms = Arms(2)
+    verdict, _ = arms.verdict_after(60, {}, ("p50=off", "p99=off", "drift=off"), min_samples=10 ** 6)
+    assert (verdict.result, verdict.findings[0].result) == ("not enough data", "pass")
+    assert f"{verdict.samples} of 1000000 calls" in verdict.reason
+
+
+def test_without_a_baseline_nothing_is_decided() -> None:
+    tests = StepTests(parse_guardrails(()), steps=1, alpha=0.05, min_samples=1, bins=BINS)
+    for _ in range(20):
+        tests.add(Seen(), Seen(1000, 500, {1000: 500}, {1: 500}))
+    assert tests.verdict().result == "not enough data"
+
+
+def test_the_latency_of_calls_that_are_quick_anyhow_is_of_no_matter() -> None:
+    """Within SLACK_NS nothing is slower, whatever the ratio is."""
+    tests = StepTests(parse_guardrails(("errors=off", "drift=off")), steps=1, alpha=0.05, min_samples=1)
+    for _ in range(60):
+        tests.add(Seen(1000, 0, {100_000: 1000}), Seen(50, 0, {900_000: 50}))
+    assert tests.verdict().result == "pass"
+
+
+def test_parse() -> None:
+    assert {each.kind: each.limit for each in parse_guardrails(())} == DEFAULTS
+    assert parse_guardrails(("errors=0.1", "p50=off", "p99=off", "drift=off")) == (Guardrail("errors", 0.1),)
+    assert Guardrail("p95", 2.0) in parse_guardrails(("p95=2",))
+    assert str(Guardrail("p95", 2.0)) == "p95=2"
+    for wrong in ("errors", "errors=x", "errors=1", "errors=-0.1", "p99=0.5", "drift=nan",
+                  "errors=inf", "speed=1", "speed=off"):
+        with pytest.raises(InvalidArgument, match=r"guardrail"):
+            parse_guardrails((wrong,))
+    with pytest.raises(InvalidArgument, match="no guardrail is left"):
+        parse_guardrails(tuple(f"{kind}=off" for kind in DEFAULTS))
+
+
+def test_plain_is_json() -> None:
+    import json
+
+    verdict, _ = Arms(3).verdict_after(5, {})
+    told = json.loads(json.dumps(plain(verdict)))
+    assert [each["kind"] for each in told["guardrails"]] == list(DEFAULTS)
+
+
+def test_quantiles() -> None:
+    assert [quantile_of({10: 5, 20: 5}, q) for q in (0.0, 0.49, 0.5, 0.99, 1.0)] == [10, 10, 20, 20, 20]
