@@ -8,8 +8,9 @@ each step begins its tests anew; within a step they may be looked at all the tim
 is, each at `alpha`: that all of them are wrong together is not more likely than that one is.
 
 `errors`  share of calls that failed, by no doing of their client: at most that of the baseline and LIMIT more
-`p50`, `p95`, `p99`  latency of calls that succeeded: no larger a share of the candidate's, but for a margin, takes LIMIT
-          times the baseline's quantile and `SLACK_NS` more than takes the quantile itself of the baseline's
+`p50`, `p95`, `p99`
+          latency of calls that succeeded: no larger a share of the candidate's, but for a margin, takes LIMIT times the
+          baseline's quantile and `SLACK_NS` more than of the baseline's takes the quantile itself
 `drift`   outputs: no tenth of the baseline's values moves by more than LIMIT of all values
 """
 
