@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infer._core import clock
-from infer._core._testing_batcher import QUANTUM_NS, BatcherBox, QueueBox
+from infer._core._testing_batcher import HOLD_NS, QUANTUM_NS, BatcherBox, QueueBox
 
 START_NS = 10**12
 MS = 1_000_000
@@ -211,7 +211,8 @@ def test_one_without_credit_is_not_kept_from_a_core_that_is_free(stepped_clock: 
     assert batcher.take() is not None
 
 
-def test_one_that_has_to_wait_for_another_wakes_nobody_until_it_need_not(stepped_clock: None) -> None:
+def held_up() -> tuple[BatcherBox, QueueBox, QueueBox]:
+    """One has credit and runs; another has none, and waits for it."""
     batcher, heavy, light = BatcherBox(1), QueueBox(1, weight=3), QueueBox(1)
     for number in range(0, 20, 2):
         batcher.put(heavy, number, (1, 1))
@@ -221,7 +222,12 @@ def test_one_that_has_to_wait_for_another_wakes_nobody_until_it_need_not(stepped
     clock.advance(4 * QUANTUM_NS)
     batcher.complete(light, [1])
     assert light.credit_ns < 0 < heavy.credit_ns
-    batcher.pretend_asleep(1)
+    return batcher, heavy, light
+
+
+def test_one_that_has_to_wait_for_another_wakes_nobody_until_it_need_not(stepped_clock: None) -> None:
+    batcher, heavy, _ = held_up()
+    batcher.pretend_asleep(1, clock.now() + HOLD_NS - 4 * QUANTUM_NS)
     batcher.kick()
     assert (batcher.idle, batcher.signals) == (1, 0)
     assert batcher.take() is None
@@ -230,6 +236,21 @@ def test_one_that_has_to_wait_for_another_wakes_nobody_until_it_need_not(stepped
     assert heavy.credit_ns < 0
     batcher.kick()
     assert (batcher.idle, batcher.signals) == (0, 1)
+
+
+def test_a_run_that_hangs_keeps_others_from_an_executor_for_so_long_and_no_longer(stepped_clock: None) -> None:
+    batcher, _, light = held_up()
+    # Somebody has to look again when the time has come; one is enough.
+    batcher.pretend_asleep(1)
+    batcher.kick()
+    assert (batcher.idle, batcher.signals) == (0, 1)
+    clock.advance(HOLD_NS - 4 * QUANTUM_NS - 1)
+    assert batcher.take() is None
+    clock.advance(1)
+    for number in range(3, 9, 2):
+        assert batcher.take() == (light, [number], 1)
+        clock.advance(QUANTUM_NS)
+        batcher.complete(light, [number])
 
 
 def test_a_long_batch_is_charged_what_its_thread_had_of_a_core(stepped_clock: None) -> None:

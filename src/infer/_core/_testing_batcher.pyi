@@ -4,6 +4,7 @@ NEVER_NS: int
 LEVEL_STEP_NS: int
 QUANTUM_NS: int
 LANES: int
+HOLD_NS: int
 ROW_NS: int
 
 def decide(

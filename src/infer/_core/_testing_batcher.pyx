@@ -11,6 +11,7 @@ from libc.string cimport memset
 
 from infer._core.batch_policy cimport CLOSE_NOW as C_CLOSE_NOW, WAIT_FOR_EVENT as C_WAIT_FOR_EVENT, QueueState
 from infer._core.batch_policy cimport decide as c_decide, takes as c_takes
+from infer._core.batcher cimport HOLD_NS as C_HOLD_NS
 from infer._core.batcher cimport (
     Batcher, Taken, batcher_free, batcher_init, batcher_stop, complete_batch, delay_queued, kick, put, remove_queued,
     take_batch)
@@ -41,6 +42,7 @@ NEVER_NS = INT64_MAX
 LEVEL_STEP_NS = C_LEVEL_STEP_NS
 QUANTUM_NS = C_QUANTUM_NS
 LANES = C_LANES
+HOLD_NS = C_HOLD_NS
 ROW_NS = C_ROW_NS
 
 

@@ -19,6 +19,9 @@ cdef enum ListKind:
     LIST_SATURATED = 4           # has rows, and runs as many batches as it may
     LISTS = 5
 
+cdef enum:
+    HOLD_NS = 100000000          # how long one batch keeps versions without credit from an executor
+
 cdef struct QueueList:
     VersionQueue *head
     VersionQueue *tail

@@ -7,7 +7,8 @@ Design note. What of a queue makes the next batch is queue_order's to say, when 
 credit for an executor fair_share's. A queue with rows stands in exactly one list. Those that have credit are served in
 turn, then a round begins. Where as many batches run as there are cores, further executors only divide these: none is
 lent to a version without credit while one that has credit runs already and has more waiting, or weights would come to
-nothing on a machine with fewer cores than executors. It is free again at the latest when that one's batch completes.
+nothing on a machine with fewer cores than executors. It is free again when that one's batch completes, or has run for
+HOLD_NS: a run that hangs holds up nobody else.
 There a batch is charged what its thread had of a core; where asking the kernel for that would cost more than it tells,
 the part that it had if all that ran had the cores alike.
 `idle` counts executors asleep less the signals on their way, so that a burst of
@@ -177,9 +178,9 @@ cdef inline void put_forward(Batcher *batcher, int64_t now) noexcept nogil:
     batcher.compute_ns += passed_ns
 
 
-cdef int64_t fewest_rounds(Batcher *batcher, int kind) noexcept nogil:
-    """Until one of the list's has credit; INT64_MAX: it is empty."""
-    cdef VersionQueue *queue = batcher.lists[kind].head
+cdef int64_t fewest_rounds(Batcher *batcher) noexcept nogil:
+    """Until one of those that may run has credit; INT64_MAX: there are none."""
+    cdef VersionQueue *queue = batcher.lists[<int> LIST_SPENT].head
     cdef int64_t fewest = INT64_MAX
     while queue != NULL and fewest > 0:
         fewest = min(fewest, rounds_to_credit(&queue.share, batcher.round, queue.version.weight))
@@ -187,31 +188,45 @@ cdef int64_t fewest_rounds(Batcher *batcher, int kind) noexcept nogil:
     return fewest
 
 
-cdef int64_t rounds_of_running(Batcher *batcher) noexcept nogil:
+cdef int64_t rounds_of_running(Batcher *batcher, int64_t *until_ns) noexcept nogil:
     """Until a version has credit that has a core and waits for its own batch; 0: those without credit have to wait for
-    it. INT64_MAX: nobody does, or there are cores for more."""
-    if batcher.running < batcher.parallel:
+    it, until `until_ns` at the latest. INT64_MAX: nobody does, or there are cores for more."""
+    cdef VersionQueue *queue = batcher.lists[<int> LIST_SATURATED].head
+    cdef int64_t fewest = INT64_MAX
+    cdef int64_t rounds, now
+    until_ns[0] = 0
+    if batcher.running < batcher.parallel or queue == NULL:
         return INT64_MAX
-    return fewest_rounds(batcher, LIST_SATURATED)
+    now = now_ns()
+    while queue != NULL:
+        if queue.taken_ns + HOLD_NS > now:
+            rounds = rounds_to_credit(&queue.share, batcher.round, queue.version.weight)
+            fewest = min(fewest, rounds)
+            if rounds == 0:
+                until_ns[0] = max(until_ns[0], queue.taken_ns + HOLD_NS)
+        queue = queue.next
+    return fewest
 
 
-cdef void begin_round(Batcher *batcher) noexcept nogil:
-    """With nobody left who has credit and may run: as many rounds as it takes until somebody has, moved over."""
+cdef int64_t begin_round(Batcher *batcher) noexcept nogil:
+    """With nobody left who has credit and may run: as many rounds as it takes until somebody has, moved over. When to
+    try again at the latest, where others are waited for; else INT64_MAX."""
     cdef VersionQueue *queue = batcher.lists[<int> LIST_SPENT].head
     cdef VersionQueue *following
-    cdef int64_t rounds
+    cdef int64_t rounds, until_ns
     if queue == NULL:
-        return
-    rounds = rounds_of_running(batcher)
+        return INT64_MAX
+    rounds = rounds_of_running(batcher, &until_ns)
     if rounds == 0:
-        return
-    batcher.round += min(rounds, fewest_rounds(batcher, LIST_SPENT))
+        return until_ns
+    batcher.round += min(rounds, fewest_rounds(batcher))
     while queue != NULL:
         following = queue.next
         if renew(&queue.share, batcher.round, queue.version.weight):
             unlist(batcher, queue)
             enlist(batcher, queue, LIST_FRESH if queue.running == 0 else LIST_BUSY)
         queue = following
+    return INT64_MAX
 
 
 cdef VersionQueue *next_in_line(Batcher *batcher) noexcept nogil:
@@ -290,16 +305,20 @@ cdef void set_batching(Batcher *batcher, VersionQueue *queue, int64_t gather_row
     pthread_mutex_unlock(&inside(batcher).mutex)
 
 
-cdef int64_t batches_ready(Batcher *batcher, int64_t enough) noexcept nogil:
-    """How many batches could be taken now, counted no further than `enough`."""
+cdef int64_t batches_ready(Batcher *batcher, int64_t enough, int64_t *later_ns) noexcept nogil:
+    """How many batches could be taken now, counted no further than `enough`. `later_ns`: when others can be, at the
+    latest; INT64_MAX: there are none."""
     cdef int64_t ready = 0
-    cdef int64_t of_one
+    cdef int64_t of_one, until_ns
     cdef int kind
     cdef VersionQueue *queue
+    later_ns[0] = INT64_MAX
     for kind in range(LIST_FRESH, LIST_SATURATED):
-        if kind == LIST_SPENT and ready < enough and rounds_of_running(batcher) == 0:
-            break
         queue = batcher.lists[kind].head
+        if (kind == LIST_SPENT and queue != NULL and ready < enough
+                and rounds_of_running(batcher, &until_ns) == 0):
+            later_ns[0] = until_ns
+            break
         while queue != NULL and ready < enough:
             of_one = 1 + (queue.rows - 1) // queue.version.gather_rows
             if of_one > queue.version.max_running - queue.running:
@@ -329,16 +348,17 @@ cdef int64_t earliest_close(Batcher *batcher, int64_t now) noexcept nogil:
 
 cdef int64_t sleepers_wanted(Batcher *batcher) noexcept nogil:
     """How many sleepers to wake: one for each batch that no wake-up is on its way for; else one to keep the time, where
-    a delayed queue closes before any sleeper wakes by itself."""
+    a batch can be taken before any sleeper wakes by itself."""
     cdef int64_t earliest_ns = INT64_MAX
-    cdef int64_t ready
+    cdef int64_t ready, later_ns
     if batcher.idle == 0:
         return 0
     if batcher.lists[<int> LIST_DELAYED].head != NULL:
         earliest_ns = earliest_close(batcher, now_ns())
-    ready = batches_ready(batcher, batcher.idle + batcher.signals) - batcher.signals
+    ready = batches_ready(batcher, batcher.idle + batcher.signals, &later_ns) - batcher.signals
     if ready > 0:
         return ready
+    earliest_ns = min(earliest_ns, later_ns)
     # One that has been signalled keeps the time itself when it goes back to sleep.
     return batcher.signals == 0 and earliest_ns < batcher.wait_until_ns
 
@@ -395,7 +415,7 @@ cdef int take_batch(Batcher *batcher, Request **requests, int capacity, Taken *t
             until = earliest_close(batcher, now)
         queue = next_in_line(batcher)
         if queue == NULL:
-            begin_round(batcher)
+            until = min(until, begin_round(batcher))
             queue = next_in_line(batcher)
         if queue == NULL and batcher.stopping:
             queue = batcher.lists[<int> LIST_DELAYED].head
