@@ -17,11 +17,12 @@ LEVELS = [
      "abuse", "arena", "block", "breaker", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "token_bucket", "counters", "codel", "pace", "queue_policy", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
-     "tensor_reshape", "grpc_message", "retry_info", "model_version", "quota", "request"},
+     "tensor_reshape", "element_value", "difference", "grpc_message", "retry_info", "model_version", "quota",
+     "request"},
     {"cache", "cache_entry", "cache_saved", "flight", "second_level", "no_inference", "tenants",
      "admission", "router", "batch_policy", "lateness", "queue_order", "batcher", "batch", "batch_stats", "reply",
      "external_data", "onnx_facts", "self_check", "ort_runtime", "ort_provider", "ort_inspect", "ort_run",
-     "ort_session", "ort_watch", "executor", "fallback"},
+     "ort_session", "ort_watch", "executor", "fallback", "reply_reader", "shadow", "shadow_lane", "tap"},
     {"pipeline"},
     {"flush_buffer", "reply_fields", "http2_session", "http2_coding", "http2_streams", "http2_events", "grpc_stream",
      "cold_call", "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats",
@@ -31,6 +32,7 @@ LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in 
 
 # Inside a level: from each module to those that it may import.
 INSIDE = {
+    "arena": {"idle_thread"},
     "block": {"arena"},
     "utf8": {"span"},
     # One codec in rooms of its own: text below, then reading and writing, `tensor` as the door.
@@ -41,6 +43,7 @@ INSIDE = {
     "tensor": {"wire", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode"},
     "model_version": {"tensor", "tensor_text", "tensor_encode"},
     "request": {"model_version"},
+    "difference": {"element_value", "tensor_text"},
     "retry_info": {"wire"},
     "quota": {"retry_info", "tensor_text"},
     "ort_provider": {"ort_runtime"},
@@ -56,6 +59,8 @@ INSIDE = {
     "batch_stats": {"batch", "queue_order"},
     "reply": {"batch"},
     "second_level": {"batch", "cache", "cache_entry", "flight", "reply"},
+    "shadow_lane": {"batch", "ort_watch", "queue_order", "reply", "reply_reader"},
+    "shadow": {"batch", "reply", "shadow_lane", "tap"},
     "flight": {"cache_entry"},
     "cache_saved": {"cache", "cache_entry"},
     "cache": {"batch", "reply", "cache_entry", "flight"},

@@ -2,6 +2,7 @@
 
 The mapping belongs to the process and lives until it ends. A chunk belongs to whoever allocated it. Any thread may
 call, without the GIL; one mutex guards everything below and is never held across a system call that gives pages back.
+A thread that gets only what others leave over never holds it: its proxy does in its stead (idle_thread).
 
 Design. The mapping is a sparse memfd: address space costs nothing and a page exists from its first touch. A chunk
 keeps its class for ever, so sum over classes of the most ever live in each must fit the reserved address space. Small
@@ -21,6 +22,7 @@ from infer._core.capi.atomics cimport load_relaxed_i64
 from infer._core.capi.pthread cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock)
 from infer._core.debug cimport INFER_DEBUG, allocation_fails, require, try_realloc
+from infer._core.idle_thread cimport on_idle_thread, run_ordinary
 
 cdef extern from "<sys/mman.h>" nogil:
     enum:
@@ -227,7 +229,42 @@ cdef uint64_t take_large(int index, uint64_t chunk_bytes) noexcept nogil:
     return offset
 
 
+# What an idle thread has its proxy do.
+cdef struct Errand:
+    uint64_t offset
+    uint64_t size_bytes
+
+
+cdef void allocate_for(void *argument) noexcept nogil:
+    cdef Errand *errand = <Errand *> argument
+    errand.offset = allocate_here(errand.size_bytes)
+
+
+cdef void release_for(void *argument) noexcept nogil:
+    cdef Errand *errand = <Errand *> argument
+    release_here(errand.offset, errand.size_bytes)
+
+
 cdef uint64_t allocate(uint64_t size_bytes) noexcept nogil:
+    cdef Errand errand
+    if not on_idle_thread():
+        return allocate_here(size_bytes)
+    errand.size_bytes = size_bytes
+    run_ordinary(allocate_for, &errand)
+    return errand.offset
+
+
+cdef void release(uint64_t offset, uint64_t size_bytes) noexcept nogil:
+    cdef Errand errand
+    if not on_idle_thread():
+        release_here(offset, size_bytes)
+        return
+    errand.offset = offset
+    errand.size_bytes = size_bytes
+    run_ordinary(release_for, &errand)
+
+
+cdef uint64_t allocate_here(uint64_t size_bytes) noexcept nogil:
     cdef int index = class_of(size_bytes)
     cdef uint64_t chunk_bytes
     cdef uint64_t offset = 0
@@ -319,7 +356,7 @@ cdef inline void keep_bounds() noexcept nogil:
         give_back(max(arena.cached_bound_bytes, room_bytes))
 
 
-cdef void release(uint64_t offset, uint64_t size_bytes) noexcept nogil:
+cdef void release_here(uint64_t offset, uint64_t size_bytes) noexcept nogil:
     cdef int index = class_of(size_bytes)
     cdef uint64_t chunk_bytes = <uint64_t> ARENA_SMALLEST_BYTES << index
     cdef LargeClass *cls

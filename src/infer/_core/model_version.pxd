@@ -89,6 +89,7 @@ cdef struct Version:
     void *breaker                # breaker.Breaker of the entry's guard; NULL: nobody watches. Loop thread
     void *cached                 # the cache's part of it; NULL: not cached. Loop thread
     void *quota                  # limits of the model; NULL: none. Loop thread
+    int32_t tapped               # 1: the entry has taps. Loop thread
     void *queue                  # queue_order.VersionQueue
     void *session                # ort_session.Session
 
@@ -115,6 +116,7 @@ cdef class VersionEntry:
     cdef readonly dict properties          # platform, producer, batching in words: for metadata and the start-up table
     cdef public object session             # keeps what c.session points to alive
     cdef public object guard               # keeps what c.breaker points to alive
+    cdef tuple taps                        # tap.Tap of each that is told of its replies
     cdef public object settings            # what its operator asked for, completed (models.settings); None: nothing
     cdef public object on_drained          # called once when closing and the last handle is gone
     cdef ModelShape *reshaped              # of the tensors that have one

@@ -94,6 +94,7 @@ cdef class VersionEntry:
         self.properties = properties
         self.session = session
         self.guard = None
+        self.taps = ()
         self.on_drained = None
         number = version.encode()
         self._strings = [self.name, number]

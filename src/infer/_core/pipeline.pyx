@@ -25,7 +25,7 @@ from infer._core.counters cimport observe
 from infer._core.debug cimport try_calloc
 from infer._core.fair_share cimport WEIGHT_MAX
 from infer._core.fallback cimport divert, leave_trial, record_batch, say_open, static_batch
-from infer._core.model_version cimport FALLBACK_PREVIOUS, FALLBACK_UNAVAILABLE, drop_handle, take_handle
+from infer._core.model_version cimport FALLBACK_NONE, FALLBACK_PREVIOUS, FALLBACK_UNAVAILABLE, drop_handle, take_handle
 from infer._core.pace cimport Pace
 from infer._core.queue_order cimport VersionQueue, queue_free, queue_new
 from infer._core.queue_policy cimport (
@@ -40,6 +40,7 @@ from infer._core.span cimport Span, span_left
 from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
     STATUS_UNAVAILABLE)
+from infer._core.tap cimport tell_taps
 from infer._core.tensor cimport (
     MAX_ID_BYTES, OutputSlice, bind_inputs, decode_contents, decode_request, message_free, message_init, say)
 from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, TensorView
@@ -399,6 +400,8 @@ cdef class Pipeline(RequestSink):
         cdef Binding binding
         cdef int64_t now = now_ns()
         request.body = body
+        request.body_start = <uint32_t> start
+        request.body_bytes = <uint32_t> size_bytes
         self.error.size_bytes = 0
         code = decode_request(block_data(body) + start, size_bytes, &self.message, &self.error)
         # An error says whose it is as well; an id that is too long for a reply is the error itself.
@@ -858,7 +861,10 @@ cdef class Pipeline(RequestSink):
     cdef void send(self, Request *request, int n_segments) noexcept:
         """Ends the call with the message in `segments`."""
         cdef Reply reply
+        cdef VersionEntry entry = <VersionEntry> request.version
         self.count(request, STATUS_OK)
+        if entry.c.tapped and request.fallback == FALLBACK_NONE:
+            tell_taps(entry, request, self.segments, n_segments)
         memset(&reply, 0, sizeof(reply))
         reply.code = STATUS_OK
         reply.n_segments = n_segments

@@ -65,6 +65,8 @@ cdef struct VersionQueue:
 cdef VersionQueue *queue_new(Version *version) noexcept nogil
 cdef void queue_free(VersionQueue *queue) noexcept nogil                   # must be empty and not running, or NULL
 
+# Whether both may be in one batch.
+cdef bint same_shape(const Request *one, const Request *other) noexcept nogil
 # Links the request in by its level; False: no memory for its bucket.
 cdef bint enqueue(VersionQueue *queue, Request *request, int64_t now) noexcept nogil
 cdef void dequeue(Request *request) noexcept nogil

@@ -36,6 +36,7 @@ cdef enum IdentitySource:
     FROM_METADATA = 0
     FROM_CERTIFICATE = 1
 
+# As large as its size class of the arena, 512 bytes: one more word and it takes twice the memory.
 cdef struct Request:
     TimerNode timer              # first: a node's address is its Request's
     Request *next                # in its bucket, first in turn first; else among those that wait for their flight
@@ -61,6 +62,7 @@ cdef struct Request:
     int64_t deadline_ns          # 0: none
     int64_t wait_until_ns        # the queue's own time; 0: none, or past
     int32_t level                # of priority; 0: its version has none
+    uint32_t body_start          # where in `body` the message begins, behind its prefix
     uint64_t id_offset           # of the request id, in the arena
     uint32_t id_bytes
     int32_t n_views
@@ -69,6 +71,7 @@ cdef struct Request:
     uint8_t delays               # at wait_until_ns: 1: it goes behind all others, 0: it is refused
     uint8_t charged              # where it counts as under way, and whether it holds its tenant: tenants' bits
     uint8_t fallback             # model_version.Fallback: what answers it instead of the version that it was meant for
+    uint32_t body_bytes          # of the message
     uint32_t probe               # breaker: its version's trial that it is a part of; 0: of none. Loop thread
     TensorView *views            # inline_views, or an arena allocation when there are more
     TensorView inline_views[2]

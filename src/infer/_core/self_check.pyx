@@ -8,6 +8,7 @@ from libc.math cimport INFINITY, fabs, isnan
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from infer._core.element_value cimport element_value, is_real
 from infer._core.span cimport span_over
 from infer._core.tensor_text cimport data_type_of
 from infer._core.tensor_view cimport (
@@ -16,20 +17,6 @@ from infer._core.tensor_view cimport (
 cdef enum:
     PREFIX = 4                   # bytes of a BYTES element's length
     BYTES_ELEMENT = 5            # a made-up BYTES element: its length and one digit
-
-
-cdef double half_value(uint16_t bits) noexcept nogil:
-    """An IEEE 754 binary16 number."""
-    cdef uint32_t exponent = (bits >> 10) & 0x1F
-    cdef uint32_t fraction = bits & 0x3FF
-    cdef double value
-    if exponent == 31:
-        value = INFINITY if fraction == 0 else INFINITY - INFINITY
-    elif exponent == 0:
-        value = fraction / 16777216.0
-    else:
-        value = (fraction + 1024) / 33554432.0 * <double> (<uint64_t> 1 << exponent)
-    return -value if bits & 0x8000 else value
 
 
 cdef uint16_t half_bits(double value) noexcept nogil:
@@ -48,37 +35,18 @@ cdef uint16_t half_bits(double value) noexcept nogil:
     return sign | <uint16_t> (exponent << 10) | <uint16_t> ((magnitude - 1) * 1024)
 
 
-cdef double value_at(const uint8_t *data, uint64_t index, int data_type) noexcept nogil:
-    cdef float single
-    cdef double real
-    cdef uint16_t bits
-    cdef uint32_t wide
-    if data_type == TYPE_FP32:
-        memcpy(&single, data + 4 * index, 4)
-        return single
-    if data_type == TYPE_FP64:
-        memcpy(&real, data + 8 * index, 8)
-        return real
-    memcpy(&bits, data + 2 * index, 2)
-    if data_type == TYPE_FP16:
-        return half_value(bits)
-    wide = <uint32_t> bits << 16
-    memcpy(&single, &wide, 4)
-    return single
-
-
 cdef bint reals_close(const uint8_t *a, const uint8_t *b, uint64_t elements, int data_type, double rtol,
                       double atol) noexcept nogil:
     cdef double largest = 0
     cdef double x, y
     cdef uint64_t i
     for i in range(elements):
-        y = fabs(value_at(b, i, data_type))
+        y = fabs(element_value(b, i, data_type))
         if y > largest and y < INFINITY:
             largest = y
     for i in range(elements):
-        x = value_at(a, i, data_type)
-        y = value_at(b, i, data_type)
+        x = element_value(a, i, data_type)
+        y = element_value(b, i, data_type)
         if x == y or (isnan(x) and isnan(y)):
             continue
         if not fabs(x - y) <= rtol * fabs(y) + atol * largest:
@@ -106,7 +74,7 @@ def all_close(bytes a not None, bytes b not None, str datatype not None, double 
     if <uint64_t> PyBytes_GET_SIZE(a) != size:
         return False
     with nogil:
-        if data_type in (TYPE_FP32, TYPE_FP64, TYPE_FP16, TYPE_BF16):
+        if is_real(data_type):
             close = reals_close(left, right, size // element_bytes(data_type), data_type, rtol, atol)
         else:
             close = memcmp(left, right, size) == 0
@@ -148,7 +116,7 @@ cdef void make_up(uint8_t *to, uint64_t elements, int data_type, uint64_t seed, 
         if data_type == TYPE_BYTES:
             memcpy(to + i * BYTES_ELEMENT, &one, PREFIX)
             to[i * BYTES_ELEMENT + PREFIX] = <uint8_t> (48 + (random >> 33) % min(below, <uint32_t> 10))
-        elif data_type in (TYPE_FP32, TYPE_FP64, TYPE_FP16, TYPE_BF16):
+        elif is_real(data_type):
             put_value(to + i * size, data_type, low + (high - low) * <double> (random >> 11) / 9007199254740992.0)
         else:
             put_value(to + i * size, data_type, <double> ((random >> 33) % (2 if data_type == TYPE_BOOL else below)))

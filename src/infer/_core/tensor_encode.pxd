@@ -8,6 +8,21 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from infer._core.span cimport Span
 from infer._core.tensor_view cimport OutputMask, Signature, TensorView
 
+# Fields of ModelInferResponse, of its outputs and of its parameters.
+cdef enum ResponseField:
+    RESPONSE_MODEL_NAME = 1
+    RESPONSE_MODEL_VERSION = 2
+    RESPONSE_ID = 3
+    RESPONSE_PARAMETERS = 4
+    RESPONSE_OUTPUTS = 5
+    RESPONSE_RAW = 6
+    OUTPUT_NAME = 1
+    OUTPUT_DATA_TYPE = 2
+    OUTPUT_SHAPE = 3
+    ENTRY_KEY = 1
+    ENTRY_VALUE = 2
+    PARAMETER_STRING = 3
+
 # One output of one reply.
 cdef struct OutputSlice:
     const TensorView *tensor     # type and shape of the whole batch's tensor; if batched, `rows` replaces dimension 0

@@ -8,20 +8,6 @@ from infer._core.tensor_text cimport data_type_name
 from infer._core.tensor_view cimport OutputMask, Signature, TensorSpec, TensorView, mask_has
 from infer._core.wire cimport WIRE_BYTES, bytes_field_size, varint_size, write_bytes, write_tag, write_varint
 
-cdef enum ResponseField:
-    RESPONSE_MODEL_NAME = 1
-    RESPONSE_MODEL_VERSION = 2
-    RESPONSE_ID = 3
-    RESPONSE_PARAMETERS = 4
-    RESPONSE_OUTPUTS = 5
-    RESPONSE_RAW = 6
-    OUTPUT_NAME = 1
-    OUTPUT_DATA_TYPE = 2
-    OUTPUT_SHAPE = 3
-    ENTRY_KEY = 1
-    ENTRY_VALUE = 2
-    PARAMETER_STRING = 3
-
 
 cdef inline uint64_t shape_bytes(const TensorView *tensor, bint batched, int64_t rows) noexcept nogil:
     cdef uint64_t size_bytes = 0

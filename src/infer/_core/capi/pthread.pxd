@@ -14,6 +14,7 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes) noexcept
     int pthread_mutex_destroy(pthread_mutex_t *mutex) noexcept
     int pthread_mutex_lock(pthread_mutex_t *mutex) noexcept
+    int pthread_mutex_trylock(pthread_mutex_t *mutex) noexcept
     int pthread_mutex_unlock(pthread_mutex_t *mutex) noexcept
     int pthread_condattr_init(pthread_condattr_t *attributes) noexcept
     int pthread_condattr_setclock(pthread_condattr_t *attributes, int clock) noexcept

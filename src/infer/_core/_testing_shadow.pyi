@@ -1,0 +1,6 @@
+from infer._core.shadow import ShadowPool
+
+GROUP_COPIES: int
+
+def step(pool: ShadowPool) -> int: ...
+def policies() -> tuple[int, int]: ...
