@@ -6,7 +6,8 @@ The loop is open: calls come at their times from half to five times of what the 
 grpcio with its retry policy, whose channel sends refused calls again as the server's pushback says; it is too slow for
 a row of 1 ms, so its model has rows of 4 ms. For tiny and mid, whose calls cost little beside what a refusal costs, the
 bar is lower. A call for which the generator has no stream free within 5 ms is given up and counts as not good: were
-they kept in line until their deadline, all that it sends would be about to expire, whatever a server does.
+they kept in line until their deadline, all that it sends would be about to expire, whatever a server does. Last, calls
+without deadlines, with `--adaptive-limit` and without.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ PATIENCE_S = 0.005
 TIMES = (0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0)
 FEW_TIMES = (0.5, 1.0, 2.0, 5.0)
 SHAPE = (8, 512)
+ADAPTIVE, ANSWERED = "adaptive", "answered meanwhile"
 SECONDS, QUICK_SECONDS, WARMUP_S = 6.0, 1.5, 1.0
 RETRIES = {"methodConfig": [{"name": [{}], "retryPolicy": {
     "maxAttempts": 4, "initialBackoff": "0.01s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
@@ -149,6 +151,15 @@ def compiled(server: Server, request: bytes, seconds: float, offered: float) -> 
         seconds, result.cpu_share
 
 
+def patient(server: Server, request: bytes, seconds: float, offered: float) -> Load:
+    """As `compiled`, without deadlines: of the calls that are answered until the last one is scheduled."""
+    result = load_client.run(server.address, f"{SERVICE}/ModelInfer", request, *SHAPE, duration_s=seconds, rate=offered,
+                             record=True)
+    calls = np.frombuffer(result.calls, np.int64).reshape(-1, 4)
+    ok = calls[(calls[:, 3] >= 0) & (calls[:, 2] <= calls[:, 0].max())]
+    return (ok[:, 2] - ok[:, 0]) / 1e6, {**result.statuses, ANSWERED: len(ok)}, seconds, result.cpu_share
+
+
 def retrying(server: Server, request: bytes, seconds: float, offered: float) -> Load:
     """grpcio's channel sends again what its policy lets it."""
     latency_ms: list[float] = []
@@ -189,6 +200,27 @@ def capacity(server: Server, request: bytes, seconds: float) -> float:
     if result.ok != result.sent:
         raise RuntimeError(f"a closed loop of 256 calls: {result.statuses} {result.failures} {result.reason}")
     return result.rate
+
+
+def adaptive(server_command: str, root: Path, most: float, core: int, seconds: float) -> Result:
+    """Without deadlines nothing judges how long a request waits but `--adaptive-limit`: with it and without, twice of
+    what the server can do."""
+    request = payload.row_request("row", (WIDTH,))
+    steps = {}
+    for name, flags in (("off", ""), ("on", " --adaptive-limit")):
+        with ours(server_command + flags, root / "row", core) as server:
+            server.wait_http_ready()
+            # What it begins with is measured as well, but not here.
+            load_client.run(server.address, f"{SERVICE}/ModelInfer", request, *SHAPE, duration_s=seconds,
+                            rate=2 * most)
+            print(f"  {name}", flush=True)
+            steps[name] = step(server, "row", 2.0, 2 * most, partial(patient, server, request, seconds))
+    off, on = steps["off"], steps["on"]
+    return [Bar("without deadlines, --adaptive-limit: answered, by as much as without it",
+                100 * on.codes[ANSWERED] / off.codes[ANSWERED], 95.0, unit="%"),
+            Bar("without deadlines, --adaptive-limit: p99, by what it is without it",
+                100 * on.ok_p99_ms / off.ok_p99_ms, 20.0, True, "%")], {
+        "capacity": most, "steps": [asdict(each) for each in steps.values()]}
 
 
 @dataclass(frozen=True)
@@ -271,7 +303,8 @@ def plot(results: dict[str, Result], path: Path) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, help=f"of each load [{SECONDS}]")
-    parser.add_argument("--parts", default=[*PARTS], type=lambda text: text.split(","), help=", ".join(PARTS))
+    parser.add_argument("--parts", default=[*PARTS, ADAPTIVE], type=lambda text: text.split(","),
+                        help=", ".join([*PARTS, ADAPTIVE]))
     parser.add_argument("--quick", action="store_true", help="short loads: for a look, not for a record")
     add_server_options(parser, "-overload")
     arguments = parser.parse_args()
@@ -285,12 +318,14 @@ def main() -> int:
     root = bench_models.build(BUILD / "models")
     # Of tiny and mid a closed loop says it.
     rates = {name: write_model(root, name, row_ms, arguments.server_core) for name, row_ms in ROW_MS.items()
-             if name in {PARTS[part].model for part in arguments.parts}}
+             if name in {PARTS[part].model if part in PARTS else "row" for part in arguments.parts}}
     os.sched_setaffinity(0, {arguments.generator_core})
     start = partial(ours, arguments.server, core=arguments.server_core)
     found: dict[str, Result] = {}
 
     def measure(part: str) -> Result:
+        if part == ADAPTIVE:
+            return adaptive(arguments.server, root, rates["row"], arguments.server_core, arguments.seconds)
         found[part] = overload(start, root, PARTS[part], rates.get(PARTS[part].model), arguments.seconds)
         return found[part]
 

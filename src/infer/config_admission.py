@@ -32,6 +32,9 @@ class AdmissionSettings(BaseModel):
     slo_p99_ms: Annotated[float, BeforeValidator(parse_milliseconds)] = setting(
         0.0, "99% of calls shall end within this; rows and delay of batches are chosen for it. 0: they are as set.",
         "MILLISECONDS", "0", ge=0, le=600_000, live=True)
+    adaptive_limit: bool = setting(
+        False, "Refuse what would only wait longer: how many rows of a model may wait is found by what runs and "
+        "waiting were measured to take.", "true|false", "false", live=True)
     max_tenants: Count = setting(
         4096, "Tenants without a table [tenants.NAME] that are told apart; more share one quota.", "N",
         "4096 tenants", ge=1, le=1 << 20)

@@ -61,6 +61,7 @@ async def serve(settings: Settings, written: Written, dropped_lines: Callable[[]
     server = Server(settings, loop, dropped_lines, written.models, written.quotas)
     reload = SettingsReload(settings, read.settings, server.audit, {
         "log_level": lambda level: logging.getLogger().setLevel(level.upper()),
+        "adaptive_limit": lambda enabled: setattr(server.adaptive, "enabled", enabled),
         "slo_p99_ms": lambda slo_ms: setattr(server.slo, "default_ms", slo_ms),
         **{name: functools.partial(server.models.set_option, name) for name in LIVE_SETTINGS}},
         models=ModelsReload(written.models, lambda: read.models(settings), server.models.watcher.set_written),

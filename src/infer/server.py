@@ -26,6 +26,7 @@ from infer._core.request import RequestSink
 from infer._core.router import RouteTable
 from infer._core.second_level import SecondLevel
 from infer._core.tenants import Tenants
+from infer.adaptive_limit import AdaptiveLimit
 from infer.admin_port import AdminPort
 from infer.cache_file import CacheFile
 from infer.cache_redis import RedisLevel, connect, read_secret
@@ -180,6 +181,7 @@ class Server:
         self.transport = self._transport(
             self.pipeline, handlers, settings.max_buffered_bytes_total or memory // BUFFERED_SHARE)
         self.pipeline.after_turn = self.transport.flush
+        self.adaptive = AdaptiveLimit(self.pipeline, lambda: self.models.served, settings.adaptive_limit)
         self.slo = SloController(self.pipeline, lambda: self.models.served, settings.slo_p99_ms)
         run_failures = RunFailures()
         self.pipeline.on_run_failure = run_failures
@@ -278,6 +280,7 @@ class Server:
             **cache_gauges(self.models.served),
             "slo_gather_rows": {key: choice.gather_rows for key, choice in slo.items()},
             "slo_delay_seconds": {key: choice.delay_s for key, choice in slo.items()},
+            "adaptive_rows": self.adaptive.rows(),
             "executors": self.threads.executors,
             "executors_busy": self.pool.busy,
             "executors_stuck": self.pool.stuck,
@@ -335,6 +338,8 @@ class Server:
 
     def _choose_batching(self) -> None:
         self.slo.step(time.monotonic())
+        # By what batches gather now.
+        self.adaptive.step()
         self._chooser = self.loop.call_later(STEP_SECONDS, self._choose_batching)
 
     def _turn(self) -> None:

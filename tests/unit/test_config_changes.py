@@ -19,8 +19,8 @@ VALUES = st.fixed_dictionaries({}, optional={
 
 def test_live_settings() -> None:
     assert {name for name in Settings.model_fields if is_live(name)} == {
-        "log_level", "drain_delay", "drain_timeout", "slo_p99_ms", "breaker", "breaker_error_rate", "breaker_window",
-        "breaker_open_for", "run_timeout"}
+        "log_level", "drain_delay", "drain_timeout", "adaptive_limit", "slo_p99_ms", "breaker", "breaker_error_rate",
+        "breaker_window", "breaker_open_for", "run_timeout"}
 
 
 def test_what_changes_say() -> None:

@@ -10,8 +10,8 @@ from infer._core.codel cimport codel_sheds
 from infer._core.pace cimport Pace, held_up_ns, run_time_ns
 from infer._core.queue_order cimport held_bytes, requests_of, rows_before, rows_before_this
 from infer._core.queue_policy cimport (
-    REFUSED_BYTES, REFUSED_BYTES_TOTAL, REFUSED_DEADLINE, REFUSED_REQUESTS, REFUSED_ROWS, REFUSED_ROWS_TOTAL,
-    REFUSED_STANDING, REFUSED_TIMEOUT)
+    REFUSED_ADAPTIVE, REFUSED_BYTES, REFUSED_BYTES_TOTAL, REFUSED_DEADLINE, REFUSED_REQUESTS, REFUSED_ROWS,
+    REFUSED_ROWS_TOTAL, REFUSED_STANDING, REFUSED_TIMEOUT)
 from infer._core.status cimport (
     STATUS_DEADLINE_EXCEEDED, STATUS_FAILED_PRECONDITION, STATUS_INTERNAL, STATUS_INVALID_ARGUMENT, STATUS_NOT_FOUND,
     STATUS_OK, STATUS_UNAVAILABLE)
@@ -152,6 +152,9 @@ cdef int admit_to_queue(const Version *version, const Batcher *batcher, const Bo
         return REFUSED_BYTES_TOTAL
     if version.policy != NULL and is_over_level(version, request, error):
         return REFUSED_REQUESTS
+    if version.adaptive_rows and is_over(version, queue.rows + beside_rows, request.rows, version.adaptive_rows,
+                                         " rows (--adaptive-limit: more would only wait longer)", error):
+        return REFUSED_ADAPTIVE
     return judge_deadline(version, request, now, error) if request.deadline_ns != 0 else ADMITTED
 
 

@@ -55,7 +55,7 @@ cdef struct VersionStats:
     int64_t queue_ns             # sums over successful requests
     int64_t request_ns
     int64_t failed_ns
-    int64_t refused[8]           # requests, by queue_policy.Refusal
+    int64_t refused[9]           # requests, by queue_policy.Refusal
     int64_t expired_queued       # requests whose deadline passed while they waited; they were not run
     int64_t expired_running      # ... while they ran
     int64_t delayed              # behind all others, for having waited too long
@@ -75,6 +75,7 @@ cdef struct Version:
     int64_t delay_ns             # how long a batch may wait for more rows
     int64_t queue_limit_rows
     int64_t queue_limit_bytes
+    int64_t adaptive_rows        # that may wait, by what waiting costs; 0: as many as the limit. Loop thread only
     int64_t weight               # by which it shares executors with other versions
     int32_t max_running          # batches of this version at once
     int32_t closing              # 1: unloading, nothing new is taken in

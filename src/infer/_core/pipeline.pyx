@@ -167,6 +167,13 @@ cdef class Pipeline(RequestSink):
                    queue_limit_rows, weight)
         self.kick()
 
+    def set_adaptive_rows(self, VersionEntry entry not None, int64_t rows):
+        """How many rows of an attached version may wait beside its bound; 0: as many as that. Nothing that waits is
+        refused."""
+        if rows < 0 or entry.c.queue == NULL:
+            raise ValueError(f"{entry!r} must be attached, rows {rows} at least 0")
+        entry.c.adaptive_rows = rows
+
     def set_run_timeout(self, VersionEntry entry not None, int64_t timeout_ns):
         """How long a run of the version may take before it is stopped; 0: as long as it likes."""
         entry.c.run_timeout_ns = timeout_ns

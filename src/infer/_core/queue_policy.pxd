@@ -23,7 +23,8 @@ cdef enum Refusal:
     REFUSED_TIMEOUT = 5          # waited too long
     REFUSED_DEADLINE = 6         # cannot be answered in time
     REFUSED_STANDING = 7         # the queue stands and grows
-    REFUSALS = 8
+    REFUSED_ADAPTIVE = 8         # more rows would only wait longer
+    REFUSALS = 9
 
 cdef struct LevelPolicy:
     int64_t max_requests         # that may wait; 0: the version's bound in rows alone

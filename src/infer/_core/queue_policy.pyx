@@ -4,7 +4,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 
 # Settings of the server, fields of a config.pbtxt, and what a deadline does.
 REFUSAL_NAMES = ("max_queue_rows", "max_queue_bytes", "max_queue_rows_total", "max_queue_bytes_total",
-                 "max_queue_size", "queue_timeout", "deadline", "codel")
+                 "max_queue_size", "queue_timeout", "deadline", "codel", "adaptive_limit")
 
 
 cdef QueuePolicy *policy_new(int levels, int default_level, policies) except? NULL:

@@ -55,6 +55,8 @@ SERVER_METRICS = {
                                      "Rows that batches gather, as chosen for slo_p99_ms.", ("model", "version")),
     "slo_delay_seconds": _ServerMetric(GaugeMetricFamily, "infer_slo_delay_seconds",
                                        "How long batches may wait, as chosen for slo_p99_ms.", ("model", "version")),
+    "adaptive_rows": _ServerMetric(GaugeMetricFamily, "infer_adaptive_rows",
+                                   "Rows that may wait, as found for --adaptive-limit.", ("model", "version")),
     "executors": _ServerMetric(GaugeMetricFamily, "infer_executors", "Threads that run batches."),
     "executors_busy": _ServerMetric(GaugeMetricFamily, "infer_executors_busy", "Threads that run a batch now."),
     "executors_stuck": _ServerMetric(GaugeMetricFamily, "infer_executors_stuck",

@@ -68,6 +68,25 @@ def test_a_queue_with_as_many_requests_as_may_wait_refuses_more(stepped_clock: N
     bench.close()
 
 
+def test_what_would_only_wait_longer_is_refused_by_a_name_of_its_own(stepped_clock: None) -> None:
+    bench, entry = queue_of()
+    bench.pipeline.set_adaptive_rows(entry, 2)
+    waiting = [bench.call(request()) for _ in range(2)]
+    more = bench.outcome(bench.call(request()))
+    assert (more.code, more.pushback_ms, more.message) == (
+        RESOURCE_EXHAUSTED, 1, "the queue of model 'm' is full: it holds 2 of at most 2 rows (--adaptive-limit: more "
+        "would only wait longer), the request brings 1; retry later or send to another replica")
+    bench.pipeline.set_adaptive_rows(entry, 1)
+    assert refused(entry) == {"adaptive_limit": 1}
+    bench.pipeline.set_adaptive_rows(entry, 0)
+    waiting += [bench.call(request()) for _ in range(9)]
+    bench.run_all()
+    assert [bench.outcome(call).code for call in waiting] == [OK] * 11
+    bench.close()
+    with pytest.raises(ValueError, match="attached"):
+        bench.pipeline.set_adaptive_rows(entry, 1)
+
+
 def test_a_refusal_and_each_wake_after_it_end_with_a_turn_of_the_loop(stepped_clock: None) -> None:
     bench, _ = queue_of((1, 0, False, False))
     bench.call(request())
