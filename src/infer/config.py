@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from infer.config_admission import YEAR_SECONDS, AdmissionSettings
 from infer.config_file import Origin, from_file
+from infer.config_traffic import TrafficSettings
 from infer.config_values import (
     Count,
     Provider,
@@ -51,7 +52,7 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 ModelPattern = Annotated[str, Field(pattern=f"^({MODEL_PATTERN.pattern})$")]
 
 
-class Settings(AdmissionSettings):
+class Settings(TrafficSettings, AdmissionSettings):
     """Everything that `infer serve` can be told. A flag is the field's name with dashes, a variable with INFER_."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -218,7 +219,8 @@ class Settings(AdmissionSettings):
 
 def settings_in_order() -> list[tuple[str, FieldInfo]]:
     """As a person reads them: what is served, and where, comes first."""
-    return sorted(Settings.model_fields.items(), key=lambda each: each[0] in AdmissionSettings.model_fields)
+    later = AdmissionSettings.model_fields | TrafficSettings.model_fields
+    return sorted(Settings.model_fields.items(), key=lambda each: each[0] in later)
 
 
 class Problem(NamedTuple):

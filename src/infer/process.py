@@ -64,7 +64,7 @@ async def serve(settings: Settings, written: Written, dropped_lines: Callable[[]
         "adaptive_limit": lambda enabled: setattr(server.adaptive, "enabled", enabled),
         "slo_p99_ms": lambda slo_ms: setattr(server.slo, "default_ms", slo_ms),
         **{name: functools.partial(server.models.set_option, name) for name in LIVE_SETTINGS}},
-        models=ModelsReload(written.models, lambda: read.models(settings), server.models.watcher.set_written),
+        models=ModelsReload(written.models, lambda: read.models(settings), server.set_written),
         quotas=QuotasReload(written.quotas, server.tenants.configure))
     server.settings_problem = lambda: reload.problem
     reloads: set[asyncio.Task[None]] = set()

@@ -25,6 +25,7 @@ from infer._core.pipeline import Pipeline
 from infer._core.request import RequestSink
 from infer._core.router import RouteTable
 from infer._core.second_level import SecondLevel
+from infer._core.shadow import ShadowPool
 from infer._core.tenants import Tenants
 from infer.adaptive_limit import AdaptiveLimit
 from infer.admin_port import AdminPort
@@ -38,7 +39,7 @@ from infer.lifecycle import Models
 from infer.models.breaker_settings import server_breaker
 from infer.models.effective import LoadOptions
 from infer.models.loader import Loader
-from infer.models.settings import ModelSettings
+from infer.models.settings import ModelSettings, written_shadows
 from infer.observe import http as http_pages
 from infer.observe.failures import BreakerLog, failure_gauges, log_stopped_run
 from infer.observe.metrics import renderer
@@ -48,6 +49,7 @@ from infer.quotas import NONE, Quotas
 from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
 from infer.services.admin import admin_service
+from infer.services.admin_shadow import shadow_rpcs
 from infer.services.bound import ColdBound, with_refusals
 from infer.services.call import Changes, Service
 from infer.services.control import Repository
@@ -58,6 +60,7 @@ from infer.services.reflection import reflection_service
 from infer.slo import STEP_SECONDS, SloController
 from infer.sockets import address_of, bind_all, named
 from infer.state.store import Store
+from infer.traffic.shadows import Shadows
 from infer.transport import GRPCIO, Transport, chosen_transport
 from infer.versions import nghttp2_version, onnxruntime_version
 
@@ -76,6 +79,7 @@ CACHE_SHARE = 4
 # Requests under way on the port of administration.
 ADMIN_BUFFERED_BYTES = 4 << 20
 QUEUE_SHARE, QUEUES_SHARE, QUEUED_ROW_BYTES = 8, 4, 16 << 10
+SHADOW_SHARE = 16
 RUN_FAILURE_SECONDS = 1.0
 # How long a connection lives and what its peer may do: for the transport as they are.
 CONDUCT_SETTINGS = (
@@ -166,11 +170,15 @@ class Server:
                                  codel_interval_ns=round(settings.codel_interval * 1e9),
                                  triton_codes=settings.triton_status_codes)
         self.second = self._second_level()
+        self.shadows = Shadows(
+            ShadowPool(loop, max_copies=settings.max_shadow_copies,
+                       max_bytes=settings.max_shadow_bytes or memory // SHADOW_SHARE),
+            self.store, written_shadows(written or {}))
         self.pipeline.set_bounds(
             queued_rows=settings.max_queue_rows_total or max(1, memory // QUEUED_ROW_BYTES),
             queued_bytes=settings.max_queue_bytes_total or memory // QUEUES_SHARE)
         self.models = Models(settings, loop, self._loader(memory), self.store, self.audit, written=written or {},
-                             set_routes=self.pipeline.set_routes, changed=self.changes.notify)
+                             set_routes=self._set_routes, changed=self.changes.notify)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
         self.repository = Repository(
             self.models.control, max_calls=settings.max_control_calls,
@@ -187,6 +195,15 @@ class Server:
         self.pipeline.on_run_failure = run_failures
         self.pipeline.on_stopped_run = log_stopped_run
         self.models.on_unloaded = run_failures.forget
+
+    def set_written(self, written: Mapping[str, ModelSettings]) -> None:
+        """What is written for models was read again."""
+        self.models.watcher.set_written(written)
+        self.shadows.set_written(written_shadows(written))
+
+    def _set_routes(self, routes: RouteTable) -> None:
+        self.pipeline.set_routes(routes)
+        self.shadows.routed(routes)
 
     def _second_level(self) -> RedisLevel | None:
         settings = self.settings
@@ -287,6 +304,7 @@ class Server:
             "runs_stopped": self.pipeline.runs_stopped,
             **failure_gauges(self.models.served),
             **({} if self.second is None else {"cache_second": dict(self.second.outcomes)}),
+            **self.shadows.gauges(),
             "tenants": self.tenants.count,
             "tenants_shared": self.tenants.shared_requests,
             "quota_refused": self.tenants.refused(),
@@ -318,6 +336,8 @@ class Server:
         """Loads every model and serves. Raises InferError where none can be served."""
         self.loop.add_reader(self.pool.eventfd, self.pipeline.on_wake)
         self.pool.start()
+        self.loop.add_reader(self.shadows.pool.eventfd, self.shadows.pool.on_wake)
+        self.shadows.pool.start()
         self.http.serve()
         self._turn()
         self._choose_batching()
@@ -330,7 +350,7 @@ class Server:
             if self.admin is not None:
                 await self.admin.listen(lambda handlers: self._transport(
                     NoInference(), handlers, ADMIN_BUFFERED_BYTES), self.cold.over(
-                        admin_service(self.cache, self.audit)))
+                        admin_service(self.cache, self.audit, shadow_rpcs(self.shadows, self.audit))))
         self._ready_ms = (time.perf_counter() - self._begin) * 1e3
         self._loaded = True
         self.models.count()
@@ -402,6 +422,8 @@ class Server:
         await self.repository.close()
         if self.cache_file is not None:
             self.cache_file.save()
+        self.loop.remove_reader(self.shadows.pool.eventfd)
+        self.shadows.close()
         self.models.end()
         self.pool.interrupt()
         self.pool.stop()

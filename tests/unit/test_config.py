@@ -38,6 +38,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "max_queue_rows_total": None, "max_queue_bytes_total": None, "cache": 0,
         "cache_model_bytes": 0, "cache_ttl": 0.0, "cache_shared": False, "cache_file": None,
         "cache_redis": None, "cache_redis_secret": None, "cache_redis_timeout": 0.005,
+        "max_shadow_copies": 1024, "max_shadow_bytes": None,
         "max_tenants": 4096, "tenant_metadata_key": None, "max_message_bytes": 64 << 20,
             "max_cold_message_bytes": 256 << 10,
         "max_buffered_bytes": 128 << 20, "max_buffered_bytes_total": None, "outbound_bytes": 4 << 20,

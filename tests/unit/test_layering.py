@@ -151,8 +151,8 @@ def test_the_core_imports_no_python_of_ours_but_errors() -> None:
 
 
 # Python packages: what of `infer` each may import besides itself.
-SHARED = {"config", "config_changes", "config_admission", "config_file", "config_values", "errors", "versions", "proto",
-          "cores", "quotas", "_core", "__init__"}
+SHARED = {"config", "config_changes", "config_admission", "config_file", "config_traffic", "config_values", "errors",
+          "versions", "proto", "cores", "quotas", "shadow_plan", "_core", "__init__"}
 PACKAGES = {
     "services": SHARED,
     "observe": SHARED,
@@ -169,7 +169,7 @@ PACKAGES = {
     "admin_port": SHARED | {"services", "observe", "transport", "sockets"},
     "cache_redis": SHARED,
     "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "lifecycle", "sockets",
-                        "slo", "adaptive_limit", "admin_port", "cache_redis", "cache_file"},
+                        "traffic", "slo", "adaptive_limit", "admin_port", "cache_redis", "cache_file"},
     "lifecycle": SHARED | {"models", "security", "state", "model_control", "watcher"},
     "slo": SHARED | {"slo_policy"},
     "adaptive_limit": SHARED | {"adaptive_policy"},

@@ -145,7 +145,9 @@ cdef double badness(const Difference *difference) noexcept nogil:
     if not difference.comparable:
         return INFINITY
     # Of texts there is no distance, only how many are others.
-    return max(difference.max_rel, <double> difference.unequal / max(difference.elements, <int64_t> 1))
+    if difference.max_rel > 0:
+        return difference.max_rel
+    return <double> difference.unequal / difference.elements
 
 
 cdef void count_difference(OutputStats *stats, const Difference *difference) noexcept nogil:

@@ -7,40 +7,11 @@ from typing import Any
 
 import click
 
-from infer.cli.remote import Command, connected
+from infer.cli.admin import admin_options, ask
 from infer.cli.tables import columns
 
-ADDRESS = "localhost:8003"
 HEAD = ("MODEL", "VERSION", "ENTRIES", "BYTES", "OF", "HITS", "JOINED", "MISSES", "HIT RATIO", "GONE", "WAITING", "")
 GONE = ("evictions", "expiries", "rejections")
-# What grpcio, and a port of other services, say of one that is not there.
-UNAVAILABLE, UNIMPLEMENTED = 14, 12
-
-
-def admin_options(command: Command) -> Command:
-    command = click.option("--timeout", default=30.0, metavar="SECONDS", show_default=True,
-                           type=click.FloatRange(min=0.001), help="Time that the call may take.")(command)
-    return click.option("--address", default=ADDRESS, metavar="HOST:PORT", show_default=True,
-                        help="The server's --admin-port.")(command)
-
-
-def ask(verb: str, method: str, *, address: str, timeout: float, **fields: str) -> Any:
-    """The reply of an RPC of infer.v1.Admin."""
-    from infer.cli.client import CallFailed
-    from infer.proto import message
-
-    request = message(f"infer.v1.{method}Request")(**fields)
-    with connected(f"cache {verb}", address=address, timeout=timeout, tls=False, tls_ca=None, tls_cert=None,
-                   tls_key=None) as client:
-        try:
-            content = client.call(f"/infer.v1.Admin/{method}", request.SerializeToString())
-        except CallFailed as error:
-            if error.code in (UNAVAILABLE, UNIMPLEMENTED):
-                raise CallFailed(
-                    f"no port of administration answers at {address}: start the server with --admin-port 8003, which "
-                    f"only its own machine reaches, and name it with --address ({error.message})", error.code) from None
-            raise
-    return message(f"infer.v1.{method}Response").FromString(content)
 
 
 @click.group("cache")
@@ -54,7 +25,7 @@ def command() -> None:
 @admin_options
 def stats(*, model: str, as_json: bool, **server: Any) -> None:
     """Print what is kept of MODEL, or of all, and what came of it."""
-    reply = ask("stats", "CacheStats", model=model, **server)
+    reply = ask("cache stats", "CacheStats", model=model, **server)
     if as_json:
         for version in reply.versions:
             click.echo(json.dumps({field.name: getattr(version, field.name) for field in version.DESCRIPTOR.fields}))
@@ -73,7 +44,7 @@ def stats(*, model: str, as_json: bool, **server: Any) -> None:
 @admin_options
 def purge(*, model: str, version: str, **server: Any) -> None:
     """Forget what is kept of MODEL, or of all; what runs now is not kept either. The audit log has it."""
-    reply = ask("purge", "CachePurge", model=model, version=version, **server)
+    reply = ask("cache purge", "CachePurge", model=model, version=version, **server)
     click.echo(f"{reply.entries} answers forgotten, {reply.bytes} bytes")
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from infer.config_values import Provider
 from infer.models.breaker_settings import BreakerSettings
+from infer.shadow_plan import ShadowPlan
 
 PolicyKind = Literal["latest", "all", "specific"]
 DeviceKind = Literal["auto", "cpu", "gpu"]
@@ -113,6 +114,8 @@ class ModelSettings:
     breaker: BreakerSettings | None = None  # None: the server's
     run_timeout_s: float | None = None      # how long one run may take; 0: as long as it likes; None: the server's
 
+    shadow: ShadowPlan | None = None        # which version has copies of what the others answer
+
     warmups: tuple[Warmup, ...] = ()
     response_cache: bool | None = None      # None: the server's
     cache_ttl_s: float | None = None        # time that an answer is kept, 0: no bound; None: the server's
@@ -147,7 +150,7 @@ class ModelSettings:
 # A change of these is applied to versions that serve; a change of any other field loads them anew.
 LIVE_FIELDS = frozenset({
     "policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
-    "priority_queues", "default_priority", "weight", "slo_p99_ms", "breaker", "run_timeout_s",
+    "priority_queues", "default_priority", "weight", "slo_p99_ms", "breaker", "run_timeout_s", "shadow",
 })
 # Where it was written is not what was asked for.
 _UNSEEN = frozenset({"origin", "places"})
@@ -170,3 +173,8 @@ def overlaid(under: ModelSettings, over: ModelSettings) -> ModelSettings:
     given = {name: getattr(over, name) for name in over.places if name in known}
     kept = {name: place for name, place in under.places.items() if name.partition(".")[0] not in given}
     return replace(under, **given, origin=over.origin or under.origin, places={**kept, **over.places})
+
+
+def written_shadows(written: Mapping[str, ModelSettings]) -> dict[str, ShadowPlan]:
+    """By model, of those that are to have one."""
+    return {name: settings.shadow for name, settings in written.items() if settings.shadow is not None}

@@ -16,6 +16,7 @@ from typing import Any
 from infer.config import MODEL_NAME
 from infer.config_admission import YEAR_SECONDS
 from infer.config_values import parse_count, parse_milliseconds, parse_seconds, parse_size
+from infer.errors import InvalidArgument
 from infer.models.breaker_settings import BreakerSettings, parse_breaker, with_reply
 from infer.models.config_fields import VERSION_MAX, settings_of
 from infer.models.config_pbtxt import read_text
@@ -27,6 +28,7 @@ from infer.models.tables import Keys, Positions, tree_of
 from infer.models.text_format import Position
 from infer.models.typed import typed
 from infer.proto import message
+from infer.shadow_plan import ShadowPlan, plan_of
 
 DAY_SECONDS = 86400.0
 SLO_MAX_MS = 600_000
@@ -192,6 +194,13 @@ def _parse_run_timeout(value: object) -> float:
     return seconds
 
 
+def _parse_shadow(value: object) -> ShadowPlan:
+    try:
+        return plan_of(value)
+    except InvalidArgument as failure:
+        raise ValueError(failure.message) from None
+
+
 # What only the table has: the setting that it makes, and its reader.
 OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "base_path": ("base", _parse_path),
@@ -205,6 +214,7 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "cache_bytes": ("cache_bytes", _parse_cache_bytes),
     "breaker": ("breaker", parse_breaker),
     "run_timeout": ("run_timeout_s", _parse_run_timeout),
+    "shadow": ("shadow", _parse_shadow),
 }
 
 

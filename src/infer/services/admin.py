@@ -49,8 +49,8 @@ class CacheView(Protocol):
         """Forgets; (entries, bytes) that it was."""
 
 
-def admin_service(cache: CacheView, audit: AuditView) -> Mapping[str, Handler]:
-    """The handler of each RPC by its path."""
+def admin_service(cache: CacheView, audit: AuditView, *parts: Mapping[str, Handler]) -> Mapping[str, Handler]:
+    """The handler of each RPC by its path. `parts`: those of other modules, by RPC."""
 
     def stats(request: Any) -> Any:
         reply = message("infer.v1.CacheStatsResponse")(limit_bytes=cache.limit_bytes, bytes=cache.bytes,
@@ -71,6 +71,8 @@ def admin_service(cache: CacheView, audit: AuditView) -> Mapping[str, Handler]:
         return content
 
     rpcs: dict[str, Handler] = {"CacheStats": unary("infer.v1.CacheStatsRequest", stats), "CachePurge": purge}
+    for part in parts:
+        rpcs |= part
     return {f"/{SERVICE}/{method}": handler for method, handler in rpcs.items()}
 
 

@@ -1,0 +1,43 @@
+"""What verbs of the port of administration have in common: their options, and how they ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from infer.cli.remote import Command, connected
+
+ADDRESS = "localhost:8003"
+# What grpcio, and a port of other services, say of one that is not there.
+UNAVAILABLE, UNIMPLEMENTED = 14, 12
+
+
+def admin_options(command: Command) -> Command:
+    command = click.option("--timeout", default=30.0, metavar="SECONDS", show_default=True,
+                           type=click.FloatRange(min=0.001), help="Time that the call may take.")(command)
+    return click.option("--address", default=ADDRESS, metavar="HOST:PORT", show_default=True,
+                        help="The server's --admin-port.")(command)
+
+
+def reason_option(command: Command) -> Command:
+    return click.option("--reason", default="", metavar="TEXT", help="Why, for the audit log.")(command)
+
+
+def ask(verb: str, method: str, *, address: str, timeout: float, **fields: Any) -> Any:
+    """The reply of an RPC of infer.v1.Admin."""
+    from infer.cli.client import CallFailed
+    from infer.proto import message
+
+    request = message(f"infer.v1.{method}Request")(**fields)
+    with connected(verb, address=address, timeout=timeout, tls=False, tls_ca=None, tls_cert=None,
+                   tls_key=None) as client:
+        try:
+            content = client.call(f"/infer.v1.Admin/{method}", request.SerializeToString())
+        except CallFailed as error:
+            if error.code in (UNAVAILABLE, UNIMPLEMENTED):
+                raise CallFailed(
+                    f"no port of administration answers at {address}: start the server with --admin-port 8003, which "
+                    f"only its own machine reaches, and name it with --address ({error.message})", error.code) from None
+            raise
+    return message(f"infer.v1.{method}Response").FromString(content)
