@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
 
-from infer.config_values import Count, Size, setting
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from infer.config_values import Count, Size, routing_key, setting
 
 
 class TrafficSettings(BaseModel):
@@ -12,6 +14,9 @@ class TrafficSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    routing_metadata_key: Annotated[str, Field(pattern="^[0-9a-z_.-]{0,128}$"), AfterValidator(routing_key)] = setting(
+        "infer-routing-key", "Metadata that a split goes by before the request's parameter and tenant; empty for none.",
+        "KEY")
     max_shadow_copies: Count = setting(
         1024, "Copies of requests that may wait for their shadows; more are dropped.", "N", "1024 copies", ge=1,
         le=1 << 20)

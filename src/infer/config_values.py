@@ -138,6 +138,10 @@ def tenant_key(value: str) -> str:
     return value
 
 
+def routing_key(value: str) -> str:
+    return value and tenant_key(value)
+
+
 Count = Annotated[int, BeforeValidator(parse_count)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds)]

@@ -30,6 +30,8 @@ from infer.models.snapshot import Snapshot
 from infer.models.source import Source
 from infer.security.audit import AuditLog
 from infer.state.store import Store
+from infer.traffic.plan import SplitPlan
+from infer.traffic.routes import Traffic
 from infer.watcher import Watcher
 
 log = logging.getLogger("infer.models")
@@ -85,6 +87,7 @@ class Models:
         self.gauges: Mapping[str, Any] = {}
         self.on_step: Callable[[], None] = lambda: None
         self.on_unloaded: Callable[[str, str], None] = lambda model, version: None
+        self.traffic = Traffic()
         self._loader, self._measured = loader, MeasuredLoader(loader)
         self._loop, self._audit = loop, audit
         self._set_routes, self._changed = set_routes, changed
@@ -187,10 +190,16 @@ class Models:
 
     def _route(self) -> None:
         changes, self._unpublished = self._unpublished, {}
-        self.routes = self.routes.with_changes(changes)
+        self.routes = self.routes.with_changes(self.traffic.merged(changes))
         self.served = self.routes.entries()
         self._set_routes(self.routes)
         self._changed()
+
+    def set_split(self, model: str, plan: SplitPlan | None) -> None:
+        """How the model's requests are divided from now on."""
+        self.traffic.set_split(model, plan)
+        if self._publishing:
+            self._route()
 
     # What came of it.
 

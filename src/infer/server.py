@@ -254,6 +254,7 @@ class Server:
             max_connections=settings.max_connections or raise_open_files(),
             tenant_key=(settings.tenant_metadata_key or "").encode(),
             tenant_of_certificate=settings.tls_client_ca is not None,
+            routing_key=settings.routing_metadata_key.encode(),
             **{name: getattr(settings, name) for name in CONDUCT_SETTINGS})
 
     # What services, health and metrics see of the server; `live`, `ready`, `versions` and `gauges` from any thread.
@@ -312,6 +313,7 @@ class Server:
             "control_refused": self.repository.refused,
             "override_bytes": self.repository.files.held_bytes,
             **self.models.gauges,
+            **self.models.traffic.gauges,
             "state_waiting": self.store.waiting,
             "state_failures": self.store.failures,
             "audit_lost": self.store.dropped,

@@ -152,14 +152,15 @@ class Bench:
 
     # Calls.
 
-    def open(self, *, deadline_ns: int = 0) -> int:
+    def open(self, *, deadline_ns: int = 0, routing_key: bytes = b"") -> int:
         """A call of its own number; 0 ns: no deadline, else the time at which it passes."""
         self.calls += 1
-        self.transport.open(self.calls, deadline_ns)
+        self.transport.open(self.calls, deadline_ns, routing_key)
         return self.calls
 
-    def call(self, message: bytes, *, deadline_ns: int = 0, lead: int = 0, tenant: bytes | None = None) -> int:
-        call = self.open(deadline_ns=deadline_ns)
+    def call(self, message: bytes, *, deadline_ns: int = 0, lead: int = 0, tenant: bytes | None = None,
+             routing_key: bytes = b"") -> int:
+        call = self.open(deadline_ns=deadline_ns, routing_key=routing_key)
         if tenant is None or self.transport.identify(call, tenant):
             self.transport.submit(call, message, lead)
         return call

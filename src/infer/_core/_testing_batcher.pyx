@@ -210,7 +210,7 @@ cdef class BatcherBox:
             request.views[0].shape[k] = shape[k]
         request.views[1].data_type = TYPE_NONE
         request.rows = shape[0]
-        request.shape_hash = 0 if not queue.version.signature.batched else (
+        request.key.shape = 0 if not queue.version.signature.batched else (
             hash if hash is not None else <uint64_t> abs(builtin_hash(tuple(shape[1:]))) + outputs)
         request.outputs.bits[0] = outputs
         request.level = level
@@ -351,7 +351,7 @@ cdef class Rush:
                 for i in range(count):
                     counted += requests[i].rows
                     if (<Version *> requests[i].version != version
-                            or requests[i].shape_hash != requests[0].shape_hash
+                            or requests[i].key.shape != requests[0].key.shape
                             or (i > 0 and not precedes(requests[i - 1], requests[i]))):
                         add_i64(&self.wrong, 1)
                 if counted != taken.rows or (count > 1 and taken.rows > version.gather_rows):
@@ -390,7 +390,7 @@ cdef class Rush:
                     made[i] = request_new()
                     made[i].n_views = 0
                     made[i].rows = 1 + number % 3
-                    made[i].shape_hash = <uint64_t> (number % 2)
+                    made[i].key.shape = <uint64_t> (number % 2)
                     made[i].level = <int32_t> (number % self.policy.levels) + 1 if self.policy.levels else 0
                     made[i].version = &self.versions[number % self.n_queues]
                     number += 1

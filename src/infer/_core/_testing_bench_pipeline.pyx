@@ -20,7 +20,7 @@ from infer._core.queue_order cimport VersionQueue, queue_free, queue_new
 from infer._core.request cimport (
     QUEUED, RECEIVING, Reply, Request, ResponseSink, request_free, request_new, request_reserve_views, try_transition)
 from infer._core.ring cimport ring_push, waker_notify
-from infer._core.router cimport RouteTable
+from infer._core.router cimport ModelSlot, RouteTable
 from infer._core.span cimport Span, span_over
 from infer._core.tensor cimport ErrorText
 from infer._core.tensor_view cimport TYPE_FP32
@@ -86,7 +86,7 @@ cdef class QueueBench:
             self.requests[i].views[0].rank = 2
             self.requests[i].views[0].shape[0] = 1
             self.requests[i].views[0].shape[1] = i % n_shapes
-            self.requests[i].shape_hash = <uint64_t> (i % n_shapes)
+            self.requests[i].key.shape = <uint64_t> (i % n_shapes)
             self.requests[i].version = &self.versions[i % self.n_versions]
 
     def __dealloc__(self):
@@ -142,11 +142,12 @@ def lookups(rounds: int, RouteTable table not None, bytes name not None, bytes v
     cdef Span name_span = span_over(<const uint8_t *> <const char *> name, len(name))
     cdef Span version_span = span_over(<const uint8_t *> <const char *> version, len(version))
     cdef ErrorText error
+    cdef const ModelSlot *model
     cdef int code
     cdef int64_t start = now_ns()
     while left > 0:
         error.size_bytes = 0
-        table.route(&name_span, &version_span, &code, &error)
+        table.route(&name_span, &version_span, &model, &code, &error)
         left -= 1
     return now_ns() - start
 

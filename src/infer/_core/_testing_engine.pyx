@@ -84,7 +84,7 @@ cdef class Call:
             for k in range(view.rank):
                 view.shape[k] = shape[k]
                 if k > 0:
-                    self.request.shape_hash = self.request.shape_hash * 31 + <uint64_t> view.shape[k]
+                    self.request.key.shape = self.request.key.shape * 31 + <uint64_t> view.shape[k]
             used += <uint64_t> PyBytes_GET_SIZE(raw)
         self.request.deferred = 1 if typed else 0
 

@@ -24,6 +24,7 @@ from infer._core.reply cimport COPIED_REPLY_BYTES as C_COPIED_REPLY_BYTES
 from infer._core.quota cimport Tenant
 from infer._core.request cimport Reply, Request, ResponseSink, Segment
 from infer._core.ring cimport ring_push, waker_notify
+from infer._core.split cimport key_hash
 from infer._core.tensor cimport DEFERRED_BYTES as C_DEFERRED_BYTES
 
 COPIED_REPLY_BYTES = C_COPIED_REPLY_BYTES
@@ -37,6 +38,7 @@ cdef class Outcome:
     cdef readonly str message
     cdef readonly int64_t pushback_ms
     cdef readonly int segments
+    cdef readonly bytes variant  # None: none
     cdef Segment *parts
     cdef bytes joined
 
@@ -90,6 +92,7 @@ cdef class PuppetSink(ResponseSink):
             outcome.pushback_ms = reply.pushback_ms
             outcome.message = reply.message[:reply.message_bytes].decode() if reply.code else ""
             outcome.joined = b""
+            outcome.variant = <bytes> reply.variant if reply.variant != NULL else None
             if reply.code == 0 and reply.n_segments > 0:
                 outcome.parts = <Segment *> malloc(reply.n_segments * sizeof(Segment))
                 memcpy(outcome.parts, reply.segments, reply.n_segments * sizeof(Segment))
@@ -158,13 +161,15 @@ cdef class PuppetTransport:
     cdef Request *request_of(self, call: int) except NULL:
         return <Request *> <size_t> self.sink.calls[call]
 
-    def open(self, call: int, deadline_ns: int = 0) -> bool:
+    def open(self, call: int, deadline_ns: int = 0, routing_key: bytes = b"") -> bool:
         """False: the call was refused at once."""
         cdef Request *request = self.pipeline.open(self.sink, <void *> <size_t> call, now_ns(), deadline_ns)
         self.raise_error()
         if request == NULL:
             return False
         self.sink.calls[call] = <size_t> request
+        if routing_key:
+            request.key.routing = key_hash(<const uint8_t *> <const char *> routing_key, <uint64_t> len(routing_key))
         return True
 
     def identify(self, call: int, name: bytes, source: int = 0) -> bool:

@@ -1,5 +1,7 @@
 STATES: dict[str, int]
 INLINE_VIEWS: int
+REQUEST_BYTES: int
+SIZE_BYTES: int
 
 def transition_allowed(from_state: int, to_state: int) -> bool: ...
 

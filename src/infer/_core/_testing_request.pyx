@@ -4,12 +4,15 @@ A RequestBox owns its Request and frees it once.
 """
 
 from infer._core.request cimport (
-    ANSWERED, DONE, INLINE_VIEWS as C_INLINE_VIEWS, QUEUED, RECEIVING, RUNNING, Request, request_free, request_new,
-    request_reserve_views, transition_allowed as c_transition_allowed, try_transition)
+    ANSWERED, DONE, INLINE_VIEWS as C_INLINE_VIEWS, QUEUED, RECEIVING, REQUEST_BYTES as C_REQUEST_BYTES, RUNNING,
+    Request, request_free, request_new, request_reserve_views, transition_allowed as c_transition_allowed,
+    try_transition)
 from infer._core.tensor_view cimport MAX_RANK
 
 STATES = {"RECEIVING": RECEIVING, "QUEUED": QUEUED, "RUNNING": RUNNING, "ANSWERED": ANSWERED, "DONE": DONE}
 INLINE_VIEWS = C_INLINE_VIEWS
+REQUEST_BYTES = C_REQUEST_BYTES
+SIZE_BYTES = sizeof(Request)
 
 
 def transition_allowed(from_state: int, to_state: int) -> bool:

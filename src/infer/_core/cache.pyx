@@ -259,7 +259,7 @@ cdef class Cache:
     cdef int reply(self, Request *request, Segment *segments) noexcept:
         cdef Span identity = id_of(request)
         return encode_kept(segments, <VersionEntry> request.version, self.found.block, self.found.tail,
-                           self.found.tail_bytes, &identity, request.fallback)
+                           self.found.tail_bytes, &identity, request.fallback, request.arm)
 
     # Keeping.
 

@@ -14,6 +14,7 @@ cdef class ColdCall:
     cdef readonly str peer
     cdef readonly str identity             # whom the client's certificate names, "" without one
     cdef bytes tenant                      # of a ModelStreamInfer: what its metadata names, or None
+    cdef uint64_t routing_key              # the same, as Request has it
     cdef list fields                       # of (bytes name, bytes value), as they came
     cdef list head                         # initial metadata as it goes on the wire, or None
     cdef list trailing                     # trailing metadata as it goes on the wire, or None

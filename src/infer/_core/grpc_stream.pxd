@@ -93,12 +93,15 @@ cdef struct Stream:
     Block *body
     Block *held                  # bytes that came while the handler had messages enough, at most a window of them
     void *cold                   # ColdCall, one reference
+    void *variant                # bytes, one reference: what the trailers name; NULL: nothing
     void *talk                   # InferStream, or NULL
     void *inflating              # CodingJob of the message that came last, borrowed, or NULL
     void *deflating              # CodingJob of the reply that is to be queued next, borrowed, or NULL
     Segment *segments            # inline_segments, or malloc'd when there are more
     Segment inline_segments[2]
 
+# The variant's name goes into the trailers: bytes, or NULL. `stream_free` has the pair of the reference.
+cdef void set_variant(Stream *stream, void *variant) noexcept
 cdef Stream *stream_new(int32_t id, int64_t received_ns) noexcept
 cdef void stream_free(Stream *stream) noexcept                            # unrefs body and unsent segments
 # The state after `event`, or -1: the event cannot come in this state.

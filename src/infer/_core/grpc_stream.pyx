@@ -3,6 +3,7 @@
 Sources: gRPC `doc/PROTOCOL-HTTP2.md`; RFC 9113.
 """
 
+from cpython.ref cimport PyObject, Py_XDECREF, Py_XINCREF
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memmove, memset
 
@@ -61,6 +62,12 @@ cdef Stream *stream_new(int32_t id, int64_t received_ns) noexcept:
     return stream
 
 
+cdef void set_variant(Stream *stream, void *variant) noexcept:
+    Py_XINCREF(<PyObject *> variant)
+    Py_XDECREF(<PyObject *> stream.variant)
+    stream.variant = variant
+
+
 cdef void stream_free(Stream *stream) noexcept:
     global spare, n_spare
     cdef int i
@@ -68,6 +75,7 @@ cdef void stream_free(Stream *stream) noexcept:
         block_unref(stream.segments[i].block)
     if stream.segments != stream.inline_segments:
         free(stream.segments)
+    Py_XDECREF(<PyObject *> stream.variant)
     free(stream.end_text)
     block_unref(stream.body)
     block_unref(stream.held)

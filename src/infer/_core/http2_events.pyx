@@ -22,6 +22,7 @@ from infer._core.http2_session cimport (
     REFUSED_IDLE_FRAMES, REFUSED_OVERSIZE_HEADERS, REFUSED_PINGS, REFUSED_PROTOCOL, REFUSED_SETTINGS_FRAMES,
     REFUSED_STREAM_ERRORS, REFUSED_STREAMS, REFUSED_WINDOW_UPDATES, Http2Session, error, output, use_events)
 from infer._core.request cimport Segment
+from infer._core.split cimport key_hash
 from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED
 from infer._core.stream_ids cimport GONE_RESET, frame_for_gone, stream_opened, stream_reset
 
@@ -93,6 +94,7 @@ cdef int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, 
     stream_opened(&self.ids, frame.hd.stream_id)
     # A header block is not interrupted by another one.
     self.tenant_bytes = -1
+    self.routing_key = 0
     stream = stream_new(frame.hd.stream_id, self.now)
     if stream == NULL:
         # A client takes this code for RESOURCE_EXHAUSTED.
@@ -133,6 +135,9 @@ cdef int on_header(nghttp2_session *session, const nghttp2_frame *frame, const u
         return oversize(self, stream)
     if name_bytes == self.limits.tenant_key_bytes and memcmp(name, self.limits.tenant_key, name_bytes) == 0:
         self.note_tenant(value, value_bytes)
+    if (name_bytes == self.limits.routing_key_bytes and value_bytes > 0
+            and memcmp(name, self.limits.routing_key, name_bytes) == 0):
+        self.routing_key = key_hash(value, value_bytes)
     if name[0] == c':':
         if name_bytes == 5 and memcmp(name, b":path", 5) == 0:
             stream.seen |= SEEN_PATH

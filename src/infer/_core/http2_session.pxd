@@ -77,6 +77,8 @@ cdef struct Limits:
     const char *tenant_key       # metadata that names the tenant
     uint64_t tenant_key_bytes    # 0: none does
     uint8_t tenant_of_certificate  # over TLS the client's certificate does
+    const char *routing_key      # metadata that a split goes by
+    uint64_t routing_key_bytes   # 0: none
     AbuseLimits abuse
 
 # Written by the loop thread, read by a scrape.
@@ -120,6 +122,7 @@ cdef class Http2Session(ResponseSink):
     cdef bytes certified                   # the tenant that the client's certificate names; None: not asked yet
     cdef int32_t tenant_bytes              # of `tenant`, by the header block that came last; -1: it names none
     cdef uint8_t tenant[256]               # room for one byte more than a tenant's name may have
+    cdef uint64_t routing_key              # by the header block that came last; 0: it has none
     cdef int32_t open_requests             # of streams: not all of the request has come
     cdef int32_t early_replies             # replies whose request has not ended
     cdef Conduct conduct

@@ -21,9 +21,11 @@ from infer._core.grpc_message cimport (
 from infer._core.grpc_stream cimport (
     CALL_COLD, CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, EVENT_CLOSE, EVENT_HEADERS_END, EVENT_MESSAGE_END,
     EVENT_REPLY, EVENT_TALK, SEEN_ENCODING, SEEN_TE, SEEN_TIMEOUT, SEEN_TOO_LONG, STREAM_CALLED, STREAM_MESSAGE,
-    STREAM_TALKING, add_segments, advance, body_room, check_headers, check_message, set_end, stream_free, take_body)
+    STREAM_TALKING, add_segments, advance, body_room, check_headers, check_message, set_end, set_variant, stream_free,
+    take_body)
 from infer._core.reply_fields cimport (
-    Refusal, add_retry_info, build_refusal, build_trailers, deflate_head, gzip_head, join_pairs, ok_trailer, reply_head)
+    Refusal, add_retry_info, add_variant, build_refusal, build_trailers, deflate_head, gzip_head, join_pairs,
+    ok_trailer, reply_head)
 from infer._core.request cimport FROM_CERTIFICATE, FROM_METADATA, Request, Segment
 from infer._core.retry_info cimport BUSY_PUSHBACK_MS
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
@@ -80,6 +82,7 @@ cdef class Http2Session(ResponseSink):
         self.heads.left_bytes = PREFACE_BYTES
         self.frame_bytes = FRAME_BYTES
         self.tenant_bytes = -1
+        self.routing_key = 0
 
     cdef int start(self) except -1:
         """Opens the nghttp2 session and queues our SETTINGS and window."""
@@ -231,7 +234,10 @@ cdef class Http2Session(ResponseSink):
         if stream.kind == CALL_INFER:
             # May answer at once: the stream is then REPLYING.
             stream.request = self.sink.open(self, stream, stream.received_ns, deadline_ns)
-            if stream.request == NULL or not self.identify(stream.request, self.tenant, self.tenant_bytes):
+            if stream.request == NULL:
+                return
+            stream.request.key.routing = self.routing_key
+            if not self.identify(stream.request, self.tenant, self.tenant_bytes):
                 return
         elif deadline_ns != 0:
             if deadline_ns <= now_ns():
@@ -455,6 +461,7 @@ cdef class Http2Session(ResponseSink):
             return
         self.set_early(stream, not stream.ended)
         self.let_go(stream, reply.code)
+        set_variant(stream, reply.variant)
         if reply.code != STATUS_OK:
             self.submit_end(stream, 200, reply.code, reply.message, reply.message_bytes, reply.pushback_ms)
         elif self.queue(stream, reply.segments, reply.n_segments):
@@ -563,15 +570,19 @@ cdef class Http2Session(ResponseSink):
         cdef Refusal refusal
         cdef nghttp2_nv *joined
         cdef list pairs = (<ColdCall> stream.cold).trailing if stream.cold != NULL else None
-        if stream.end_code == STATUS_OK and pairs is None:
+        if stream.end_code == STATUS_OK and pairs is None and stream.variant == NULL:
             self.heed(nghttp2_submit_trailer(self.session, stream.id, ok_trailer, 1))
             return
         build_trailers(&refusal, stream.end_code, stream.end_text, stream.end_bytes)
-        joined = join_pairs(refusal.fields, refusal.n_fields, pairs or [])
+        add_variant(&refusal, stream.variant)
+        if pairs is None:
+            self.heed(nghttp2_submit_trailer(self.session, stream.id, refusal.fields, refusal.n_fields))
+            return
+        joined = join_pairs(refusal.fields, refusal.n_fields, pairs)
         if joined == NULL:
             self.heed(NGHTTP2_ERR_NOMEM)
             return
-        self.heed(nghttp2_submit_trailer(self.session, stream.id, joined, refusal.n_fields + len(pairs or ())))
+        self.heed(nghttp2_submit_trailer(self.session, stream.id, joined, refusal.n_fields + len(pairs)))
         free(joined)
 
     cdef void refuse(self, Stream *stream, int http_status, int code) noexcept:
@@ -609,6 +620,7 @@ cdef class Http2Session(ResponseSink):
             return
         build_refusal(&refusal, http_status, code, message, message_bytes, pushback_ms,
                       (stream.seen & SEEN_ENCODING) != 0)
+        add_variant(&refusal, stream.variant)
         if call is None or call.trailing is None:
             # A handler that gives trailers may give details of its own.
             if pushback_ms >= 0:

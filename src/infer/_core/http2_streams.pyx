@@ -173,6 +173,7 @@ cdef class StreamingSession(CodingSession):
         talk.real_status = (b"triton_grpc_error", b"true") in call.fields
         if self.tenant_bytes >= 0:
             call.tenant = (<const char *> self.tenant)[:self.tenant_bytes]
+        call.routing_key = self.routing_key
         stream.talk = talk
 
     cdef void put_infer(self, Stream *stream, Block *body, uint64_t start, uint64_t size_bytes,
@@ -184,6 +185,8 @@ cdef class StreamingSession(CodingSession):
         self.put_since = True
         # May answer at once, as may `submit`: the reply is in the slot then.
         slot.request = self.sink.open(slot_sink, slot, received_ns, (<ColdCall> stream.cold).deadline_ns)
+        if slot.request != NULL:
+            slot.request.key.routing = (<ColdCall> stream.cold).routing_key
         if slot.request == NULL or not self.identify(
                 slot.request, <const uint8_t *> <const char *> tenant if tenant is not None else NULL,
                 <int32_t> len(tenant) if tenant is not None else -1):

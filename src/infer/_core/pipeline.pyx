@@ -6,13 +6,14 @@ A refusal at any stage ends the call there. Owns the deadline wheel and every Re
 Loop thread only.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from infer._core.admission cimport (
     ADMITTED, admit_deadline, admit_to_queue, say_overdue, say_waited, time_to_drain_ms, triton_code)
 from infer._core.arena cimport at, offset_of
+from infer._core.arm cimport Arm, count_arm, drop_arm
 from infer._core.batch cimport BatchItem, batch_free
 from infer._core.batch_stats cimport count_batch
 from infer._core.batcher cimport kick as kick_batcher
@@ -35,6 +36,7 @@ from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
     request_reserve_views, try_transition)
 from infer._core.ring cimport waker_acknowledge, waker_arm
+from infer._core.router cimport ModelSlot
 from infer._core.second_level cimport block_of
 from infer._core.span cimport Span, span_left
 from infer._core.status cimport (
@@ -45,6 +47,7 @@ from infer._core.tensor cimport (
     MAX_ID_BYTES, OutputSlice, bind_inputs, decode_contents, decode_request, message_free, message_init, say)
 from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, TensorView
 from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
+from infer._core.variants cimport assign_variant
 
 cdef enum:
     ALIGNMENT = 64
@@ -55,6 +58,10 @@ cdef inline uint64_t mix(uint64_t value) noexcept nogil:
     value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ULL
     value = (value ^ (value >> 27)) * 0x94d049bb133111ebULL
     return value ^ (value >> 31)
+
+
+cdef inline void *variant_of(const Request *request) noexcept:
+    return NULL if request.arm == NULL else <void *> (<Arm> request.arm).variant
 
 
 cdef void expire(TimerNode *node, void *context) noexcept:
@@ -403,6 +410,7 @@ cdef class Pipeline(RequestSink):
     cdef void submit(self, Request *request, Block *body, uint64_t start, uint64_t size_bytes) noexcept:
         cdef int code
         cdef void *found
+        cdef const ModelSlot *model = NULL
         cdef VersionEntry entry
         cdef Binding binding
         cdef int64_t now = now_ns()
@@ -414,15 +422,19 @@ cdef class Pipeline(RequestSink):
         # An error says whose it is as well; an id that is too long for a reply is the error itself.
         if span_left(&self.message.id) <= MAX_ID_BYTES:
             request.id_offset = offset_of(self.message.id.at)
-            request.id_bytes = <uint32_t> span_left(&self.message.id)
+            request.id_bytes = <uint16_t> span_left(&self.message.id)
         request.final_asked = self.message.final_asked != 0
         if code != STATUS_OK:
             self.answer(request, code, -1)
             return
-        found = self.routes.route(&self.message.model_name, &self.message.model_version, &code, &self.error)
+        found = self.routes.route(&self.message.model_name, &self.message.model_version, &model, &code, &self.error)
+        if model != NULL and model.split != NULL and span_left(&self.message.model_version) == 0:
+            found = assign_variant(model.split, request, block_data(body) + start, size_bytes, found)
         if found == NULL:
             self.answer(request, code, -1)
             return
+        # Its default may be none, and it is for another.
+        self.error.size_bytes = 0
         entry = <VersionEntry> found
         if entry.c.closing:
             say(&self.error, "model '")
@@ -465,8 +477,9 @@ cdef class Pipeline(RequestSink):
         request.rows = binding.rows
         request.outputs = binding.outputs
         request.deferred = binding.deferred != 0
+        request.key.shape = 0
         if entry.c.signature.batched:
-            request.shape_hash = mix(binding.shape_hash ^ mix(
+            request.key.shape = mix(binding.shape_hash ^ mix(
                 binding.outputs.bits[0] ^ binding.outputs.bits[1] ^ binding.outputs.bits[2] ^ binding.outputs.bits[3]))
         # The cache looks at what a model would get.
         if entry.c.cached != NULL and binding.typed_bytes != 0 and not request.deferred:
@@ -529,7 +542,7 @@ cdef class Pipeline(RequestSink):
     cdef void send_kept(self, Request *request, Block *block) noexcept:
         cdef Span identity = id_of(request)
         cdef int n = encode_kept(self.segments, <VersionEntry> request.version, block, block_data(block),
-                                 block.size_bytes, &identity, request.fallback)
+                                 block.size_bytes, &identity, request.fallback, request.arm)
         if n > 0:
             self.send(request, n)
             return
@@ -682,6 +695,8 @@ cdef class Pipeline(RequestSink):
     cdef void count(self, Request *request, int code) noexcept:
         cdef VersionEntry entry
         cdef int64_t duration_ns = now_ns() - request.received_ns
+        if request.arm != NULL:
+            count_arm(<Arm> request.arm, code, request.rows, duration_ns)
         if request.version == NULL:
             self.unrouted[code] += 1
             return
@@ -707,6 +722,7 @@ cdef class Pipeline(RequestSink):
         reply.pushback_ms = pushback_ms
         reply.id = <const uint8_t *> at(request.id_offset)
         reply.id_bytes = request.id_bytes
+        reply.variant = variant_of(request)
         if request.sink != NULL:
             (<ResponseSink> request.sink).finish(request.call, &reply)
             request.sink = NULL
@@ -732,6 +748,8 @@ cdef class Pipeline(RequestSink):
                 leave_trial(entry, request)
             request.version = NULL
             drop_handle(entry)
+        if request.arm != NULL:
+            drop_arm(request.arm)
         request_free(request)
         self.in_flight -= 1
 
@@ -859,7 +877,8 @@ cdef class Pipeline(RequestSink):
         cdef int n
         item_slices(batch, index, &request.outputs, slices)
         n = encode_reply(self.segments, <VersionEntry> request.version, &request.outputs, slices,
-                         batch.runs[batch.items[index].run].blocks, request.rows, &identity, request.fallback)
+                         batch.runs[batch.items[index].run].blocks, request.rows, &identity, request.fallback,
+                         request.arm)
         if n == 0:
             return False
         self.send(request, n)
@@ -879,6 +898,7 @@ cdef class Pipeline(RequestSink):
         reply.pushback_ms = -1
         reply.id = <const uint8_t *> at(request.id_offset)
         reply.id_bytes = request.id_bytes
+        reply.variant = variant_of(request)
         reply.final = request.final_asked
         (<ResponseSink> request.sink).finish(request.call, &reply)
         request.sink = NULL

@@ -15,6 +15,7 @@ cdef class Endpoint:
     cdef TransportStats stats
     cdef RequestSink sink
     cdef bytes tenant_key                  # keeps what the limits point to
+    cdef bytes routing_key                 # the same, as a split has it
     cdef dict handlers
     cdef dict streaming
     cdef object spawn

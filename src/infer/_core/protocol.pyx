@@ -75,7 +75,7 @@ cdef class Endpoint:
                  double keepalive_timeout=20.0, double max_connection_idle=3600.0, double max_connection_age=0.0,
                  double max_connection_age_grace=0.0,
                  int max_turn_events=1000, offload=None, str reply_compression="none", int coding_jobs=256,
-                 bytes tenant_key=b"", bint tenant_of_certificate=False):
+                 bytes tenant_key=b"", bint tenant_of_certificate=False, bytes routing_key=b""):
         for name, bound in (("header_bytes", header_bytes), ("max_streams", max_streams),
                             ("max_message_bytes", max_message_bytes), ("outbound_bytes", outbound_bytes),
                             ("stream_messages", stream_messages), ("stream_outbound_bytes", stream_outbound_bytes),
@@ -99,6 +99,9 @@ cdef class Endpoint:
         self.limits.tenant_key = tenant_key
         self.limits.tenant_key_bytes = <uint64_t> len(tenant_key)
         self.limits.tenant_of_certificate = tenant_of_certificate
+        self.routing_key = routing_key
+        self.limits.routing_key = routing_key
+        self.limits.routing_key_bytes = <uint64_t> len(routing_key)
         self.flushes = []
         self.connections = set()
         self.read_room = bytearray(READ_BYTES)

@@ -117,10 +117,10 @@ cdef void place(VersionQueue *queue, Bucket *bucket) noexcept nogil:
 cdef Bucket *bucket_for(VersionQueue *queue, Request *request, int32_t level, int32_t lane) noexcept nogil:
     """The bucket of the request's shape, the level and the lane, empty and not yet placed if it is new; NULL: no
     memory."""
-    cdef Bucket **slot = &queue.slots[request.shape_hash % SLOTS]
+    cdef Bucket **slot = &queue.slots[request.key.shape % SLOTS]
     cdef Bucket *beside = slot[0]
     cdef Bucket *bucket
-    while beside != NULL and (beside.shape_hash != request.shape_hash or (
+    while beside != NULL and (beside.shape_hash != request.key.shape or (
             queue.version.signature.batched and not same_shape(beside.head, request))):
         beside = beside.chain
     bucket = beside
@@ -137,7 +137,7 @@ cdef Bucket *bucket_for(VersionQueue *queue, Request *request, int32_t level, in
             return NULL
     memset(bucket, 0, sizeof(Bucket))
     bucket.deadline_ns = INT64_MAX
-    bucket.shape_hash = request.shape_hash
+    bucket.shape_hash = request.key.shape
     bucket.queue = queue
     bucket.level = level
     bucket.lane = lane

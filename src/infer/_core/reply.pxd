@@ -22,9 +22,10 @@ cdef Span id_of(const Request *request) noexcept nogil
 # Where the wanted outputs of one item of a batch lie; `slices` has an entry for each output of the model.
 cdef void item_slices(const Batch *batch, int index, const OutputMask *mask, OutputSlice *slices) noexcept nogil
 # Fills `segments`, room for MAX_SEGMENTS, with prefix and message; how many, or 0: no memory, or over 4 GiB. `owners`
-# are the Blocks that the slices lie in; `fallback` is what the reply is marked with.
+# are the Blocks that the slices lie in; `fallback`, and `arm` (an Arm, borrowed, or NULL), are what the reply is marked
+# with.
 cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *mask, const OutputSlice *slices,
-                      Block **owners, int64_t rows, const Span *id, int fallback=*) noexcept
+                      Block **owners, int64_t rows, const Span *id, int fallback=*, void *arm=*) noexcept
 
 # What of a message lies behind the request's id, which is all that two replies of one version to the same inputs differ
 # in: so it can be kept for the next.
@@ -34,4 +35,4 @@ cdef void encode_tail(uint8_t *to, const Signature *signature, const OutputMask 
                       int64_t rows) noexcept nogil
 # As encode_reply, of such a tail, which lies in `owner`.
 cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const uint8_t *tail, uint64_t size_bytes,
-                     const Span *id, int fallback=*) noexcept
+                     const Span *id, int fallback=*, void *arm=*) noexcept

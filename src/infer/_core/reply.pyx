@@ -4,6 +4,7 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from infer._core.arena cimport at
+from infer._core.arm cimport Arm
 from infer._core.batch cimport ItemOutput
 from infer._core.block cimport block_data, block_new, block_ref
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
@@ -37,15 +38,27 @@ cdef int segment(Segment *segments, int n, Block *block, const uint8_t *data, ui
     return n + 1
 
 
+cdef inline uint64_t mark_bytes(void *arm) noexcept:
+    return <uint64_t> len((<Arm> arm).mark) if arm != NULL else 0
+
+
+cdef inline uint8_t *write_mark(uint8_t *to, void *arm) noexcept:
+    if arm != NULL:
+        memcpy(to, <const char *> (<Arm> arm).mark, mark_bytes(arm))
+        to += mark_bytes(arm)
+    return to
+
+
 cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *mask, const OutputSlice *slices,
-                      Block **owners, int64_t rows, const Span *id, int fallback=FALLBACK_NONE) noexcept:
+                      Block **owners, int64_t rows, const Span *id, int fallback=FALLBACK_NONE,
+                      void *arm=NULL) noexcept:
     cdef Block *head
     cdef uint8_t *to
     cdef uint8_t *begin
     cdef uint64_t head_bytes, message_bytes
     cdef bytes prefix = entry.prefix if fallback == FALLBACK_NONE else entry.marked[fallback]
     cdef uint64_t prefix_bytes = <uint64_t> len(prefix)
-    cdef uint64_t copied = 0
+    cdef uint64_t copied = mark_bytes(arm)
     cdef uint64_t total = 0
     cdef int i
     cdef int n = 0
@@ -66,6 +79,7 @@ cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *m
     begin = block_data(head)
     to = encode_response_head(begin + PREFIX_BYTES, &entry.c.signature, mask, slices, rows,
                               <const uint8_t *> <const char *> prefix, prefix_bytes, id)
+    to = write_mark(to, arm)
     message_bytes = head_bytes + copied
     for i in range(entry.c.signature.n_outputs):
         if not mask_has(mask, i):
@@ -117,10 +131,10 @@ cdef void encode_tail(uint8_t *to, const Signature *signature, const OutputMask 
 
 
 cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const uint8_t *tail, uint64_t size_bytes,
-                     const Span *id, int fallback=FALLBACK_NONE) noexcept:
+                     const Span *id, int fallback=FALLBACK_NONE, void *arm=NULL) noexcept:
     cdef bytes prefix = entry.prefix if fallback == FALLBACK_NONE else entry.marked[fallback]
     cdef uint64_t prefix_bytes = <uint64_t> len(prefix)
-    cdef uint64_t head_bytes = PREFIX_BYTES + prefix_bytes
+    cdef uint64_t head_bytes = PREFIX_BYTES + prefix_bytes + mark_bytes(arm)
     cdef bint copied = size_bytes <= COPIED_REPLY_BYTES
     cdef Block *head
     cdef uint8_t *to
@@ -133,7 +147,8 @@ cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const 
         return 0
     to = block_data(head)
     write_prefix(to, <uint32_t> (head_bytes - PREFIX_BYTES + size_bytes))
-    to = encode_identity(to + PREFIX_BYTES, <const uint8_t *> <const char *> prefix, prefix_bytes, id)
+    to = write_mark(encode_identity(
+        to + PREFIX_BYTES, <const uint8_t *> <const char *> prefix, prefix_bytes, id), arm)
     if copied:
         memcpy(to, tail, size_bytes)
         to += size_bytes

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from infer._core.capi.nghttp2 cimport nghttp2_nv
 
 cdef enum:
-    REFUSAL_FIELDS = 8
+    REFUSAL_FIELDS = 9
     MESSAGE_BYTES = 1024         # of grpc-message, percent-encoded
     DETAILS_BYTES = 1468         # of grpc-status-details-bin with such a message, base64
 
@@ -21,7 +21,7 @@ cdef nghttp2_nv[1] ok_trailer
 
 # The fields of a Trailers-Only reply and the texts that they point to; used up by the time the library has copied it.
 cdef struct Refusal:
-    nghttp2_nv fields[8]
+    nghttp2_nv fields[9]
     int n_fields
     char status_text[12]
     char code_text[12]
@@ -34,6 +34,8 @@ cdef void build_refusal(Refusal *refusal, int http_status, int code, const char 
                         int64_t pushback_ms, bint say_encodings) noexcept
 # The RetryInfo of a refusal that was built with the same code and message.
 cdef void add_retry_info(Refusal *refusal, int code, const char *message, int64_t pushback_ms) noexcept
+# What was to answer, bytes that outlive the struct; NULL: nothing is added.
+cdef void add_variant(Refusal *refusal, void *variant) noexcept
 # The status alone, for a reply that has a head.
 cdef void build_trailers(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept
 # `fields` and behind them `pairs` of (bytes name, bytes value), which both have to outlive it; to be freed. NULL: no

@@ -68,6 +68,11 @@ cdef void add_retry_info(Refusal *refusal, int code, const char *message, int64_
     refusal.fields[refusal.n_fields - 1].flags |= NGHTTP2_NV_FLAG_NO_INDEX
 
 
+cdef void add_variant(Refusal *refusal, void *variant) noexcept:
+    if variant != NULL:
+        add(refusal, "infer-variant", 13, <const char *> <bytes> variant, <size_t> len(<bytes> variant))
+
+
 cdef void build_trailers(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept:
     refusal.n_fields = 0
     add_status(refusal, code, message, message_bytes)

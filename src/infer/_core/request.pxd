@@ -13,7 +13,7 @@ The executor makes QUEUED -> RUNNING under the batcher's mutex; every other step
 transport happens once, on leaving RECEIVING, QUEUED or RUNNING for ANSWERED or DONE.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from infer._core.block cimport Block
 from infer._core.model_version cimport VersionEntry
@@ -30,13 +30,19 @@ cdef enum RequestState:
 
 cdef enum:
     INLINE_VIEWS = 2
+    REQUEST_BYTES = 512
 
 # What a transport knows a call's tenant by.
 cdef enum IdentitySource:
     FROM_METADATA = 0
     FROM_CERTIFICATE = 1
 
-# As large as its size class of the arena, 512 bytes: one more word and it takes twice the memory.
+# What it is told apart from others by.
+cdef union RequestKey:
+    uint64_t routing             # until it has a version: split.key_hash of what its transport knows; 0: nothing
+    uint64_t shape               # from then on: hash of its inputs' shapes
+
+# REQUEST_BYTES are a size class of the arena: with one more it would take twice as much.
 cdef struct Request:
     TimerNode timer              # first: a node's address is its Request's
     Request *next                # in its bucket, first in turn first; else among those that wait for their flight
@@ -47,10 +53,11 @@ cdef struct Request:
     int64_t rows
     uint64_t sequence            # order of arrival in its queue, or in its place behind all others
     int64_t turn_ns              # the queue's order: queue_order's
-    uint64_t shape_hash
+    RequestKey key
     OutputMask outputs
     void *version                # VersionEntry, held by a handle; NULL while RECEIVING
     void *tenant                 # whose call it is: tenants', a quota.Tenant; NULL: nobody's. Loop thread
+    void *arm                    # the variant that it was given to: arm.Arm, held; NULL: none. Loop thread
     void *flight                 # the cache's: what it runs for, or waits for; NULL: nothing. Loop thread
     void *sink                   # ResponseSink, borrowed; NULL once answered
     void *call                   # the transport's own
@@ -61,18 +68,18 @@ cdef struct Request:
     int64_t queued_ns
     int64_t deadline_ns          # 0: none
     int64_t wait_until_ns        # the queue's own time; 0: none, or past
-    int32_t level                # of priority; 0: its version has none
     uint32_t body_start          # where in `body` the message begins, behind its prefix
+    uint32_t body_bytes          # of the message
     uint64_t id_offset           # of the request id, in the arena
-    uint32_t id_bytes
-    int32_t n_views
+    uint32_t probe               # breaker: its version's trial that it is a part of; 0: of none. Loop thread
+    uint16_t id_bytes            # at most MAX_ID_BYTES
+    int16_t n_views              # at most MAX_TENSORS
+    uint8_t level                # of priority, below LEVELS_MAX; 0: its version has none
     uint8_t deferred             # 1: some views are FORM_TYPED, to be decoded by the executor
     uint8_t final_asked          # 1: the caller wants the reply marked as the last one
     uint8_t delays               # at wait_until_ns: 1: it goes behind all others, 0: it is refused
     uint8_t charged              # where it counts as under way, and whether it holds its tenant: tenants' bits
     uint8_t fallback             # model_version.Fallback: what answers it instead of the version that it was meant for
-    uint32_t body_bytes          # of the message
-    uint32_t probe               # breaker: its version's trial that it is a part of; 0: of none. Loop thread
     TensorView *views            # inline_views, or an arena allocation when there are more
     TensorView inline_views[2]
 
@@ -93,6 +100,7 @@ cdef struct Reply:
     const uint8_t *id            # the request's, as far as it was read
     uint32_t id_bytes
     uint8_t final                # OK only: the caller wants the reply marked as the last one
+    void *variant                # bytes, lent: the name of the variant that it was given to; NULL: none
 
 cdef class ResponseSink:
     # Takes over the segments' references. Called once per opened Request that was not cancelled, on the loop thread.

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, uint64_t
 from infer._core.model_version cimport VersionEntry
 from infer._core.span cimport Span
 from infer._core.tensor cimport ErrorText
+from infer._core.variants cimport Split
 
 # What one that names a version or label gets of its model.
 cdef struct VersionSlot:
@@ -28,11 +29,13 @@ cdef struct ModelSlot:
     VersionSlot *versions        # the model's
     uint64_t version_mask
     void *model                  # ModelPart, borrowed of `parts`
+    void *split                  # variants.Split, borrowed of the model's part; NULL: its requests are not divided
     int32_t refusal              # index into the model's `refusals`
 
 cdef class ModelPart:
     cdef ModelSlot slot          # as it goes into tables
     cdef object route            # the ModelRoute
+    cdef Split split             # of the route, or None
     cdef tuple falling           # its versions, highest first
     cdef bytes name
     cdef list refusals           # (gRPC code, text as bytes)
@@ -50,7 +53,8 @@ cdef class RouteTable:
     cdef void *refuse_name(self, const Span *name, int *code, ErrorText *error) noexcept
     cdef void *refuse_version(self, const ModelSlot *model, const Span *version, int *code, ErrorText *error) noexcept
     # The version that `name` and `version` (a number, a label, or empty: the default) lead to, borrowed, or NULL with a
-    # gRPC code and a text.
-    cdef void *route(self, const Span *name, const Span *version, int *code, ErrorText *error) noexcept
+    # gRPC code and a text. `model`: of that name, borrowed of the table, or NULL.
+    cdef void *route(self, const Span *name, const Span *version, const ModelSlot **model, int *code,
+                     ErrorText *error) noexcept
     # Of the model's versions below the entry's, highest first, the `nth` from 0, borrowed; NULL: there are no more.
     cdef void *below(self, VersionEntry entry, int nth) noexcept

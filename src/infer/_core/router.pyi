@@ -2,6 +2,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from infer._core.model_version import VersionEntry
+from infer._core.variants import Split
 
 Refusal = tuple[int, str]
 
@@ -23,6 +24,7 @@ class ModelRoute(NamedTuple):
     default: VersionEntry | None = None
     unready: Mapping[str, Refusal] = {}
     reason: Refusal | None = None
+    split: Split | None = None
 
 def route_to_highest(versions: Sequence[VersionEntry]) -> ModelRoute: ...
 

@@ -24,8 +24,10 @@ cdef enum:
     SMALLEST_MODEL = 2
 
 # How one model is routed; whatever has these attributes will do. `unready` says by version or label why a known one is
-# not served, `reason` why there is no default; both as (gRPC code, text).
-ModelRoute = namedtuple("ModelRoute", "versions labels default unready reason", defaults=((), {}, None, {}, None))
+# not served, `reason` why there is no default; both as (gRPC code, text). `split`: where requests go that name no
+# version, or None: to the default.
+ModelRoute = namedtuple("ModelRoute", "versions labels default unready reason split",
+                        defaults=((), {}, None, {}, None, None))
 
 
 def number_of(entry):
@@ -132,6 +134,8 @@ cdef class ModelPart:
                 raise ValueError(f"model {name!r} leads to {entry!r}, which is not one of its versions")
         self.slot.entry = NULL if route.default is None else <void *> <VersionEntry?> route.default
         self.slot.refusal = self.refusal_index(route.reason if route.default is None else None)
+        self.split = getattr(route, "split", None)
+        self.slot.split = NULL if self.split is None else <void *> self.split
         for entry in route.versions:
             self.add_version(entry.version, entry, None)
         for label, entry in route.labels.items():
@@ -232,24 +236,26 @@ cdef class RouteTable:
                 return slot
             at = (at + 1) & self.model_mask
 
-    cdef void *route(self, const Span *name, const Span *version, int *code, ErrorText *error) noexcept:
-        cdef ModelSlot *model = self.find(name)
+    cdef void *route(self, const Span *name, const Span *version, const ModelSlot **model, int *code,
+                     ErrorText *error) noexcept:
+        cdef ModelSlot *slot = self.find(name)
         cdef VersionSlot *found
         cdef void *entry
         cdef int32_t refusal
-        if model == NULL:
+        model[0] = slot
+        if slot == NULL:
             return self.refuse_name(name, code, error)
         if span_left(version) == 0:
-            entry = model.entry
-            refusal = model.refusal
+            entry = slot.entry
+            refusal = slot.refusal
         else:
-            found = find_version(model, version)
+            found = find_version(slot, version)
             if found == NULL:
-                return self.refuse_version(model, version, code, error)
+                return self.refuse_version(slot, version, code, error)
             entry = found.entry
             refusal = found.refusal
         if entry == NULL:
-            return self.refuse(model, refusal, code, error)
+            return self.refuse(slot, refusal, code, error)
         code[0] = STATUS_OK
         return entry
 
@@ -323,11 +329,12 @@ cdef class RouteTable:
         cdef Span version_span = span_over(<const uint8_t *> <const char *> version_bytes,
                                            <uint64_t> len(version_bytes))
         cdef ErrorText error
+        cdef const ModelSlot *model
         cdef int code = STATUS_OK
         cdef void *entry
         error.size_bytes = 0
         error.text[0] = 0
-        entry = self.route(&name_span, &version_span, &code, &error)
+        entry = self.route(&name_span, &version_span, &model, &code, &error)
         if entry == NULL:
             raise errors.InferError(error.text[:error.size_bytes].decode(), code)
         return <VersionEntry> entry

@@ -10,7 +10,7 @@ from infer._core.tensor_bind cimport DEFERRED_BYTES, Binding, bind_inputs
 from infer._core.tensor_contents cimport decode_contents
 from infer._core.tensor_encode cimport OutputSlice, encode_prefix, encode_raw_tag, encode_response_head
 from infer._core.tensor_encode cimport encode_text_parameter, raw_tag_bytes, response_head_bytes
-from infer._core.tensor_request cimport MAX_ID_BYTES, MAX_TENSORS, InferMessage, InputFields, decode_request
-from infer._core.tensor_request cimport message_free, message_init
+from infer._core.tensor_request cimport DIGITS_BYTES, MAX_ID_BYTES, MAX_TENSORS, InferMessage, InputFields
+from infer._core.tensor_request cimport decode_request, find_parameter, message_free, message_init
 from infer._core.tensor_text cimport ERROR_TEXT_BYTES, ErrorText, clear_error, data_type_name, data_type_of, say
 from infer._core.tensor_text cimport say_input, say_int, say_name, say_tensor

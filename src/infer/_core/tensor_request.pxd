@@ -11,6 +11,7 @@ from infer._core.tensor_text cimport ErrorText
 cdef enum:
     MAX_ID_BYTES = 1024
     MAX_TENSORS = 4096           # inputs, raw entries or requested outputs of one message
+    DIGITS_BYTES = 24            # room for a 64-bit number in decimal
 
 # One InferInputTensor as it stands on the wire. Spans point into the message.
 cdef struct InputFields:
@@ -56,3 +57,9 @@ cdef void message_free(InferMessage *message) noexcept nogil
 # classification) or STATUS_RESOURCE_EXHAUSTED. The names are set as far as they were read whatever the status.
 cdef int decode_request(const uint8_t *data, uint64_t size_bytes, InferMessage *message,
                         ErrorText *error) noexcept nogil
+
+# The value of a request's parameter that is a string, or an integer, as its decimal digits, which are written to
+# `digits`, DIGITS_BYTES of room. The message is one that decode_request has taken. False: it is not there, empty or of
+# another kind.
+cdef bint find_parameter(const uint8_t *data, uint64_t size_bytes, const char *name, uint64_t name_bytes, Span *value,
+                         char *digits) noexcept nogil

@@ -5,6 +5,7 @@ come again and the last counts, and since malformed bytes weigh more than a rule
 """
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memset
 
@@ -442,3 +443,32 @@ cdef int decode_request(const uint8_t *data, uint64_t size_bytes, InferMessage *
     if message.n_raw:
         status = judge_contents(message, error)
     return status or judge_parameters(message, &reading, error)
+
+
+cdef bint find_parameter(const uint8_t *data, uint64_t size_bytes, const char *name, uint64_t name_bytes, Span *value,
+                         char *digits) noexcept nogil:
+    cdef Span body = span_over(data, size_bytes)
+    cdef Field field
+    cdef Parameter parameter
+    cdef Parameter found
+    cdef Reading reading
+    memset(&found, 0, sizeof(Parameter))
+    found.choice = CHOICE_ABSENT
+    while try_field(&body, &field, WIRE_DEPTH) == WIRE_FIELD:
+        # As in a map, the last one stands.
+        if (field.tag == REQUEST_PARAMETERS
+                and read_parameter(field.body, WIRE_DEPTH - 1, &parameter, &reading) == STATUS_OK
+                and equals(&parameter.key, name, name_bytes)):
+            found = parameter
+    if found.choice == CHOICE_STRING:
+        value[0] = found.text
+        return span_left(value) > 0
+    if found.choice == CHOICE_INT64:
+        value[0] = span_over(<const uint8_t *> digits, <uint64_t> snprintf(
+            digits, DIGITS_BYTES, "%lld", <long long> found.number))
+        return True
+    if found.choice == CHOICE_UINT64:
+        value[0] = span_over(<const uint8_t *> digits, <uint64_t> snprintf(
+            digits, DIGITS_BYTES, "%llu", <unsigned long long> found.number))
+        return True
+    return False

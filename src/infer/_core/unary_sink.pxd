@@ -24,6 +24,7 @@ cdef class UnaryCall:
     cdef uint64_t size_bytes
     cdef readonly object future            # of bytes, or of a Refusal
     cdef readonly bint final_asked         # the caller wants a reply marked as the last one; known with it
+    cdef readonly bytes variant            # that it was given to, known with the outcome; None: none
     cdef void end(self, int code) except *
 
 # A status other than OK, as the result of a call's future.

@@ -9,6 +9,7 @@ from infer._core.clock cimport now_ns
 from infer._core.grpc_message cimport PREFIX_BYTES
 from infer._core.request cimport Reply
 from infer._core.retry_info cimport BUSY_PUSHBACK_MS
+from infer._core.split cimport key_hash
 from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED)
 
@@ -100,9 +101,10 @@ cdef class UnarySink(ResponseSink):
         self.buffered_bytes = 0
         self.refused_buffered = 0
 
-    def call(self, bytes message not None, time_remaining=None, bytes tenant=None, int source=0):
+    def call(self, bytes message not None, time_remaining=None, bytes tenant=None, int source=0,
+             bytes routing_key=None):
         """Starts a call; `time_remaining`: seconds to its deadline, None without one; `tenant`, `source`: as for
-        RequestSink.identify, None: of none."""
+        RequestSink.identify, None: of none; `routing_key`: what a split goes by, or None."""
         cdef UnaryCall call = UnaryCall.__new__(UnaryCall)
         cdef uint64_t size_bytes = <uint64_t> len(message)
         cdef int64_t received_ns = now_ns()
@@ -127,6 +129,8 @@ cdef class UnarySink(ResponseSink):
         request = self.requests.open(self, <void *> call, received_ns, call.deadline_ns)
         if request == NULL:
             return call
+        if routing_key:
+            request.key.routing = key_hash(<const uint8_t *> <const char *> routing_key, <uint64_t> len(routing_key))
         if tenant is not None and not self.requests.identify(
                 request, <const uint8_t *> <const char *> tenant, <uint64_t> len(tenant), source):
             return call
@@ -204,6 +208,8 @@ cdef class UnarySink(ResponseSink):
                 self.kicked_ns = 0
             if ended.request != NULL:
                 self.release(ended)
+            if reply.variant != NULL:
+                ended.variant = <bytes> reply.variant
             # A caller that gave up this very turn has cancelled it.
             if not ended.future.done():
                 if reply.code == STATUS_OK:

@@ -13,6 +13,7 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from infer import __version__
+from infer.observe.variant_metrics import variant_families
 from infer.observe.version_metrics import VersionSource, families
 
 # Of OpenMetrics; the older format has none.
@@ -26,7 +27,7 @@ class Source(Protocol):
 
     def gauges(self) -> Mapping[str, Any]:
         """A number, or for a labelled one a mapping, per key of SERVER_METRICS; what is absent is not exported.
-        `unrouted`: calls by gRPC code that ended before a version was found."""
+        `unrouted`: calls by gRPC code that ended before a version was found; `variants`: VariantSource of each."""
 
 
 class _ServerMetric(NamedTuple):
@@ -137,6 +138,9 @@ SERVER_METRICS = {
                                   ("event", "outcome")),
     "repository_problems": _ServerMetric(GaugeMetricFamily, "infer_repository_problems",
                                          "Errors that the last look at the model repositories found."),
+    "variants_unready": _ServerMetric(GaugeMetricFamily, "infer_variant_unready",
+                                      "1 for a variant whose version is not served: its share goes to the default.",
+                                      ("model", "variant")),
     "state_waiting": _ServerMetric(GaugeMetricFamily, "infer_state_waiting",
                                    "Changes of the state that are not written yet."),
     "state_failures": _ServerMetric(CounterMetricFamily, "infer_state_failures",
@@ -185,7 +189,8 @@ def renderer(source: Source, build: Mapping[str, str]) -> Callable[[str], tuple[
     def render(accept: str) -> tuple[list[bytes], str]:
         encode, content_type = choose_encoder(accept)
         gauges = source.gauges()
-        content = encode(_Families([*process.collect(), *_server_families(build, gauges)]))
+        content = encode(_Families([*process.collect(), *_server_families(build, gauges),
+                                    *variant_families(gauges.get("variants", ()))]))
         end = END if content.endswith(END) else b""
         versions = families(source.versions(), gauges.get("unrouted", ()), openmetrics=bool(end))
         return [content.removesuffix(end), *versions, end], content_type

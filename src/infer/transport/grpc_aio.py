@@ -20,6 +20,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 import grpc.aio
 
+from infer._core.arm import VARIANT_TRAILER
 from infer._core.cold_call import STATUS_DETAILS, encode_metadata
 from infer._core.retry_info import retry_status
 from infer._core.unary_sink import UnarySink
@@ -142,9 +143,12 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         except asyncio.CancelledError:
             call.cancel()
             raise
+        named = () if call.variant is None else ((VARIANT_TRAILER, call.variant.decode()),)
         if isinstance(outcome, bytes):
+            if named:
+                context.set_trailing_metadata(named)
             return outcome
-        return await refuse(context, outcome.code, outcome.message, outcome.pushback_ms)
+        return await refuse(context, outcome.code, outcome.message, outcome.pushback_ms, named)
 
     async def _run(self, handler: Any, call: GrpcioCall, path: str) -> tuple[int, bytes]:
         """`invoke` in a task of its own, which `end_calls` cancels."""
@@ -203,12 +207,13 @@ class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
         return self._stream(path, Streaming(handle))
 
 
-async def refuse(context: Any, code: int, text: str, pushback_ms: int = -1) -> NoReturn:
+async def refuse(context: Any, code: int, text: str, pushback_ms: int = -1, trailers: Pairs = ()) -> NoReturn:
     """Ends the call with a status other than OK."""
     said = cut(text)
     if pushback_ms >= 0:
-        await context.abort(CODES[code], said, (
-            (PUSHBACK, str(pushback_ms)), (STATUS_DETAILS, retry_status(code, said, pushback_ms))))
+        trailers = (*trailers, (PUSHBACK, str(pushback_ms)), (STATUS_DETAILS, retry_status(code, said, pushback_ms)))
+    if trailers:
+        await context.abort(CODES[code], said, trailers)
     await context.abort(CODES[code], said)
     raise AssertionError("abort raises")
 
@@ -231,7 +236,8 @@ class GrpcioTransport:
         self._loop = loop
         self._sink = UnarySink(loop, sink, process_buffered_bytes)
         self._handlers = Handlers(self._sink, handlers, settings.max_stream_messages,
-                                  Whose(settings.tenant_metadata_key or "", settings.tls_client_ca is not None))
+                                  Whose(settings.tenant_metadata_key or "", settings.tls_client_ca is not None,
+                                        settings.routing_metadata_key))
         self._options = channel_options(settings)
         if ignored := unheeded(settings):
             log.warning("--transport grpcio has no such limits and does not heed %s; the native transport does",

@@ -14,6 +14,7 @@ from typing import Any
 from infer._core.unary_sink import Refusal, UnaryCall, UnarySink
 from infer.proto import message
 from infer.services.call import StreamCall
+from infer.transport.whose import Known
 
 DEADLINE_EXCEEDED, UNAVAILABLE, UNAUTHENTICATED = 4, 14, 16
 STOPPING = "the server is stopping; send the request to another replica"
@@ -27,7 +28,7 @@ class InferStreams:
     """The streams of a transport: what they share, and their end."""
 
     def __init__(self, sink: UnarySink, in_flight: int,
-                 whose: Callable[[Any], tuple[bytes | None, int]]) -> None:
+                 whose: Callable[[Any], Known]) -> None:
         """`whose` a stream is, as UnarySink.call takes it."""
         self.sink = sink
         self.in_flight = in_flight

@@ -5,7 +5,14 @@ from itertools import product
 import pytest
 
 from infer._core import _testing_memory as memory
-from infer._core._testing_request import INLINE_VIEWS, STATES, RequestBox, transition_allowed
+from infer._core._testing_request import (
+    INLINE_VIEWS,
+    REQUEST_BYTES,
+    SIZE_BYTES,
+    STATES,
+    RequestBox,
+    transition_allowed,
+)
 from tests.support.puppets import arena_bytes
 
 FOLLOWERS = {
@@ -69,3 +76,7 @@ def test_at_the_arenas_limit_there_is_neither_a_request_nor_room_for_views() -> 
         assert box.reserve_views(INLINE_VIEWS)
     finally:
         memory.set_limit(limit)
+
+
+def test_it_takes_no_more_than_one_size_class() -> None:
+    assert SIZE_BYTES <= REQUEST_BYTES

@@ -1,0 +1,71 @@
+"""Arms and their numbers. See arm.pxd."""
+
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.string cimport memset
+
+from infer._core.counters cimport HISTOGRAM_BUCKETS, bucket_floor, observe, quantile, snapshot
+from infer._core.status cimport STATUS_CODES, STATUS_OK
+from infer._core.tensor cimport encode_text_parameter
+
+cimport cython
+
+VARIANT_PARAMETER = "infer_variant"
+VARIANT_TRAILER = "infer-variant"
+
+
+@cython.final
+cdef class Arm:
+    """`model`, and within its split `name`: what replies are marked with."""
+
+    def __cinit__(self, str model not None, str split not None, str name not None):
+        memset(&self.stats, 0, sizeof(self.stats))
+        self.model = model
+        self.split = split
+        self.name = name
+        self.variant = name.encode()
+        self.mark = encode_text_parameter(VARIANT_PARAMETER.encode(), self.variant)
+
+    @property
+    def calls(self):
+        """Finished requests by gRPC code."""
+        cdef int code
+        return [self.stats.calls[code] for code in range(STATUS_CODES)]
+
+    @property
+    def rows(self):
+        return self.stats.rows
+
+    def snapshot(self, tuple bounds_ns not None):
+        """(count, sum, cumulative counts at the bounds) of all requests' ns."""
+        return snapshot(&self.stats.request, bounds_ns)
+
+    def buckets(self):
+        """(smallest ns, requests) of each bucket that holds any, of those that succeeded. They may be added to those of
+        another Arm, and taken from later ones of this one."""
+        cdef int i
+        return [(bucket_floor(i), self.stats.succeeded.buckets[i]) for i in range(HISTOGRAM_BUCKETS)
+                if self.stats.succeeded.buckets[i]]
+
+    def quantile_ns(self, double q):
+        """Of those that succeeded; 0 where none did."""
+        return quantile(&self.stats.succeeded, q)
+
+    def __repr__(self):
+        return f"<Arm {self.name} of {self.model} split {self.split!r}>"
+
+
+cdef void count_arm(Arm arm, int code, int64_t rows, int64_t duration_ns) noexcept:
+    arm.stats.calls[code] += 1
+    observe(&arm.stats.request, duration_ns)
+    if code == STATUS_OK:
+        arm.stats.rows += rows
+        observe(&arm.stats.succeeded, duration_ns)
+
+
+cdef void *hold_arm(Arm arm) noexcept:
+    Py_INCREF(arm)
+    return <void *> arm
+
+
+cdef void drop_arm(void *arm) noexcept:
+    Py_DECREF(<Arm> arm)

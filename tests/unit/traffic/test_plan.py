@@ -1,0 +1,81 @@
+"""Plans: what may be asked for, how it is written, and what is said of what may not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from infer.errors import InvalidArgument
+from infer.traffic.plan import ArmPlan, SplitPlan, differences, parse_arm, parse_arms, parse_rules
+
+
+def plan(to: str = "3=90,4=10", **fields: Any) -> SplitPlan:
+    return SplitPlan(parse_arms(to), **fields)
+
+
+@pytest.mark.parametrize(("text", "arm"), [
+    ("3=90", ArmPlan("3", 90, "3")), (" 4 = 0.5 ".replace(" ", ""), ArmPlan("4", 0.5, "4")),
+    ("other:7=1e2", ArmPlan("other:7", 100, "7", "other")), ("canary=5", ArmPlan("canary", 5, "canary")),
+    ("new@4=10", ArmPlan("new", 10, "4")), ("new@other.b:4=0", ArmPlan("new", 0, "4", "other.b"))])
+def test_arms_as_they_are_written(text: str, arm: ArmPlan) -> None:
+    assert parse_arm(text) == arm
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("3", r"variant '3': expected \[NAME@\]\[MODEL:\]VERSION=WEIGHT, such as 4=10"),
+    ("3=many", "variant '3=many': expected"), ("3=nan", "variant '3=nan': expected"),
+    ("3=-1", "variant '3': expected a weight of 0 to 1e9, got -1.0"), ("3=1e10", "expected a weight of 0 to 1e9"),
+    ("=5", "variant '': expected a name of 1 to 128"), ("a b=5", "variant 'a b': expected a name"),
+    ("x@a/b=5", "variant 'x': expected a version, a label, or another model's as MODEL:VERSION, got 'a/b'"),
+    ("x@a:b:c=5", "got 'a:b:c'"), ("x@:3=5", None)])
+def test_what_is_no_arm(text: str, said: str | None) -> None:
+    if said is None:
+        assert parse_arm(text) == ArmPlan("x", 5, "3")
+        return
+    with pytest.raises(InvalidArgument, match=said):
+        parse_arm(text)
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda: SplitPlan(()), "split 'split': expected 1 to 16 variants, got 0"),
+    (lambda: plan(",".join(f"{i}=1" for i in range(17))), "expected 1 to 16 variants, got 17"),
+    (lambda: plan("3=1,3=2"), "variant '3' is named twice"), (lambda: plan("3=0,4=0"), "every weight is 0"),
+    (lambda: plan(name="a b"), "split 'a b': expected a name"),
+    (lambda: plan(key="a b"), "key: expected a parameter's name"),
+    (lambda: plan(rules={"alice": "5"}), "rule 'alice' leads to '5', which is none of its variants: 3, 4"),
+    (lambda: plan(rules={"": "3"}), "rule '': expected a key of 1 to 1024 bytes"),
+    (lambda: plan(rules={"é" * 513: "3"}), "expected a key of 1 to 1024 bytes"),
+    (lambda: plan(rules={str(i): "3" for i in range(4097)}), "expected at most 4096 rules, got 4097")])
+def test_what_is_no_plan(make: Any, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        make()
+
+
+def test_rules_as_they_are_written() -> None:
+    assert parse_rules(["alice=4", "a=b=3"]) == {"alice": "4", "a=b": "3"}
+    for written, said in ((["alice"], "rule 'alice': expected KEY=VARIANT"), (["=3"], "rule '=3'"),
+                          (["a=3", "a=4"], "rule 'a' is given twice")):
+        with pytest.raises(InvalidArgument, match=said):
+            parse_rules(written)
+
+
+def test_a_record_comes_back_as_it_was() -> None:
+    made = plan("control@3=50,new@other:4=0.1,x@canary=0", name="exp-1", key="user", rules={"alice": "new"})
+    assert SplitPlan.from_record(json.loads(json.dumps(made.to_record()))) == made
+
+
+@pytest.mark.parametrize("record", [
+    {}, {"arms": 3}, {"arms": [{"name": "a"}], "name": "s", "key": "k", "rules": {}},
+    {**plan().to_record(), "rules": None}, {**plan().to_record(), "arms": [3]}])
+def test_a_record_that_is_damaged(record: Any) -> None:
+    with pytest.raises(InvalidArgument, match="the record of a split is damaged"):
+        SplitPlan.from_record(record)
+
+
+def test_what_changes_in_words() -> None:
+    assert differences("m", plan(), plan()) == []
+    assert differences("m", None, plan(rules={"a": "3"})) == [
+        "split of model 'm': none -> 'split': 3 0.9, 4 0.1; 1 rules"]
+    assert differences("m", plan("new@4=1"), None) == ["split of model 'm': 'split': new (4) 1 -> none"]
