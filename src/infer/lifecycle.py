@@ -29,8 +29,8 @@ from infer.models.settings import ModelSettings
 from infer.models.snapshot import Snapshot
 from infer.models.source import Source
 from infer.security.audit import AuditLog
+from infer.split_plan import SplitPlan
 from infer.state.store import Store
-from infer.traffic.plan import SplitPlan
 from infer.traffic.routes import Traffic
 from infer.watcher import Watcher
 

@@ -39,7 +39,7 @@ from infer.lifecycle import Models
 from infer.models.breaker_settings import server_breaker
 from infer.models.effective import LoadOptions
 from infer.models.loader import Loader
-from infer.models.settings import ModelSettings, written_shadows
+from infer.models.settings import ModelSettings, written_shadows, written_splits
 from infer.observe import http as http_pages
 from infer.observe.failures import BreakerLog, failure_gauges, log_stopped_run
 from infer.observe.metrics import renderer
@@ -50,6 +50,7 @@ from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
 from infer.services.admin import admin_service
 from infer.services.admin_shadow import shadow_rpcs
+from infer.services.admin_split import split_rpcs
 from infer.services.bound import ColdBound, with_refusals
 from infer.services.call import Changes, Service
 from infer.services.control import Repository
@@ -61,6 +62,7 @@ from infer.slo import STEP_SECONDS, SloController
 from infer.sockets import address_of, bind_all, named
 from infer.state.store import Store
 from infer.traffic.shadows import Shadows
+from infer.traffic.splits import Splits
 from infer.transport import GRPCIO, Transport, chosen_transport
 from infer.versions import nghttp2_version, onnxruntime_version
 
@@ -179,6 +181,7 @@ class Server:
             queued_bytes=settings.max_queue_bytes_total or memory // QUEUES_SHARE)
         self.models = Models(settings, loop, self._loader(memory), self.store, self.audit, written=written or {},
                              set_routes=self._set_routes, changed=self.changes.notify)
+        self.splits = Splits(self.store, written_splits(written or {}), self.models.traffic, self.models.set_split)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
         self.repository = Repository(
             self.models.control, max_calls=settings.max_control_calls,
@@ -200,6 +203,7 @@ class Server:
         """What is written for models was read again."""
         self.models.watcher.set_written(written)
         self.shadows.set_written(written_shadows(written))
+        self.splits.set_written(written_splits(written))
 
     def _set_routes(self, routes: RouteTable) -> None:
         self.pipeline.set_routes(routes)
@@ -352,7 +356,8 @@ class Server:
             if self.admin is not None:
                 await self.admin.listen(lambda handlers: self._transport(
                     NoInference(), handlers, ADMIN_BUFFERED_BYTES), self.cold.over(
-                        admin_service(self.cache, self.audit, shadow_rpcs(self.shadows, self.audit))))
+                        admin_service(self.cache, self.audit, shadow_rpcs(self.shadows, self.audit),
+                                      split_rpcs(self.splits, self.audit))))
         self._ready_ms = (time.perf_counter() - self._begin) * 1e3
         self._loaded = True
         self.models.count()

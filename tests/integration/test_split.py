@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from infer.proto import message
-from infer.traffic.plan import SplitPlan, parse_arms
+from infer.split_plan import SplitPlan, parse_arms
 from tests.support import models
 from tests.support.calls import SERVICE
 from tests.support.requests import add_raw, infer_request, pack

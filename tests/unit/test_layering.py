@@ -155,7 +155,7 @@ def test_the_core_imports_no_python_of_ours_but_errors() -> None:
 
 # Python packages: what of `infer` each may import besides itself.
 SHARED = {"config", "config_changes", "config_admission", "config_file", "config_traffic", "config_values", "errors",
-          "versions", "proto", "cores", "quotas", "shadow_plan", "_core", "__init__"}
+          "versions", "proto", "cores", "quotas", "shadow_plan", "split_plan", "_core", "__init__"}
 PACKAGES = {
     "services": SHARED,
     "observe": SHARED,

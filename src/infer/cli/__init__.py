@@ -19,6 +19,7 @@ VERBS = {
     "label": "Move a label of a model to a version.",
     "config": "Show the settings that a server would have, and where each comes from.",
     "cache": "Show what a server keeps of its answers, or have it forget them.",
+    "split": "Divide a model's traffic over its versions, and see what each is given.",
     "shadow": "Have a version answer copies of a model's requests, and see how far it is from the others.",
     "audit": "Print the audit log; find out whether it was tampered with.",
     "health": "Exit 0 when a server is ready, for health checks.",

@@ -14,6 +14,7 @@ from typing import Literal
 from infer.config_values import Provider
 from infer.models.breaker_settings import BreakerSettings
 from infer.shadow_plan import ShadowPlan
+from infer.split_plan import SplitPlan
 
 PolicyKind = Literal["latest", "all", "specific"]
 DeviceKind = Literal["auto", "cpu", "gpu"]
@@ -115,6 +116,7 @@ class ModelSettings:
     run_timeout_s: float | None = None      # how long one run may take; 0: as long as it likes; None: the server's
 
     shadow: ShadowPlan | None = None        # which version has copies of what the others answer
+    split: SplitPlan | None = None          # how requests that name no version are divided
 
     warmups: tuple[Warmup, ...] = ()
     response_cache: bool | None = None      # None: the server's
@@ -151,6 +153,7 @@ class ModelSettings:
 LIVE_FIELDS = frozenset({
     "policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
     "priority_queues", "default_priority", "weight", "slo_p99_ms", "breaker", "run_timeout_s", "shadow",
+    "split",
 })
 # Where it was written is not what was asked for.
 _UNSEEN = frozenset({"origin", "places"})
@@ -178,3 +181,8 @@ def overlaid(under: ModelSettings, over: ModelSettings) -> ModelSettings:
 def written_shadows(written: Mapping[str, ModelSettings]) -> dict[str, ShadowPlan]:
     """By model, of those that are to have one."""
     return {name: settings.shadow for name, settings in written.items() if settings.shadow is not None}
+
+
+def written_splits(written: Mapping[str, ModelSettings]) -> dict[str, SplitPlan]:
+    """By model, of those whose traffic is to be divided."""
+    return {name: settings.split for name, settings in written.items() if settings.split is not None}

@@ -29,6 +29,7 @@ from infer.models.text_format import Position
 from infer.models.typed import typed
 from infer.proto import message
 from infer.shadow_plan import ShadowPlan, plan_of
+from infer.split_plan import SplitPlan, split_of_table
 
 DAY_SECONDS = 86400.0
 SLO_MAX_MS = 600_000
@@ -201,6 +202,13 @@ def _parse_shadow(value: object) -> ShadowPlan:
         raise ValueError(failure.message) from None
 
 
+def _parse_split(value: object) -> SplitPlan:
+    try:
+        return split_of_table(value)
+    except InvalidArgument as failure:
+        raise ValueError(failure.message) from None
+
+
 # What only the table has: the setting that it makes, and its reader.
 OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "base_path": ("base", _parse_path),
@@ -215,6 +223,7 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "breaker": ("breaker", parse_breaker),
     "run_timeout": ("run_timeout_s", _parse_run_timeout),
     "shadow": ("shadow", _parse_shadow),
+    "split": ("split", _parse_split),
 }
 
 

@@ -15,7 +15,7 @@ from infer._core.arm import Arm
 from infer._core.model_version import VersionEntry
 from infer._core.router import ModelRoute
 from infer._core.variants import Split
-from infer.traffic.plan import ArmPlan, SplitPlan
+from infer.split_plan import ArmPlan, SplitPlan
 
 log = logging.getLogger("infer.traffic")
 

@@ -8,7 +8,7 @@ import pytest
 
 from infer._core.model_version import VersionEntry
 from infer._core.router import ModelRoute, RouteTable
-from infer.traffic.plan import SplitPlan, parse_arms
+from infer.split_plan import SplitPlan, parse_arms
 from infer.traffic.routes import Traffic
 
 UNAVAILABLE = 14

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infer.errors import InvalidArgument
-from infer.traffic.plan import ArmPlan, SplitPlan, differences, parse_arm, parse_arms, parse_rules
+from infer.models.settings import written_splits
+from infer.models.toml_models import parse_toml_models
+from infer.split_plan import ArmPlan, SplitPlan, parse_arm, parse_arms, parse_rules, split_of_table
 
 
 def plan(to: str = "3=90,4=10", **fields: Any) -> SplitPlan:
@@ -74,8 +77,41 @@ def test_a_record_that_is_damaged(record: Any) -> None:
         SplitPlan.from_record(record)
 
 
-def test_what_changes_in_words() -> None:
-    assert differences("m", plan(), plan()) == []
-    assert differences("m", None, plan(rules={"a": "3"})) == [
-        "split of model 'm': none -> 'split': 3 0.9, 4 0.1; 1 rules"]
-    assert differences("m", plan("new@4=1"), None) == ["split of model 'm': 'split': new (4) 1 -> none"]
+def test_in_words() -> None:
+    assert str(plan(rules={"a": "3"})) == "'split': 3 90%, 4 10%; 1 rules"
+    assert str(plan("new@4=1,3=0", name="exp")) == "'exp': new (4) 100%, 3 0%"
+
+
+@pytest.mark.parametrize(("table", "said"), [
+    ("3=90", "expected a table with the weights of versions"), ({}, "expected a table with the weights of versions"),
+    ({"to": "3=90"}, "expected a table with the weights of versions"),
+    ({"to": {"3": 1}, "salt": "a"}, "'salt' is nothing that a split has; expected to, name, key, rules"),
+    ({"to": {"3": 1}, "name": 5}, "name: expected text, got 5"),
+    ({"to": {"3": "x"}}, "variant '3': expected a weight of 0 to 1e9, got 'x'"),
+    ({"to": {"3": True}}, "expected a weight of 0 to 1e9, got True"),
+    ({"to": {"3": 1}, "rules": {"a": 3}}, "rules: expected the variant of each key"),
+    ({"to": {"3": 1}, "rules": ["a"]}, "rules: expected the variant of each key"),
+    ({"to": {}}, "expected 1 to 16 variants, got 0")])
+def test_what_is_no_table_of_one(table: Any, said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        split_of_table(table)
+
+
+def test_a_table_of_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "infer.toml"
+    found = parse_toml_models("""
+[models.fraud.split]
+to = { "3" = 90, "new@4" = 9.5, "other:1" = 0 }
+name = "exp-1"
+key = "user"
+rules = { alice = "new" }
+
+[models.plain]
+""", path)
+    assert found.problems == ()
+    assert written_splits({each.name: each for each in found.models}) == {
+        "fraud": plan("3=90,new@4=9.5,other:1=0", name="exp-1", key="user", rules={"alice": "new"})}
+    wrong = parse_toml_models("[models.fraud.split]\nto = { '3' = 0 }\n", path)
+    assert [str(problem) for problem in wrong.problems] == [
+        f"{path}:1:1: split: split 'split': every weight is 0; give one variant a weight, got {{'to': {{'3': 0}}}}; "
+        "correct the value [E103]"]

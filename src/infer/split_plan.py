@@ -1,14 +1,14 @@
-"""What is asked of a model's traffic, as settings, RPCs and the store have it: plain, immutable, validated. Any thread.
+"""How a model's traffic is to be divided, however it was asked: plain, immutable, validated. Any thread.
 
-A plan names versions and labels that may not be served, now or ever: what it comes to is `routes`' to say. What cannot
-be a plan at all raises InvalidArgument, whose text says what is wrong of which part.
+A plan names versions and labels that may not be served, now or ever: what it comes to is `traffic.routes`' to say. What
+cannot be a plan at all raises InvalidArgument, whose text says what is wrong of which part.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,7 +103,7 @@ class SplitPlan:
             raise InvalidArgument(f"the record of a split is damaged: {error!r}") from None
 
     def __str__(self) -> str:
-        told = ", ".join(f"{arm.name}{'' if arm.name == arm.place else f' ({arm.place})'} {self.share(arm):.4g}"
+        told = ", ".join(f"{arm.name}{'' if arm.name == arm.place else f' ({arm.place})'} {100 * self.share(arm):.4g}%"
                          for arm in self.arms)
         return f"{self.name!r}: {told}" + (f"; {len(self.rules)} rules" if self.rules else "")
 
@@ -143,8 +143,24 @@ def parse_rules(written: Iterable[str]) -> dict[str, str]:
     return rules
 
 
-def differences(model: str, old: SplitPlan | None, new: SplitPlan | None) -> Sequence[str]:
-    """What changes, in words."""
-    if old == new:
-        return []
-    return [f"split of model {model!r}: {old or 'none'} -> {new or 'none'}"]
+def split_of_table(table: object) -> SplitPlan:
+    """Of a table of the settings: `to` has a weight by what parse_arm has before the `=`. Raises InvalidArgument."""
+    to = table.get("to") if isinstance(table, Mapping) else None
+    if not isinstance(table, Mapping) or not isinstance(to, Mapping):
+        raise InvalidArgument('expected a table with the weights of versions: { to = { "3" = 90, "4" = 10 } }')
+    for name in table:
+        _ensure(name in _KEYS, f"{name!r} is nothing that a split has; expected {', '.join(_KEYS)}")
+    texts = {name: table[name] for name in ("name", "key") if name in table}
+    for name, value in texts.items():
+        _ensure(isinstance(value, str), f"{name}: expected text, got {value!r}")
+    rules = table.get("rules", {})
+    _ensure(isinstance(rules, Mapping) and all(isinstance(arm, str) for arm in rules.values()),
+            f'rules: expected the variant of each key, {{ alice = "4" }}, got {rules!r}')
+    arms = []
+    for place, weight in to.items():
+        name, _, target = place.rpartition("@")
+        arms.append(arm_of(name or target, target, weight))
+    return SplitPlan(tuple(arms), rules=dict(rules), **texts)
+
+
+_KEYS = ("to", "name", "key", "rules")
