@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker bench-replicas micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-wire   streams, TLS, 16 MiB messages and slow peers, each against what it is held to"
 	@echo "make bench-floods each flood of HTTP/2 beside a good client, and calls that good clients give up on"
 	@echo "make bench-reload versions that come and go under load: failed calls, the tail, memory, CPU"
+	@echo "make bench-replicas three replicas that share one cache beside one server, and one of them killed"
 	@echo "make bench-models 1,000 small models: time until ready, memory, CPU of one among them, fairness"
 	@echo "make bench-fairness what two models get of a core when one is asked for a hundred times as much"
 	@echo "make bench-cache what a hit costs, and what a cache costs that is of no use"
@@ -178,6 +179,9 @@ bench-slo: setup
 
 bench-overload: setup
 	$(PY) -m bench.load.overload $(ARGS)
+
+bench-replicas: setup
+	$(PY) -m bench.load.replicas $(ARGS)
 
 bench-breaker: setup
 	$(PY) -m bench.load.breaker $(ARGS)

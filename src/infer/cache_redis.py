@@ -196,6 +196,9 @@ class RedisLevel:
         tail = value[MAC_BYTES:]
         return tail if compare_digest(value[:MAC_BYTES], self._mac(key, tail)) else None
 
+    def gauges(self) -> dict[str, dict[str, int]]:
+        return {"cache_second": dict(self.outcomes)}
+
     async def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()

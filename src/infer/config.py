@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from infer.config_admission import YEAR_SECONDS, AdmissionSettings
 from infer.config_file import Origin, from_file
+from infer.config_replicas import ReplicaSettings, replica_conflicts
 from infer.config_traffic import TrafficSettings
 from infer.config_values import (
     Count,
@@ -52,7 +53,7 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 ModelPattern = Annotated[str, Field(pattern=f"^({MODEL_PATTERN.pattern})$")]
 
 
-class Settings(TrafficSettings, AdmissionSettings):
+class Settings(TrafficSettings, AdmissionSettings, ReplicaSettings):
     """Everything that `infer serve` can be told. A flag is the field's name with dashes, a variable with INFER_."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -219,7 +220,7 @@ class Settings(TrafficSettings, AdmissionSettings):
 
 def settings_in_order() -> list[tuple[str, FieldInfo]]:
     """As a person reads them: what is served, and where, comes first."""
-    later = AdmissionSettings.model_fields | TrafficSettings.model_fields
+    later = AdmissionSettings.model_fields | TrafficSettings.model_fields | ReplicaSettings.model_fields
     return sorted(Settings.model_fields.items(), key=lambda each: each[0] in later)
 
 
@@ -309,6 +310,7 @@ def _conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[Pr
             f"{origins['load_model'].place}: names what to load at the start, which only --model-control-mode explicit "
             f"leaves open; it is {settings.model_control_mode or 'not given'}"))
     yield from _tls_conflicts(settings, origins)
+    yield from (Problem(*each) for each in replica_conflicts(settings))
     if (settings.cache_redis is None) != (settings.cache_redis_secret is None):
         given, missing = ("cache_redis", "cache_redis_secret")[:: 1 if settings.cache_redis is not None else -1]
         yield Problem((given,), f"{origins[given].place}: give {flag_of(missing)} too; what a Redis holds is believed "

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from infer.config_replicas import TABLE as REPLICAS
 from infer.config_values import nearest
 
 # Settings that are one path; in a file they are relative to it.
 PATH_FIELDS = frozenset({"uds", "onnxruntime_library", "tls_cert", "tls_key", "tls_client_ca", "state_dir",
-                         "model_config_file"})
+                         "model_config_file", "replicas_ca"})
 # Tables of models and tenants, which those who know models read.
 TABLES = frozenset({"models", "tenants"})
 
@@ -44,9 +45,12 @@ def from_file(file: Path, known: Sequence[str], problems: list[str]) -> dict[str
         place = f"{file}:{line[1]}:{line[2]}" if line else f"{file}"
         problems.append(f"{place}: is not TOML: {re.sub(r' [(]at .*', '', str(error))}")
         return {}
-    found = {}
+    found: dict[str, Origin] = {}
     for key, value in table.items():
         if key in TABLES and isinstance(value, dict):
+            continue
+        if key == "replicas" and isinstance(value, dict):
+            found |= _replicas(value, file, text, problems)
             continue
         place = f"{file}:{_line_of(key, text)}"
         if key not in known:
@@ -55,6 +59,18 @@ def from_file(file: Path, known: Sequence[str], problems: list[str]) -> dict[str
             problems.append(f"{place}: unknown setting {key!r}{advice}")
         else:
             found[key] = Origin(_resolved(key, value, file.parent), f"{place}: {key}")
+    return found
+
+
+def _replicas(table: dict[str, object], file: Path, text: str, problems: list[str]) -> dict[str, Origin]:
+    """The table of that name, whose keys are settings by names of their own."""
+    found = {}
+    for key, value in table.items():
+        place = f"{file}:{_line_of('replicas', text)}"
+        if key not in REPLICAS:
+            problems.append(f"{place}: [replicas] has an unknown key {key!r}{nearest(key, list(REPLICAS))}")
+        else:
+            found[REPLICAS[key]] = Origin(_resolved(REPLICAS[key], value, file.parent), f"{place}: [replicas] {key}")
     return found
 
 

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from infer._core import arena
 from infer._core.cache import Cache
@@ -64,7 +64,7 @@ from infer.state.store import Store
 from infer.traffic.shadows import Shadows
 from infer.traffic.splits import Splits
 from infer.transport import GRPCIO, Transport, chosen_transport
-from infer.versions import nghttp2_version, onnxruntime_version
+from infer.versions import NOT_BUILT, TO_BUILD, native_is_built, nghttp2_version, onnxruntime_version
 
 log = logging.getLogger("infer.server")
 
@@ -80,6 +80,8 @@ BUFFERED_SHARE = 4
 CACHE_SHARE = 4
 # Requests under way on the port of administration.
 ADMIN_BUFFERED_BYTES = 4 << 20
+# Keys by which replicas find the owner of a request: they have to be the same on all, and need not be secret.
+FLEET = b"infer replicas"
 QUEUE_SHARE, QUEUES_SHARE, QUEUED_ROW_BYTES = 8, 4, 16 << 10
 SHADOW_SHARE = 16
 RUN_FAILURE_SECONDS = 1.0
@@ -102,6 +104,14 @@ TRANSPORT_GAUGES = {name: name for name in ("connections", "streams", "refused",
     "inflated_bytes": "inflated_bytes_total"}
 CACHE_GAUGES = {"cache_bytes": "bytes", "cache_entries": "entries", "cache_waiting": "waiting",
                 "cache_bypassed": "bypassing"}
+
+
+class SharedLevel(Protocol):
+    """Of the cache, where servers share one."""
+
+    def gauges(self) -> Mapping[str, Any]: ...
+
+    async def close(self) -> None: ...
 
 
 class Server:
@@ -209,8 +219,16 @@ class Server:
         self.pipeline.set_routes(routes)
         self.shadows.routed(routes)
 
-    def _second_level(self) -> RedisLevel | None:
+    def _second_level(self) -> SharedLevel | None:
         settings = self.settings
+        if (settings.replicas or settings.replicas_dns is not None) and settings.replicas_forward == "cache":
+            if not native_is_built():
+                raise InferError(f"--replicas: forwarding needs libnghttp2, and {NOT_BUILT}; {TO_BUILD}")
+            from infer.replicas import start_replicas
+
+            replicas = start_replicas(self.loop, settings, self.addresses, self.pipeline.on_second)
+            self.pipeline.second = SecondLevel(replicas, FLEET, shared=settings.cache_shared, forwards=True)
+            return replicas
         if settings.cache_redis is None or settings.cache_redis_secret is None:
             return None
         secret = read_secret(settings.cache_redis_secret)
@@ -308,7 +326,7 @@ class Server:
             "executors_stuck": self.pool.stuck,
             "runs_stopped": self.pipeline.runs_stopped,
             **failure_gauges(self.models.served),
-            **({} if self.second is None else {"cache_second": dict(self.second.outcomes)}),
+            **({} if self.second is None else self.second.gauges()),
             **self.shadows.gauges(),
             "tenants": self.tenants.count,
             "tenants_shared": self.tenants.shared_requests,

@@ -37,6 +37,8 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "judge_deadlines": True, "codel_target": 0.005, "codel_interval": 0.1, "triton_status_codes": False,
         "max_queue_rows_total": None, "max_queue_bytes_total": None, "cache": 0,
         "cache_model_bytes": 0, "cache_ttl": 0.0, "cache_shared": False, "cache_file": None,
+        "replicas": (), "replicas_dns": None, "replicas_self": None, "replicas_forward": "cache",
+        "replicas_timeout": 0.25, "replicas_ca": None,
         "cache_redis": None, "cache_redis_secret": None, "cache_redis_timeout": 0.005,
         "max_shadow_copies": 1024, "max_shadow_bytes": None,
         "max_tenants": 4096, "tenant_metadata_key": None, "routing_metadata_key": "infer-routing-key",
@@ -184,3 +186,26 @@ def test_every_setting_says_what_it_is() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert flag_of(name) in {"PATH", "--" + name.replace("_", "-")}
+
+
+def test_replicas_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "infer.toml"
+    file.write_text('log_level = "info"\n[replicas]\naddresses = ["a:1", "b:1"]\nself = "a:1"\nforward = "Cache"\n'
+                    'timeout = "40ms"\nca = "ca.pem"\n')
+    settings, origins = load_settings({"paths": (tmp_path,)}, {}, file)
+    assert (settings.replicas, settings.replicas_self, settings.replicas_forward) == (("a:1", "b:1"), "a:1", "cache")
+    assert (settings.replicas_timeout, settings.replicas_ca) == (0.04, tmp_path / "ca.pem")
+    assert origins["replicas_self"].place == f"{file}:2: [replicas] self"
+    file.write_text('[replicas]\nadresses = ["a:1"]\nself = "a"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"paths": (tmp_path,)}, {}, file)
+    assert f"{file}:1: [replicas] has an unknown key 'adresses'" in caught.value.message
+    assert f"{file}:1: [replicas] self: got 'a': expected HOST:PORT such as infer-0:8001" in caught.value.message
+
+
+@pytest.mark.parametrize(("given", "text"), [
+    ({"replicas": "a:1,b:1", "replicas_dns": "c:1"}, "--replicas, --replicas-dns: give one of them"),
+    ({"replicas": "a:1,b:1", "replicas_self": "c:1"}, "--replicas-self c:1: is not among --replicas a:1,b:1")])
+def test_replicas_that_do_not_go_together(tmp_path: Path, given: dict[str, str], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        load_settings({"paths": (tmp_path,), **given}, {}, None)

@@ -13,7 +13,7 @@ CORE = SOURCES / "_core"
 
 LEVELS = [
     {"debug", "clock", "status"},
-    {"frequency", "hash128", "lru", "fair_share", "lanes", "split",
+    {"frequency", "hash128", "hash_ring", "lru", "fair_share", "lanes", "split",
      "abuse", "arena", "block", "breaker", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "token_bucket", "counters", "codel", "pace", "queue_policy", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
@@ -172,11 +172,12 @@ PACKAGES = {
     "admin_port": SHARED | {"services", "observe", "transport", "sockets"},
     "cache_redis": SHARED,
     "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "lifecycle", "sockets",
-                        "traffic", "slo", "adaptive_limit", "admin_port", "cache_redis", "cache_file"},
+                        "traffic", "slo", "adaptive_limit", "replicas", "admin_port", "cache_redis", "cache_file"},
     "lifecycle": SHARED | {"models", "security", "state", "traffic", "model_control", "watcher"},
     "slo": SHARED | {"slo_policy"},
     "adaptive_limit": SHARED | {"adaptive_policy"},
     "adaptive_policy": set[str](),
+    "replicas": SHARED | set[str](),
     "slo_policy": set[str](),
     "watcher": SHARED | {"models"},
     "sockets": SHARED | {"observe"},

@@ -271,10 +271,10 @@ def test_open_loop_counts_what_was_never_sent() -> None:
     assert result.failures == {"unanswered": 1, "not_started": 8}
 
 
-@pytest.mark.parametrize("limits", [{"timeout_s": 0.01}, {"patience_s": 0.01}, {"timeout_s": 60, "patience_s": 0.01}])
+@pytest.mark.parametrize("limits", [{"timeout_s": 0.5}, {"patience_s": 0.5}, {"timeout_s": 60, "patience_s": 0.5}])
 def test_open_loop_gives_up_in_time_what_found_no_stream(limits: dict[str, float]) -> None:
     with scripted_peer(lambda number, stream: b"" if number else reply(stream)) as address:
-        result = load_client.run(address, PATH, b"x", 1, 1, rate=1e6, requests=10, stall_s=0.4, **limits)
+        result = load_client.run(address, PATH, b"x", 1, 1, rate=1e6, requests=10, stall_s=1.5, **limits)
     assert (result.sent, result.ok) == (2, 1)
     assert result.failures == {"unanswered": 1, "not_started": 8}
     assert result.reason == "not started: no stream was free in time"

@@ -284,6 +284,8 @@ cdef class Cache:
 
     cdef void keep_tail(self, Request *leader, const uint8_t *tail, uint64_t size_bytes) noexcept:
         cdef CacheEntry *made = NULL
+        # To look it up was of use.
+        (<CachePart *> (<VersionEntry> leader.version).c.cached).window_hits += 1
         if (<Flight *> leader.flight).kept:
             made = self.place(leader, size_bytes, now_ns())
         if made != NULL:

@@ -37,7 +37,7 @@ from infer._core.request cimport (
     request_reserve_views, try_transition)
 from infer._core.ring cimport waker_acknowledge, waker_arm
 from infer._core.router cimport ModelSlot
-from infer._core.second_level cimport block_of
+from infer._core.second_level cimport admit_forwarded, block_of
 from infer._core.span cimport Span, span_left
 from infer._core.status cimport (
     STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
@@ -453,6 +453,9 @@ cdef class Pipeline(RequestSink):
         code = admit_deadline(request.deadline_ns, now)
         if code != STATUS_OK:
             self.say_late(request)
+        elif span_left(&self.message.forwarded) > 0:
+            code = admit_forwarded(entry, &self.message, &self.error)
+        if code != STATUS_OK:
             self.answer(request, code, -1)
             return
         if request.fallback > FALLBACK_PREVIOUS:

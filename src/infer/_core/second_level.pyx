@@ -17,8 +17,11 @@ from infer._core.cache cimport CachePart
 from infer._core.flight cimport Flight
 from infer._core.quota cimport Tenant
 from infer._core.reply cimport encode_tail, item_slices, tail_bytes
+from infer._core.span cimport span_left
+from infer._core.status cimport STATUS_FAILED_PRECONDITION, STATUS_OK
 from infer._core.tensor_encode cimport OutputSlice
 from infer._core.tensor_request cimport CACHE_NO_CACHE
+from infer._core.tensor_text cimport say
 from infer._core.tensor_view cimport TYPE_NONE, TensorView
 
 from hashlib import blake2b
@@ -38,10 +41,11 @@ cdef class Asked:
 
 @cython.final
 cdef class SecondLevel:
-    """`client` is asked; `secret` is the fleet's; `shared`: as the Cache's."""
+    """`client` is asked; `secret` is the fleet's; `shared`: as the Cache's; `forwards`: other replicas are asked."""
 
-    def __cinit__(self, client, bytes secret not None, *, bint shared=False):
+    def __cinit__(self, client, bytes secret not None, *, bint shared=False, bint forwards=False):
         self.client = client
+        self.forwards = forwards
         self.secret = secret
         self.shared = shared
         self.asked = {}
@@ -80,16 +84,32 @@ cdef class SecondLevel:
         cdef Asked asked
         # What is kept there has no age, and what waits for it would lose its own time in the queue.
         if (message.cache_use == CACHE_NO_CACHE or message.max_age_ns >= 0 or message.timeout_us != 0
-                or "sha256" not in entry.properties):
+                or span_left(&message.forwarded) > 0 or "sha256" not in entry.properties):
             return False
         asked = Asked()
         self.tickets += 1
         asked.ticket = self.tickets
         asked.key = self.key_of(request)
         self.asked[<uint64_t> request] = asked
-        if not self.client.ask(asked.key, <uint64_t> request, asked.ticket):
+        if self.forwards:
+            waits = self.forward(request, message, asked)
+        else:
+            waits = self.client.ask(asked.key, <uint64_t> request, asked.ticket)
+        if not waits:
             del self.asked[<uint64_t> request]
+        return waits
+
+    cdef bint forward(self, Request *request, const InferMessage *message, Asked asked):
+        cdef VersionEntry entry = <VersionEntry> request.version
+        cdef Tenant *tenant = <Tenant *> request.tenant
+        # Whose it is does not travel.
+        if tenant != NULL and not self.shared:
             return False
+        content = (<const char *> message.whole.at)[:span_left(&message.whole)]
+        if not self.client.forward(asked.key, content, version=entry.version, sha256=entry.properties["sha256"],
+                                   prefix=entry.prefix, address=<uint64_t> request, ticket=asked.ticket):
+            return False
+        (<Flight *> request.flight).kept = 0
         return True
 
     cdef Request *claim(self, uint64_t address, int64_t ticket) noexcept:
@@ -120,6 +140,18 @@ cdef class SecondLevel:
 
     cdef void forget(self, VersionEntry entry) noexcept:
         self.scopes.pop(entry, None)
+
+
+cdef int admit_forwarded(VersionEntry entry, const InferMessage *message, ErrorText *error) noexcept:
+    cdef bytes meant = (<const char *> message.forwarded.at)[:span_left(&message.forwarded)]
+    if entry.properties.get("sha256", "").encode() == meant:
+        return STATUS_OK
+    say(error, "another replica has forwarded the request for other files of model '")
+    say(error, entry.c.name)
+    say(error, "' version ")
+    say(error, entry.c.number)
+    say(error, " than are served here; send it without the parameter `infer_forwarded`")
+    return STATUS_FAILED_PRECONDITION
 
 
 cdef Block *block_of(bytes content) noexcept:

@@ -48,6 +48,8 @@ cdef struct InferMessage:
     int32_t cache_use            # parameter `infer_cache`: CacheUse
     int32_t final_asked          # parameter `triton_enable_empty_final_response`
     int32_t sequence             # 1: sequence_id or another stateful parameter came
+    Span forwarded               # parameter `infer_forwarded`: of a replica, the SHA-256 of the files that are meant
+    Span whole                   # all of it
 
 cdef void message_init(InferMessage *message) noexcept nogil
 cdef void message_free(InferMessage *message) noexcept nogil

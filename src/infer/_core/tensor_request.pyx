@@ -171,6 +171,8 @@ cdef int read_request_parameter(Span entry, InferMessage *message, Reading *read
     elif (equals(&parameter.key, "sequence_id", 11) or equals(&parameter.key, "sequence_start", 14)
           or equals(&parameter.key, "sequence_end", 12)):
         message.sequence = 1
+    elif equals(&parameter.key, "infer_forwarded", 15) and parameter.choice == CHOICE_STRING:
+        message.forwarded = parameter.text
     elif equals(&parameter.key, "triton_enable_empty_final_response", 34):
         message.final_asked = parameter.choice == CHOICE_BOOL and parameter.number != 0
     return STATUS_OK
@@ -424,7 +426,8 @@ cdef int decode_request(const uint8_t *data, uint64_t size_bytes, InferMessage *
     reading.priority.choice = reading.timeout.choice = CHOICE_ABSENT
     reading.cache.choice = reading.max_age.choice = CHOICE_ABSENT
     reading.unsupported = FEATURE_NONE
-    message.model_name = message.model_version = message.id = span_over(NULL, 0)
+    message.model_name = message.model_version = message.id = message.forwarded = span_over(NULL, 0)
+    message.whole = span_over(data, size_bytes)
     message.n_inputs = message.n_outputs = message.n_raw = message.sequence = message.final_asked = 0
     message.priority = message.timeout_us = 0
     message.cache_use = CACHE_USE
