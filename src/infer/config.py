@@ -27,6 +27,7 @@ from infer.config_values import (
     bare_host,
     lower,
     name_list,
+    parse_port_or_none,
     parse_providers,
     path_list,
     setting,
@@ -38,6 +39,7 @@ MODEL_PATTERN = re.compile(rf"{MODEL_NAME.pattern}|\*")
 MODEL_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 ENVIRONMENT_PREFIX = "INFER_"
 DEFAULT_FILE = Path("infer.toml")
+PORT, ADMIN_PORT = 8001, 8003
 
 KIB, MIB = 1 << 10, 1 << 20
 # A message's length travels as 32 bits; clients stop at the signed maximum.
@@ -101,11 +103,11 @@ class Settings(TrafficSettings, AdmissionSettings, ReplicaSettings):
 
     host: Annotated[str, BeforeValidator(bare_host)] = setting(
         "0.0.0.0", "Address to serve on, IPv4 or IPv6.", "ADDRESS", min_length=1)
-    port: Count = setting(8001, "gRPC port; 0 takes any and prints it.", "PORT", ge=0, le=65535)
+    port: Count = setting(PORT, "gRPC port; 0 takes any and prints it.", "PORT", ge=0, le=65535)
     http_port: Count = setting(8002, "Port of metrics and health; 0 takes any.", "PORT", ge=0, le=65535)
-    admin_port: Count | None = setting(
-        None, "Port of administration (infer cache), for this machine alone; 0 takes any.", "PORT", "none", ge=0,
-        le=65535)
+    admin_port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(parse_port_or_none)] = setting(
+        ADMIN_PORT, "Port of administration (infer split, shadow, cache), for this machine alone; 0 takes any.",
+        "PORT|none", "8003; any where --port is not 8001")
     transport: Annotated[Literal["native", "grpcio"], BeforeValidator(lower)] | None = setting(
         None, "What speaks gRPC: our own, or the portable grpcio, which is much slower.", "native|grpcio",
         "native where it was built")
@@ -213,6 +215,13 @@ class Settings(TrafficSettings, AdmissionSettings, ReplicaSettings):
 
 
     @property
+    def administration_port(self) -> int | None:
+        """That of `admin_port`; 0: any. None: there is none."""
+        # A second server on this machine has another --port, and would meet the first one's.
+        given = "admin_port" in self.model_fields_set or self.port == PORT
+        return self.admin_port if given else 0
+
+    @property
     def roots(self) -> tuple[Path, ...]:
         """Where models are looked for, in order."""
         return (*self.paths, *self.model_repository)
@@ -303,6 +312,11 @@ def _conflicts(settings: Settings, origins: Mapping[str, Origin]) -> Iterator[Pr
     if settings.port == settings.http_port != 0:
         yield Problem(("port", "http_port"), f"{_place(origins, 'port')}, {_place(origins, 'http_port')}: both are "
                                              f"{settings.port}; gRPC and HTTP need a port each")
+    for other in ("port", "http_port"):
+        if settings.administration_port == getattr(settings, other) != 0:
+            yield Problem((other, "admin_port"), (
+                f"{_place(origins, other)}, {_place(origins, 'admin_port')}: both are {settings.administration_port}; "
+                "give --admin-port another one, or none"))
     if settings.uds is not None and len(os.fsencode(settings.uds)) > UNIX_PATH_BYTES:
         yield Problem(("uds",), f"{origins['uds'].place}: a Unix socket's path has at most {UNIX_PATH_BYTES} bytes")
     if settings.load_model and settings.model_control_mode != "explicit":

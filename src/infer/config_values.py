@@ -138,6 +138,10 @@ def tenant_key(value: str) -> str:
     return value
 
 
+def parse_port_or_none(value: object) -> int | None:
+    return None if isinstance(value, str) and value.strip().lower() == "none" else parse_count(value)
+
+
 def routing_key(value: str) -> str:
     return value and tenant_key(value)
 

@@ -166,7 +166,8 @@ class Server:
             self.store.close()
             raise
         try:
-            self.admin = None if settings.admin_port is None else AdminPort(settings.admin_port)
+            admin_port = settings.administration_port
+            self.admin = None if admin_port is None else AdminPort(admin_port)
         except OSError:
             self.http.close()
             self._unbind()

@@ -19,6 +19,7 @@ from infer.proto import message
 from infer.server import Server
 from tests.support import models
 from tests.support.calls import SERVICE, identity_request
+from tests.support.command import EXAMPLES, Serving
 from tests.support.repositories import place_version, repository_server
 from tests.support.server import in_process
 
@@ -97,7 +98,7 @@ def test_inference_and_models_are_not_served_there_nor_administration_elsewhere(
             0, "no model's answers are kept; --cache or response_cache of a model turns that on\n")
         elsewhere = cache("stats", "--address", served.address)
         assert elsewhere.exit_code == 1
-        assert "start the server with --admin-port 8003" in elsewhere.output
+        assert "a server prints where its own is" in elsewhere.output
 
 
 def test_no_server() -> None:
@@ -106,7 +107,7 @@ def test_no_server() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         shown = cache("stats", "--address", address)
     assert shown.exit_code == 1
-    assert f"no port of administration answers at {address}: start the server with --admin-port 8003" in shown.output
+    assert f"no port of administration answers at {address}: a server prints where its own is" in shown.output
 
 
 async def test_a_port_that_is_taken_ends_the_start(tmp_path: Path) -> None:
@@ -125,3 +126,11 @@ async def test_a_cache_that_would_leave_no_memory_to_requests_ends_the_start(tmp
     settings = Settings.model_validate({"paths": (tmp_path,), "port": 0, "http_port": 0, "cache": 1 << 60})
     with pytest.raises(InferError, match=r"^--cache: 1152921504606846976 bytes are more than the \d+ that answers may"):
         Server(settings, asyncio.get_running_loop())
+
+
+def test_it_is_there_unless_it_is_not_wanted() -> None:
+    with Serving(EXAMPLES) as serving:
+        address = serving.wait_for(r"^admin +(127\.0\.0\.1:\d+)")[1]
+        assert cache("stats", "--address", address).exit_code == 0
+    with Serving(EXAMPLES, "--admin-port", "none") as serving:
+        assert "admin" not in serving.start

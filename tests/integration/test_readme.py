@@ -20,7 +20,7 @@ import pytest
 from tests.support.command import REPOSITORY, SECONDS, Process, environment, search_path
 
 README = REPOSITORY / "README.md"
-PORTS = (8001, 8002)
+PORTS = (8001, 8002, 8003)
 READY = "http://127.0.0.1:8002/v2/health/ready"
 
 MARKED = re.compile(r"^<!-- (?:serve: (?P<serve>.+?)|(?P<run>run)) -->$|^```(?P<language>\w*)\n(?P<block>.*?)^```$",

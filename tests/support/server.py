@@ -136,7 +136,7 @@ def in_process(repository: Path, *, toml: Path | None = None, **settings: Any) -
     """A server of the models in `repository`, once it listens; what is written for models and tenants is in `toml`. Its
     end is asserted to be clean once its clients are gone."""
     chosen = Settings.model_validate(
-        {"paths": (repository,), "host": "127.0.0.1", "port": 0, "http_port": 0} | settings)
+        {"paths": (repository,), "host": "127.0.0.1", "port": 0, "http_port": 0, "admin_port": None} | settings)
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="infer-loop", daemon=True)
     thread.start()

@@ -22,7 +22,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
     settings, origins = load_settings(PATHS, {}, None)
     assert settings.model_dump() == {
         "paths": (Path("model.onnx"),), "name": None, "model_config_file": None,
-        "host": "0.0.0.0", "port": 8001, "http_port": 8002, "admin_port": None, "uds": None,
+        "host": "0.0.0.0", "port": 8001, "http_port": 8002, "admin_port": 8003, "uds": None,
         "transport": None, "tls_cert": None, "tls_key": None, "tls_client_ca": None,
         "model_control_mode": None, "load_model": (), "max_control_calls": 64, "max_override_bytes": 1 << 30,
         "state_dir": None, "max_state_writes": 1024,
@@ -107,6 +107,10 @@ def test_a_library_beside_us_is_not_looked_for_in_the_system() -> None:
     ({"paths": ("a", "")}, "PATH: got ('a', ''): a path is empty; a variable in the command line may be unset"),
     ({"paths": ("a", "b"), "name": "m"}, "--name: names one model, but 2 paths are to be served"),
     ({"port": "8002"}, "--port, --http-port (default): both are 8002; gRPC and HTTP need a port each"),
+    ({"http_port": "8003"},
+     "--http-port, --admin-port (default): both are 8003; give --admin-port another one, or none"),
+    ({"port": "9", "admin_port": "9"}, "--port, --admin-port: both are 9; give --admin-port another one, or none"),
+    ({"admin_port": "all"}, "--admin-port: got 'all': expected a whole number such as 64 or 1k"),
     ({"load_model": ("m",)},
      "--load-model: names what to load at the start, which only --model-control-mode explicit leaves open; it is not "
      "given"),
@@ -132,6 +136,13 @@ def test_a_file_of_models_is_something_to_serve(tmp_path: Path) -> None:
 def test_any_port_twice_is_no_conflict() -> None:
     settings, _ = load_settings({**PATHS, "port": "0", "http_port": "0"}, {}, None)
     assert settings.port == settings.http_port == 0
+
+
+@pytest.mark.parametrize(("flags", "port"), [
+    ({}, 8003), ({"port": "9"}, 0), ({"port": "0"}, 0), ({"port": "9", "admin_port": "8003"}, 8003),
+    ({"admin_port": "0"}, 0), ({"admin_port": "none"}, None), ({"port": "9", "admin_port": "None"}, None)])
+def test_where_administration_is(flags: dict[str, object], port: int | None) -> None:
+    assert load_settings(PATHS | flags, {}, None)[0].administration_port == port
 
 
 def test_service_link_of_kubernetes_is_not_a_port() -> None:

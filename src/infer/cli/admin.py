@@ -37,7 +37,8 @@ def ask(verb: str, method: str, *, address: str, timeout: float, **fields: Any) 
         except CallFailed as error:
             if error.code in (UNAVAILABLE, UNIMPLEMENTED):
                 raise CallFailed(
-                    f"no port of administration answers at {address}: start the server with --admin-port 8003, which "
-                    f"only its own machine reaches, and name it with --address ({error.message})", error.code) from None
+                    f"no port of administration answers at {address}: a server prints where its own is, which "
+                    "only its machine reaches, unless --admin-port is none; name it with --address "
+                    f"({error.message})", error.code) from None
             raise
     return message(f"infer.v1.{method}Response").FromString(content)

@@ -16,7 +16,7 @@ GONE = ("evictions", "expiries", "rejections")
 
 @click.group("cache")
 def command() -> None:
-    """What a server keeps of its answers. It has to run with --admin-port, on this machine."""
+    """What a server keeps of its answers. Asked of the server's --admin-port, on this machine."""
 
 
 @command.command("stats")

@@ -42,6 +42,8 @@ def line(name: str, settings: Settings, origins: Mapping[str, Origin], explain: 
     value = getattr(settings, name)
     extra: Any = Settings.model_fields[name].json_schema_extra
     left_open = value is None or (name == "provider" and not value)
+    if name == "admin_port":
+        left_open = origins[name].is_default and settings.administration_port != value
     text = f"# {name}: {derived(name, settings) or extra['shown']}" if left_open else f"{name} = {toml(value)}"
     if not explain:
         return text
@@ -55,6 +57,8 @@ def derived(name: str, settings: Settings) -> str:
     """What the server would take, where it decides by this machine."""
     from infer.cores import available_cores, memory_limit_bytes, plan_threads
 
+    if name == "admin_port":
+        return "any, since --port is not 8001"
     if name in ("executors", "intra_op"):
         threads = plan_threads(available_cores(), settings.executors, settings.intra_op)
         return f"{getattr(threads, name)}, from the cores available"
@@ -73,7 +77,7 @@ def toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (str, Path)):
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value)
+    return '"none"' if value is None else str(value)
 
 
 def _provider(provider: tuple[str, Mapping[str, str]]) -> str:

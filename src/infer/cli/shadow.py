@@ -16,7 +16,7 @@ HEAD = ("OUTPUT", "COMPARED", "DIFFERING", "OTHER KIND", "MAX ABS", "MAX REL", "
 @click.group("shadow")
 def command() -> None:
     """A version that has copies of what a model's others answer. Nobody waits for it: its answers are only compared.
-    The server has to run with --admin-port, on this machine."""
+    Asked of the server's --admin-port, on this machine."""
 
 
 @command.command("start")

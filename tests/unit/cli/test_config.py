@@ -58,6 +58,15 @@ def test_where_each_comes_from(empty: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert blocks["paths"].endswith('# from PATH; default none\npaths = ["m.onnx"]')
 
 
+def test_where_administration_would_be() -> None:
+    def shown(*arguments: object) -> str:
+        return next(text for text in run(*arguments).output.splitlines() if "admin_port" in text)
+
+    assert shown() == "admin_port = 8003"
+    assert shown("--port", 9) == "# admin_port: any, since --port is not 8001"
+    assert shown("--port", 9, "--admin-port", "none") == 'admin_port = "none"'
+
+
 def test_as_json() -> None:
     found = {each["name"]: each for each in map(json.loads, run(
         "--json", "--provider", "cuda:device_id=1;cpu", "--state-dir", "s").output.splitlines())}
@@ -79,6 +88,7 @@ def test_problems_are_told_beside_what_is_shown(empty: Path) -> None:
 
 GIVEN = st.fixed_dictionaries({"paths": st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"),
                                                          min_size=1, max_size=8), min_size=1, max_size=2)}, optional={
+    "admin_port": st.sampled_from(["none", 8003, 0]),
     "uds": st.text("a\\\"'\t\u00e9\x7f\x01", min_size=1, max_size=9), "port": st.integers(10, 99),
     "drain_delay": st.floats(0, 86400), "keepalive_time": st.sampled_from(["2h", "500ms"]),
     "max_message_bytes": st.sampled_from(["64KiB", 2048]), "provider": st.sampled_from(["cpu", "cuda:a=b=c,d=e;cpu"]),
