@@ -139,7 +139,9 @@ def tenant_key(value: str) -> str:
 
 
 def parse_port_or_none(value: object) -> int | None:
-    return None if isinstance(value, str) and value.strip().lower() == "none" else parse_count(value)
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    return parse_count(value)
 
 
 def routing_key(value: str) -> str:
