@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker bench-replicas micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker bench-replicas bench-rollout micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo "make bench-slo    --slo-p99-ms beside every fixed setting, on steps and bursts"
 	@echo "make bench-overload up to five times of what the server can do: what is still answered in time"
 	@echo "make bench-breaker what a breaker costs a call, and how soon a version that fails is out of use, and back"
+	@echo "make bench-rollout versions that are worse, rolled out under load: when each is taken back, and one that is as good"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
@@ -185,6 +186,9 @@ bench-replicas: setup
 
 bench-breaker: setup
 	$(PY) -m bench.load.breaker $(ARGS)
+
+bench-rollout: setup
+	$(PY) -m bench.load.rollout $(ARGS)
 
 # Built from what git knows, so that nothing left by other builds gets in; run where no checkout is near.
 wheel-check: $(VENV)/.packages

@@ -46,9 +46,11 @@ from infer.observe.metrics import renderer
 from infer.observe.startup import MTLS, PLAINTEXT, TLS, Security, Start, Step, address_text
 from infer.proto import DESCRIPTORS
 from infer.quotas import NONE, Quotas
+from infer.rollout_control import Rollouts
 from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
 from infer.services.admin import admin_service
+from infer.services.admin_rollout import rollout_service
 from infer.services.admin_shadow import shadow_rpcs
 from infer.services.admin_split import split_rpcs
 from infer.services.bound import ColdBound, with_refusals
@@ -194,6 +196,8 @@ class Server:
                              set_routes=self._set_routes, changed=self.changes.notify)
         self.splits = Splits(self.store, written_splits(written or {}), self.models.traffic, self.models.set_split)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
+        self.rollouts = Rollouts(self.models, self.store, self.audit, loop, self.changes.notify)
+        self.splits.taken = self.rollouts.controller.taken
         self.repository = Repository(
             self.models.control, max_calls=settings.max_control_calls,
             files=OverrideFiles(settings.max_override_bytes, place, self.models.kept.directories()))
@@ -337,6 +341,7 @@ class Server:
             "override_bytes": self.repository.files.held_bytes,
             **self.models.gauges,
             **self.models.traffic.gauges,
+            **self.rollouts.controller.gauges,
             "state_waiting": self.store.waiting,
             "state_failures": self.store.failures,
             "audit_lost": self.store.dropped,
@@ -369,14 +374,16 @@ class Server:
         with self._timed("scan"):
             await self.models.watcher.look()
         await self.models.load()
+        await self.rollouts.begin()
         self.steps += [Step(f"load {what}", seconds * 1e3) for what, seconds in self.models.take_load_times().items()]
         with self._timed("listen"):
             await self.transport.listen(self.sockets, self.certificates)
             if self.admin is not None:
                 await self.admin.listen(lambda handlers: self._transport(
                     NoInference(), handlers, ADMIN_BUFFERED_BYTES), self.cold.over(
-                        admin_service(self.cache, self.audit, shadow_rpcs(self.shadows, self.audit),
-                                      split_rpcs(self.splits, self.audit))))
+                        {**admin_service(self.cache, self.audit, shadow_rpcs(self.shadows, self.audit),
+                                         split_rpcs(self.splits, self.audit)),
+                         **rollout_service(self.rollouts.controller, self.changes, lambda: self.stopping)}))
         self._ready_ms = (time.perf_counter() - self._begin) * 1e3
         self._loaded = True
         self.models.count()
@@ -448,6 +455,7 @@ class Server:
         await self.repository.close()
         if self.cache_file is not None:
             self.cache_file.save()
+        await self.rollouts.close()
         self.loop.remove_reader(self.shadows.pool.eventfd)
         self.shadows.close()
         self.models.end()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from infer.errors import FailedPrecondition
+from infer.rollouts import RolloutSettings
 from infer.traffic.guardrails import Verdict
 from infer.traffic.rollout import Facts, Rollout, RolloutPlan
 
@@ -24,7 +25,8 @@ class Machine(RuleBasedStateMachine):
         self.steps = [*sorted(steps), 100.0]
         self.every, self.on_restart = every, on_restart
         self.now = 0.0
-        self.rollout = Rollout(RolloutPlan(1, 2, tuple(self.steps), every, on_restart=on_restart), 0.0, "ann")
+        self.rollout = Rollout(RolloutPlan(1, 2, RolloutSettings(
+            tuple(self.steps), every, on_restart=on_restart)), 0.0, "ann")
         self.state, self.at, self.since = "waiting", -1, 0.0
 
     def enter(self, at: int) -> None:

@@ -17,8 +17,8 @@ LEVELS = [
      "abuse", "arena", "block", "breaker", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "token_bucket", "counters", "codel", "pace", "queue_policy", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
-     "tensor_reshape", "element_value", "difference", "grpc_message", "retry_info", "model_version", "quota",
-     "arm", "request"},
+     "tensor_reshape", "element_value", "difference", "grpc_message", "output_sketch", "retry_info", "model_version",
+     "quota", "arm", "request"},
     {"cache", "cache_entry", "cache_saved", "flight", "second_level", "no_inference", "tenants",
      "admission", "variants", "router", "batch_policy", "lateness", "queue_order", "batcher", "batch", "batch_stats",
      "reply",
@@ -45,7 +45,8 @@ INSIDE = {
     "model_version": {"tensor", "tensor_text", "tensor_encode"},
     "request": {"model_version"},
     "difference": {"element_value", "tensor_text"},
-    "arm": {"tensor"},
+    "output_sketch": {"element_value"},
+    "arm": {"output_sketch", "tensor"},
     "router": {"variants"},
     "retry_info": {"wire"},
     "quota": {"retry_info", "tensor_text"},
@@ -155,7 +156,7 @@ def test_the_core_imports_no_python_of_ours_but_errors() -> None:
 
 # Python packages: what of `infer` each may import besides itself.
 SHARED = {"config", "config_changes", "config_admission", "config_file", "config_traffic", "config_values", "errors",
-          "versions", "proto", "cores", "quotas", "shadow_plan", "split_plan", "_core", "__init__"}
+          "versions", "proto", "cores", "quotas", "rollouts", "shadow_plan", "split_plan", "_core", "__init__"}
 PACKAGES = {
     "services": SHARED,
     "observe": SHARED,
@@ -172,7 +173,9 @@ PACKAGES = {
     "admin_port": SHARED | {"services", "observe", "transport", "sockets"},
     "cache_redis": SHARED,
     "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "lifecycle", "sockets",
-                        "traffic", "slo", "adaptive_limit", "replicas", "admin_port", "cache_redis", "cache_file"},
+                        "traffic", "slo", "adaptive_limit", "replicas", "admin_port", "cache_redis", "cache_file",
+                        "rollout_control"},
+    "rollout_control": SHARED | {"lifecycle", "traffic", "security", "state"},
     "lifecycle": SHARED | {"models", "security", "state", "traffic", "model_control", "watcher"},
     "slo": SHARED | {"slo_policy"},
     "adaptive_limit": SHARED | {"adaptive_policy"},

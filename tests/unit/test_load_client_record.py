@@ -45,6 +45,19 @@ def test_each_call_has_its_reply_and_its_times() -> None:
     assert before <= calls[0].scheduled_ns <= calls[-1].received_ns <= after
 
 
+def test_replies_may_be_of_any_length() -> None:
+    class Growing(Echo):
+        async def answer(self, request: bytes, context: Any) -> bytes:
+            return b"x" * self.calls
+
+    with serving(Growing()) as address:
+        strict = load_client.run(address, PATH, b"x", requests=3, record=True)
+    with serving(Growing()) as address:
+        free = load_client.run(address, PATH, b"x", requests=3, record=True, any_length=True)
+    assert (strict.ok, strict.failures, free.ok, free.failures) == (1, {"wrong_length": 2}, 3, {})
+    assert free.replies == (b"x", b"xx", b"xxx")
+
+
 def test_of_a_rate_each_call_has_its_schedule() -> None:
     with serving(Echo()) as address:
         result = load_client.run(address, PATH, b"x", 2, 4, rate=1000, requests=50, warmup_s=0.02, record=True)

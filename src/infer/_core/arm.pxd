@@ -7,6 +7,7 @@ it holds a reference, from `hold_arm` until `drop_arm`. Loop thread, but that a 
 from libc.stdint cimport int64_t
 
 from infer._core.counters cimport Histogram
+from infer._core.output_sketch cimport OutputSketch
 
 # Written by the loop thread alone.
 cdef struct ArmStats:
@@ -17,6 +18,7 @@ cdef struct ArmStats:
 
 cdef class Arm:
     cdef ArmStats stats
+    cdef OutputSketch outputs
     cdef readonly str model      # whose requests it takes
     cdef readonly str split
     cdef readonly str name

@@ -4,6 +4,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memset
 
 from infer._core.counters cimport HISTOGRAM_BUCKETS, bucket_floor, observe, quantile, snapshot
+from infer._core.output_sketch cimport sketch_counts, sketch_free
 from infer._core.status cimport STATUS_CODES, STATUS_OK
 from infer._core.tensor cimport encode_text_parameter
 
@@ -19,11 +20,15 @@ cdef class Arm:
 
     def __cinit__(self, str model not None, str split not None, str name not None):
         memset(&self.stats, 0, sizeof(self.stats))
+        memset(&self.outputs, 0, sizeof(self.outputs))
         self.model = model
         self.split = split
         self.name = name
         self.variant = name.encode()
         self.mark = encode_text_parameter(VARIANT_PARAMETER.encode(), self.variant)
+
+    def __dealloc__(self):
+        sketch_free(&self.outputs)
 
     @property
     def calls(self):
@@ -45,6 +50,10 @@ cdef class Arm:
         cdef int i
         return [(bucket_floor(i), self.stats.succeeded.buckets[i]) for i in range(HISTOGRAM_BUCKETS)
                 if self.stats.succeeded.buckets[i]]
+
+    def output_bins(self):
+        """{bin: values} of the outputs of requests that were run, a value of each. See output_sketch."""
+        return sketch_counts(&self.outputs)
 
     def quantile_ns(self, double q):
         """Of those that succeeded; 0 where none did."""

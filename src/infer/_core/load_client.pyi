@@ -67,6 +67,7 @@ def run(
     until: Callable[[], bool] | None = None,
     vary_from: int = 0,
     metadata: Sequence[tuple[str, str]] = (),
+    any_length: bool = False,
 ) -> LoadResult:
     """Call `path` with `payload` over `connections` connections with up to `streams` calls under way on each.
 
@@ -82,8 +83,8 @@ def run(
     is given up when nothing comes for `stall_s`, or `stall_s` after its end.
 
     `address` is host:port, [v6]:port or unix:path. `timeout_s` is sent as grpc-timeout. `expected_bytes` is the length
-    that every reply must have; None learns it from the first. `record` keeps every call's times and replies, of
-    which there may be 4,096 different ones; ValueError where there are more.
+    that every reply must have; None learns it from the first, with `any_length` none is held to it. `record` keeps
+    every call's times and replies, of which there may be 4,096 different ones; ValueError where there are more.
 
     With `vary_from`, 1 or more, no two messages are the same: 46 bits of the last 8 bytes, of two FP32 that stay as
     large as they are, count from there on, on each connection 2^32 further. `metadata` goes with every call, 9 fields

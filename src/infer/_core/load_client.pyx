@@ -200,7 +200,8 @@ def connect_all(str address, int count, double timeout_s):
 def run(
         str address, str path, bytes payload, connections=1, streams=1, *, duration_s=None, requests=None, rate=None,
         stream_messages=None, warmup_s=0.0, timeout_s=None, patience_s=None, expected_bytes=None, stall_s=10.0,
-        capture_first_reply=True, record=False, until=None, vary_from=0, metadata=()):
+        capture_first_reply=True, record=False, until=None, vary_from=0, metadata=(),
+        any_length=False):
     cdef LoopOwner owner = LoopOwner()
     cdef Loop *loop = &owner.loop
     cdef bytes framed = b"\0" + len(payload).to_bytes(4, "big") + payload
@@ -229,6 +230,7 @@ def run(
         loop.interval_ps = 0 if rate is None else round(1e12 / rate)
         loop.stall_ns = round(stall_s * 1e9)
         loop.expected_bytes = -1 if expected_bytes is None else expected_bytes
+        loop.any_length = any_length
         loop.capture = capture_first_reply
         loop.varied = vary_from
         patience_s = timeout_s if patience_s is None else patience_s

@@ -44,6 +44,7 @@ cdef struct Loop:
     bint ending                 # streams of messages were told that no message follows
     int64_t armed_ns            # of the timer
     int64_t expected_bytes      # -1 until learned
+    bint any_length             # replies may be of any
     uint64_t varied             # as of each session, apart from each other; 0: every message is the same
     bint capture                # the next request started keeps its reply
     uint8_t *first_reply        # owned; body of the first OK reply

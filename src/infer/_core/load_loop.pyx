@@ -152,7 +152,7 @@ cdef void count_reply(Loop *loop, ClientCall *call) noexcept nogil:
     else:
         if loop.expected_bytes < 0:
             loop.expected_bytes = size
-        if size < 0 or size != loop.expected_bytes:
+        if size < 0 or (size != loop.expected_bytes and not loop.any_length):
             fail(loop, FAIL_WRONG_LENGTH, b"wrong length", b"a reply differs in length from what was expected")
         else:
             count_ok(loop, call)

@@ -9,10 +9,11 @@ from infer._core.batch cimport ItemOutput
 from infer._core.block cimport block_data, block_new, block_ref
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
 from infer._core.model_version cimport FALLBACK_NONE
+from infer._core.output_sketch cimport sketch_tensor
 from infer._core.span cimport span_left, span_over
 from infer._core.tensor_encode cimport (
     encode_identity, encode_raw_tag, encode_response_head, raw_tag_bytes, response_head_bytes)
-from infer._core.tensor_view cimport mask_has
+from infer._core.tensor_view cimport Signature, element_bytes, mask_has
 from infer._core.wire cimport bytes_field_size
 
 
@@ -49,6 +50,15 @@ cdef inline uint8_t *write_mark(uint8_t *to, void *arm) noexcept:
     return to
 
 
+cdef void note_output(Arm arm, const Signature *signature, const OutputMask *mask, const OutputSlice *slices) noexcept:
+    """Of the first output that has numbers."""
+    cdef int i
+    for i in range(signature.n_outputs):
+        if mask_has(mask, i) and element_bytes(slices[i].tensor.data_type):
+            sketch_tensor(&arm.outputs, slices[i].tensor.data_type, slices[i].data, slices[i].size_bytes)
+            return
+
+
 cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *mask, const OutputSlice *slices,
                       Block **owners, int64_t rows, const Span *id, int fallback=FALLBACK_NONE,
                       void *arm=NULL) noexcept:
@@ -80,6 +90,8 @@ cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *m
     to = encode_response_head(begin + PREFIX_BYTES, &entry.c.signature, mask, slices, rows,
                               <const uint8_t *> <const char *> prefix, prefix_bytes, id)
     to = write_mark(to, arm)
+    if arm != NULL:
+        note_output(<Arm> arm, &entry.c.signature, mask, slices)
     message_bytes = head_bytes + copied
     for i in range(entry.c.signature.n_outputs):
         if not mask_has(mask, i):

@@ -17,6 +17,7 @@ VERBS = {
     "load": "Load a model on a server in explicit mode.",
     "unload": "Unload a model on a server in explicit mode.",
     "label": "Move a label of a model to a version.",
+    "rollout": "Roll a new version out by steps, with guardrails that take it back.",
     "config": "Show the settings that a server would have, and where each comes from.",
     "cache": "Show what a server keeps of its answers, or have it forget them.",
     "split": "Divide a model's traffic over its versions, and see what each is given.",

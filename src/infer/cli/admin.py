@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from infer.cli.remote import Command, connected
+
+if TYPE_CHECKING:
+    from infer.cli.client import Client
 
 ADDRESS = "localhost:8003"
 # What grpcio, and a port of other services, say of one that is not there.
@@ -26,14 +31,23 @@ def reason_option(command: Command) -> Command:
 
 def ask(verb: str, method: str, *, address: str, timeout: float, **fields: Any) -> Any:
     """The reply of an RPC of infer.v1.Admin."""
-    from infer.cli.client import CallFailed
     from infer.proto import message
 
     request = message(f"infer.v1.{method}Request")(**fields)
+    with administration(verb, address=address, timeout=timeout) as client:
+        content = client.call(f"/infer.v1.Admin/{method}", request.SerializeToString())
+    return message(f"infer.v1.{method}Response").FromString(content)
+
+
+@contextlib.contextmanager
+def administration(verb: str, *, address: str, timeout: float) -> Iterator[Client]:
+    """A client of the port of administration; of one that is not there it says how to have one."""
+    from infer.cli.client import CallFailed
+
     with connected(verb, address=address, timeout=timeout, tls=False, tls_ca=None, tls_cert=None,
                    tls_key=None) as client:
         try:
-            content = client.call(f"/infer.v1.Admin/{method}", request.SerializeToString())
+            yield client
         except CallFailed as error:
             if error.code in (UNAVAILABLE, UNIMPLEMENTED):
                 raise CallFailed(
@@ -41,4 +55,3 @@ def ask(verb: str, method: str, *, address: str, timeout: float, **fields: Any) 
                     "only its machine reaches, unless --admin-port is none; name it with --address "
                     f"({error.message})", error.code) from None
             raise
-    return message(f"infer.v1.{method}Response").FromString(content)

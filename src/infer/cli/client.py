@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -11,7 +11,7 @@ import grpc
 from infer.cli.samples import Sample, load_sample
 from infer.cli.tensors import random_tensor
 from infer.client import DeadlineExceeded, InferClient, InferError, RetryPolicy, Tensor, Unavailable
-from infer.client.calls import Metadata
+from infer.client.calls import Metadata, failure
 
 # grpcio's own words for a server that it cannot reach; whatever else is UNAVAILABLE comes from one.
 _UNREACHED = re.compile("failed to connect|[Rr]esolv|name resolution|lookup")
@@ -33,13 +33,23 @@ class Client(InferClient):
         try:
             return super().call(path, request, timeout=timeout, metadata=metadata)
         except InferError as error:
-            details = error.message
-            if isinstance(error, Unavailable) and _UNREACHED.search(details):
-                details = (f"no server answers at {self._address}; start one with infer serve, or say where it is with "
-                           f"--address: {details}")
-            elif isinstance(error, DeadlineExceeded):
-                details = f"no answer from {self._address} within {self._seconds:g} s: {details}"
-            raise CallFailed(f"{error.status}: {details}", error.code) from None
+            raise self._failed(error) from None
+
+    def stream(self, path: str, request: bytes) -> Iterator[bytes]:
+        """The replies of a call whose client sends one message, as they come, without a deadline."""
+        try:
+            yield from self._channel.unary_stream(path)(request)
+        except grpc.RpcError as error:
+            raise self._failed(failure(error)[0]) from None
+
+    def _failed(self, error: InferError) -> CallFailed:
+        details = error.message
+        if isinstance(error, Unavailable) and _UNREACHED.search(details):
+            details = (f"no server answers at {self._address}; start one with infer serve, or say where it is with "
+                       f"--address: {details}")
+        elif isinstance(error, DeadlineExceeded):
+            details = f"no answer from {self._address} within {self._seconds:g} s: {details}"
+        return CallFailed(f"{error.status}: {details}", error.code)
 
 
 def typed_inputs(metadata: Any, arrays: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from infer.config_values import Provider
 from infer.models.breaker_settings import BreakerSettings
+from infer.rollouts import RolloutSettings
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import SplitPlan
 
@@ -113,6 +114,7 @@ class ModelSettings:
     priority_queues: Mapping[int, QueuePolicy] = field(default_factory=dict)
 
     breaker: BreakerSettings | None = None  # None: the server's
+    rollout: RolloutSettings | None = None  # how a new version gets traffic; None: as nobody says
     run_timeout_s: float | None = None      # how long one run may take; 0: as long as it likes; None: the server's
 
     shadow: ShadowPlan | None = None        # which version has copies of what the others answer
@@ -153,7 +155,7 @@ class ModelSettings:
 LIVE_FIELDS = frozenset({
     "policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
     "priority_queues", "default_priority", "weight", "slo_p99_ms", "breaker", "run_timeout_s", "shadow",
-    "split",
+    "split", "rollout",
 })
 # Where it was written is not what was asked for.
 _UNSEEN = frozenset({"origin", "places"})

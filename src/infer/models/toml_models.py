@@ -28,6 +28,7 @@ from infer.models.tables import Keys, Positions, tree_of
 from infer.models.text_format import Position
 from infer.models.typed import typed
 from infer.proto import message
+from infer.rollouts import parse_rollout
 from infer.shadow_plan import ShadowPlan, plan_of
 from infer.split_plan import SplitPlan, split_of_table
 
@@ -224,6 +225,7 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "run_timeout": ("run_timeout_s", _parse_run_timeout),
     "shadow": ("shadow", _parse_shadow),
     "split": ("split", _parse_split),
+    "rollout": ("rollout", parse_rollout),
 }
 
 

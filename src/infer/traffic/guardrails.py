@@ -17,13 +17,13 @@ is, each at `alpha`: that all of them are wrong together is not more likely than
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from infer.errors import InvalidArgument
+from infer.rollouts import QUANTILES, Guardrail
 from infer.traffic.drift import DriftTest
 from infer.traffic.sequential import RateTest
 
@@ -32,52 +32,10 @@ PASS: Result = "pass"
 FAIL: Result = "fail"
 NOT_ENOUGH: Result = "not enough data"
 
-ALPHA = 0.05
-QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-KINDS = ("errors", *QUANTILES, "drift")
-DEFAULTS = {"errors": 0.01, "p50": 1.5, "p99": 1.5, "drift": 0.1}
 # Scheduling makes as much of a difference between two arms, whatever their models take.
-SLACK_NS = 1_000_000
+SLACK_NS = 200_000
 # Calls of the baseline that its quantiles are taken from; older ones count for less.
 QUANTILE_CALLS = 20_000
-
-
-@dataclass(frozen=True)
-class Guardrail:
-    """`limit`: of `errors` and `drift` a difference of shares, of a quantile a ratio."""
-
-    kind: str
-    limit: float
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InvalidArgument(f"guardrail {self.kind!r} is not known; expected one of {', '.join(KINDS)}")
-        low, high = (1.0, 100.0) if self.kind in QUANTILES else (0.0, 1.0)
-        if not (isinstance(self.limit, (int, float)) and low <= self.limit < high):
-            raise InvalidArgument(f"guardrail {self.kind!r}: expected a limit from {low:g} to below {high:g}, got "
-                                  f"{self.limit!r}")
-
-    def __str__(self) -> str:
-        return f"{self.kind}={self.limit:g}"
-
-
-def parse_guardrails(written: Iterable[str]) -> tuple[Guardrail, ...]:
-    """Each `KIND=LIMIT` or `KIND=off`, over the defaults. Raises InvalidArgument."""
-    limits: dict[str, float] = dict(DEFAULTS)
-    for text in written:
-        kind, _, limit = text.partition("=")
-        if limit == "off" and kind in KINDS:
-            limits.pop(kind, None)
-            continue
-        try:
-            limits[kind] = float(limit)
-        except ValueError:
-            raise InvalidArgument(f"guardrail {text!r}: expected KIND=LIMIT, such as errors=0.01, p99=1.5 or "
-                                  "drift=off") from None
-    if not limits:
-        raise InvalidArgument("no guardrail is left; leave one on")
-    return tuple(Guardrail(kind, limits[kind]) for kind in (*DEFAULTS, *limits.keys() - DEFAULTS.keys())
-                 if kind in limits)
 
 
 @dataclass(frozen=True)

@@ -4,29 +4,24 @@ not. Pure: facts and the time go in, the state and its weight come out.
 States: `waiting` (for the version to be loaded), `gates` (checks before it gets any traffic), `running`, `paused`; and
 at the end `done`, `rolled back` or `aborted`, of which nothing leaves. A failed guardrail, an open breaker and a
 version that is not served roll back from any state before the end, a paused one included. A step ends when it has
-lasted `every_s` and its verdict is a pass: too little data never does. At 100% there is no baseline left to be compared
+lasted `every` and its verdict is a pass: too little data never does. At 100% there is no baseline left to be compared
 with, so that step is the end.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from infer.errors import FailedPrecondition, InvalidArgument
-from infer.traffic.guardrails import ALPHA, FAIL, PASS, Guardrail, Verdict, parse_guardrails
+from infer.rollouts import RolloutSettings
+from infer.traffic.guardrails import FAIL, PASS, Verdict
 
 State = Literal["waiting", "gates", "running", "paused", "done", "rolled back", "aborted"]
 STATES: tuple[State, ...] = get_args(State)
 ENDS = ("done", "rolled back", "aborted")
-OnRestart = Literal["continue", "rollback"]
 
-STEPS = (1.0, 5.0, 25.0, 50.0, 100.0)
-EVERY_S = 300.0
-MIN_SAMPLES = 100
-MAX_STEPS = 32
 # The history of one rollout: steps, and what people did. The last ones are kept.
 MAX_EVENTS = 256
 REASON_CHARACTERS = 1024
@@ -35,72 +30,27 @@ ITSELF = "rollout"
 
 @dataclass(frozen=True)
 class RolloutPlan:
-    """What is to be rolled out, and how. Weights of `steps` are percent of the model's calls without a version."""
+    """What is to be rolled out over what, and how."""
 
     baseline: int
     to: int
-    steps: tuple[float, ...] = STEPS
-    every_s: float = EVERY_S
-    guardrails: tuple[Guardrail, ...] = field(default_factory=lambda: parse_guardrails(()))
-    min_samples: int = MIN_SAMPLES
-    alpha: float = ALPHA
-    on_restart: OnRestart = "continue"
+    settings: RolloutSettings
 
     def __post_init__(self) -> None:
-        ensure_steps(self.steps)
         if self.baseline == self.to:
-            raise InvalidArgument(f"version {self.to} is to be rolled out over itself; name another with --to")
-        if not self.every_s >= 0 or not self.every_s <= 30 * 86400:
-            raise InvalidArgument(f"every: expected 0 to 30 days, got {self.every_s!r} s")
-        if not self.guardrails:
-            raise InvalidArgument("guardrails: expected at least one")
-        if not 1 <= self.min_samples <= 10 ** 9:
-            raise InvalidArgument(f"min_samples: expected 1 to 1e9, got {self.min_samples!r}")
-        if not 1e-6 <= self.alpha <= 0.5:
-            raise InvalidArgument(f"alpha: expected 1e-6 to 0.5, got {self.alpha!r}")
-        if self.on_restart not in ("continue", "rollback"):
-            raise InvalidArgument(f"on_restart: expected continue or rollback, got {self.on_restart!r}")
+            raise InvalidArgument(f"version {self.to} is to be rolled out over itself; name another with --to or "
+                                  "--from")
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        return self.settings.steps
 
     def to_record(self) -> dict[str, Any]:
-        return {"baseline": self.baseline, "to": self.to, "steps": list(self.steps), "every_s": self.every_s,
-                "guardrails": {each.kind: each.limit for each in self.guardrails}, "min_samples": self.min_samples,
-                "alpha": self.alpha, "on_restart": self.on_restart}
+        return {"baseline": self.baseline, "to": self.to, "settings": self.settings.to_record()}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RolloutPlan:
-        """Raises InvalidArgument for what is no record of one."""
-        try:
-            fields = dict(record)
-            guardrails = tuple(Guardrail(kind, limit) for kind, limit in fields.pop("guardrails").items())
-            return cls(**{**fields, "steps": tuple(fields["steps"]), "guardrails": guardrails})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InvalidArgument(f"the record of a rollout is damaged: {error!r}") from None
-
-
-def ensure_steps(steps: Sequence[float]) -> None:
-    good = all(isinstance(each, (int, float)) and 0 < each <= 100 for each in steps)
-    if not (good and 0 < len(steps) <= MAX_STEPS and list(steps) == sorted(set(steps)) and steps[-1] == 100):
-        raise InvalidArgument(f"steps: expected up to {MAX_STEPS} percentages that rise to 100, such as 1,5,25,50,100; "
-                              f"got {', '.join(f'{each:g}' for each in steps) if good else steps!r}")
-
-
-def parse_steps(text: str) -> tuple[float, ...]:
-    """Percentages separated by commas."""
-    try:
-        return tuple(float(each) for each in text.split(","))
-    except ValueError:
-        raise InvalidArgument(f"steps {text!r}: expected percentages, such as 1,5,25,50,100") from None
-
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_seconds(text: str) -> float:
-    """`300`, `300s`, `5m`, `2h` or `1d`."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text.strip())
-    if found is None:
-        raise InvalidArgument(f"time {text!r}: expected a number and s, m, h or d, such as 5m")
-    return float(found[1]) * _UNITS[found[2]]
+        return cls(record["baseline"], record["to"], RolloutSettings.from_record(record["settings"]))
 
 
 @dataclass(frozen=True)
@@ -126,7 +76,7 @@ class Event:
 
 
 class Rollout:
-    """One rollout of one model. `changes` counts what has to be kept before it takes effect."""
+    """One rollout of one model. What changed has to be kept before it takes effect; `take_untold` has it."""
 
     def __init__(self, plan: RolloutPlan, now: float, who: str, reason: str = "") -> None:
         self.plan = plan
@@ -134,8 +84,8 @@ class Rollout:
         self.step = 0                   # of plan.steps; counts while running or paused
         self.since = now                # when the step, or what comes before the first, began
         self.history: list[Event] = []
-        self.changes = 0
         self.verdict = Verdict()
+        self._untold: list[Event] = []
         self._event(now, "start", who, reason)
 
     # What it comes to.
@@ -150,6 +100,11 @@ class Rollout:
         if self.state == "done":
             return 100.0
         return self.plan.steps[self.step] if self.state in ("running", "paused") else 0.0
+
+    def take_untold(self) -> list[Event]:
+        """What happened since it was asked last."""
+        events, self._untold = self._untold, []
+        return events
 
     # What happens.
 
@@ -173,14 +128,14 @@ class Rollout:
                 self._enter(now, 0, ITSELF, "")
         elif verdict.result == FAIL:
             self._end(now, "rolled back", verdict.reason)
-        elif self.state == "running" and verdict.result == PASS and now - self.since >= self.plan.every_s:
+        elif self.state == "running" and verdict.result == PASS and now - self.since >= self.plan.settings.every_s:
             self._enter(now, self.step + 1, ITSELF, verdict.reason)
 
     def restarted(self, now: float) -> None:
         """The server has been started again, without what the step's tests had seen."""
         if self.ended:
             return
-        if self.plan.on_restart == "rollback":
+        if self.plan.settings.on_restart == "rollback":
             self._end(now, "rolled back", "the server was restarted, and on_restart is rollback")
             return
         self.since = now
@@ -223,10 +178,10 @@ class Rollout:
             found.plan = RolloutPlan.from_record(record["plan"])
             found.state, found.step, found.since = record["state"], record["step"], record["since"]
             found.history = [Event(**each) for each in record["history"]]
-            found.changes, found.verdict = 0, Verdict()
+            found.verdict, found._untold = Verdict(), []
             if found.state not in STATES or not 0 <= found.step < len(found.plan.steps):
                 raise InvalidArgument(f"the record of a rollout is damaged: state {found.state!r}, step {found.step!r}")
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InvalidArgument(f"the record of a rollout is damaged: {error!r}") from None
         return found
 
@@ -236,11 +191,11 @@ class Rollout:
                                      f"be {' or '.join(states)}")
 
     def _enter(self, now: float, step: int, who: str, reason: str) -> None:
-        self.step, self.since, self.verdict = step, now, Verdict()
-        self.state = "running"
+        self.step, self.since = step, now
         last = step == len(self.plan.steps) - 1
-        if last:
-            self.state = "done"
+        if not last:
+            self.verdict = Verdict()
+        self.state = "done" if last else "running"
         self._event(now, "done" if last else "step", who, reason)
 
     def _end(self, now: float, state: State, reason: str, who: str = ITSELF) -> None:
@@ -248,6 +203,6 @@ class Rollout:
         self._event(now, state, who, reason)
 
     def _event(self, now: float, event: str, who: str = ITSELF, reason: str = "") -> None:
-        self.history.append(Event(now, event, self.step, self.weight, who, reason[:REASON_CHARACTERS]))
+        self._untold.append(Event(now, event, self.step, self.weight, who, reason[:REASON_CHARACTERS]))
+        self.history.append(self._untold[-1])
         del self.history[:-MAX_EVENTS]
-        self.changes += 1

@@ -28,6 +28,7 @@ class Splits:
     def __init__(self, store: Store, written: Mapping[str, SplitPlan], traffic: Traffic,
                  apply: Callable[[str, SplitPlan | None], None]) -> None:
         self.traffic = traffic
+        self.taken: Callable[[str], str] = lambda model: ""     # who else divides the model's requests; "": nobody
         self._store = store
         self._apply = apply
         self._written = dict(written)
@@ -50,7 +51,11 @@ class Splits:
         after = self.plans
         for model in dict.fromkeys([*before, *after]):
             if before.get(model) != after.get(model):
-                self._apply(model, after.get(model))
+                if taken := self.taken(model):
+                    log.warning("model %r: what the settings say of its split does not count before the next start, "
+                                "since it has %s", model, taken, extra={"model": model})
+                else:
+                    self._apply(model, after.get(model))
         for model in dict.fromkeys([*old, *written]):
             if model in self._asked and old.get(model) != written.get(model):
                 log.warning("model %r: what the settings say of its split does not count, since another was asked for: "
@@ -59,6 +64,8 @@ class Splits:
     async def ask(self, model: str, plan: SplitPlan | None) -> None:
         """Kept first, then applied; None: the model has none, whatever is written. Raises NotFound and
         FailedPrecondition for what cannot be now."""
+        if taken := self.taken(model):
+            raise FailedPrecondition(f"model {model!r} has {taken}, which divides its requests; end that first")
         if plan is None and model not in self.plans:
             raise NotFound(f"model {model!r} has no split")
         if plan is not None:

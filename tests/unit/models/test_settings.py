@@ -19,6 +19,7 @@ from infer.models.settings import (
     overlaid,
     reload_needed,
 )
+from infer.rollouts import RolloutSettings
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import ArmPlan, SplitPlan
 
@@ -36,13 +37,13 @@ EDITS: dict[str, Any] = {
     "cache_ttl_s": 1.0, "cache_bytes": 1 << 20,
     "graph_optimization": "off", "providers": (("cpu", {}),), "parameters": {"a": "b"},
     "histogram_buckets": {"f": (1.0,)}, "breaker": BreakerSettings(fallback="previous"), "run_timeout_s": 1.0,
-    "shadow": ShadowPlan("4"),
+    "rollout": RolloutSettings((50.0, 100.0)), "shadow": ShadowPlan("4"),
     "split": SplitPlan((ArmPlan("3", 90, "3"), ArmPlan("4", 10, "4"))),
     "places": {"name": "f:1:1"},
 }
 LIVE = {"policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
         "priority_queues", "default_priority", "weight", "slo_p99_ms", "breaker", "run_timeout_s", "shadow",
-        "split"}
+        "split", "rollout"}
 
 
 def test_the_list_of_edits_is_complete() -> None:

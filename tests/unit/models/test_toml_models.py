@@ -14,6 +14,7 @@ from infer.models.config_pbtxt import parse_config
 from infer.models.settings import ModelSettings, QueuePolicy, TensorSetting, VersionPolicy, overlaid
 from infer.models.toml_models import OWN_KEYS, key_positions, parse_toml_models, read_toml_models
 from infer.proto import message
+from infer.rollouts import RolloutSettings
 
 FILE = Path("/etc/infer.toml")
 TEXT = """
@@ -57,6 +58,7 @@ intra_op_thread_count = "2"
 version_policy.specific = [1, 2]
 weight = 3
 slo_p99_ms = 12.5
+rollout = { steps = [10, 100], every = "1m", on_new_version = "rollout" }
 """
 
 
@@ -77,7 +79,8 @@ def test_every_kind_of_setting() -> None:
         inputs=(TensorSetting("x", "FP32", (4,)), TensorSetting("z", "BYTES", (1,), ())),
         parameters={"intra_op_thread_count": "2"})
     assert other == ModelSettings("other.one", origin=f"{FILE}:38", policy=VersionPolicy("specific", versions=(1, 2)),
-                                  weight=3, slo_p99_ms=12.5)
+                                  weight=3, slo_p99_ms=12.5,
+                                  rollout=RolloutSettings((10, 100), 60.0, on_new_version="rollout"))
     assert {name: fraud.place_of(name) for name in ("labels", "keep_age_s", "max_queue_delay_us", "inputs.z.dims",
                                                     "filename")} == {
         "labels": f"{FILE}:8:1", "keep_age_s": f"{FILE}:11:1", "max_queue_delay_us": f"{FILE}:17:1",
@@ -100,6 +103,7 @@ def test_it_stands_over_the_models_own_file() -> None:
      "leave the quotes out [E103]"),
     ("keep_versions = 0", "2:1: keep_versions: expected a whole number from 1, got 0; correct the value [E103]"),
     ("slo_p99_ms = '5 s'", "2:1: slo_p99_ms: expected a number of milliseconds such as 20 or 0.5, got '5 s'"),
+    ("rollout = 1", "2:1: rollout: expected a table such as { steps = [1, 10, 100], every = \"5m\" }, got 1"),
     ("slo_p99_ms = -1", "2:1: slo_p99_ms: expected milliseconds up to 600000; 0 for none, got -1"),
     ("weight = 0", "2:1: weight: expected a whole number from 1 to 1000, got 0; correct the value [E103]"),
     ("weight = 1001", "2:1: weight: expected a whole number from 1 to 1000, got 1001"),

@@ -68,7 +68,9 @@ GAUGES: dict[str, Any] = {
     "state_waiting": 4,
     "state_failures": 5, "audit_lost": 6, "settings_problem": 1,
     "tls_handshakes": {"done": 4, "failed": 1}, "tls_certificate_problem": 1, "tls_certificate_expiry": 1.5e9,
-    "variants_unready": {("m", "4"): 1}, "unrouted": [0, 0, 0, 0, 0, 11, *[0] * 11],
+    "variants_unready": {("m", "4"): 1}, "rollout_weight": {("m", "4"): 0.05},
+    "rollout_state": {("m", "4", "running"): 1}, "rollouts_ended": {"done": 2},
+    "unrouted": [0, 0, 0, 0, 0, 11, *[0] * 11],
 }
 
 

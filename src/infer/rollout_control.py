@@ -1,0 +1,74 @@
+"""Rollouts of a server's models: traffic.controller over the manager, the routes and the arms. Loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from infer._core.arm import Arm
+from infer._core.output_sketch import BINS
+from infer._core.router import ModelRoute
+from infer.lifecycle import Models
+from infer.security.audit import AuditLog
+from infer.split_plan import SplitPlan
+from infer.state.store import Store
+from infer.traffic.controller import Controller
+
+LOOK_SECONDS = 1.0
+
+
+class RolloutModels:
+    """The ModelsView of the controller."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def route(self, model: str) -> ModelRoute | None:
+        return self._models.traffic.served(model)
+
+    def has_version(self, model: str, version: int) -> bool:
+        snapshot = self._models.watcher.last
+        seen = None if snapshot is None else snapshot.models.get(model)
+        return seen is not None and version in seen.versions
+
+    def names(self) -> Sequence[str]:
+        return sorted({entry.name.decode() for entry in self._models.served
+                       if entry.settings is not None and entry.settings.rollout is not None})
+
+    def split(self, model: str) -> SplitPlan | None:
+        return self._models.traffic.splits.get(model)
+
+    def set_split(self, model: str, plan: SplitPlan | None) -> None:
+        self._models.set_split(model, plan)
+
+    def arms(self, model: str) -> Mapping[str, Arm]:
+        return self._models.traffic.arms.get(model, {})
+
+    async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
+        await self._models.control.label(model, label, version or 0, who)
+
+
+class Rollouts:
+    """One per server: the controller, and its clock."""
+
+    def __init__(self, models: Models, store: Store, audit: AuditLog, loop: asyncio.AbstractEventLoop,
+                 changed: Callable[[], None]) -> None:
+        self.controller = Controller(RolloutModels(models), store, audit, now=time.time, changed=changed, bins=BINS)
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def begin(self) -> None:
+        """Once the models are there, and before calls come."""
+        await self.controller.restore()
+        self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+        self.controller.step()
+
+    async def close(self) -> None:
+        """Nothing is looked at any more: what goes away from now on is no failure."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.controller.settled()

@@ -1,0 +1,410 @@
+"""Rollouts as they happen: looks at the arms each second, decides, keeps what was decided, then has the traffic follow.
+
+Loop thread. What a rollout has come to is in the store before it takes effect, as far as the disk answers within
+`KEEP_SECONDS`: a server that is killed at any moment is started again with the weights last decided. While a rollout
+goes on, label `stable` holds the baseline, so that it answers what the split does not give away, and label `canary` the
+new version; both keep their versions loaded. At the end `stable` moves where the traffic went, and `canary` goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from infer.errors import FailedPrecondition, InferError, NotFound
+from infer.rollouts import RolloutSettings
+from infer.split_plan import ArmPlan, SplitPlan
+from infer.traffic.guardrails import Seen, StepTests, Verdict
+from infer.traffic.rollout import ENDS, ITSELF, STATES, Facts, Rollout, RolloutPlan
+
+log = logging.getLogger("infer.traffic")
+
+RECORD = "rollouts"
+EVENT = "rollout"
+STABLE, CANARY = "stable", "canary"
+KEEP_SECONDS = 1.0
+# Former rollouts of a model that are remembered.
+MAX_PAST = 16
+OK, CANCELLED, FAILED_PRECONDITION = 0, 1, 9
+
+
+class ArmView(Protocol):
+    """What became of the calls of one variant, since it was made."""
+
+    @property
+    def calls(self) -> Sequence[int]:
+        """By gRPC code."""
+
+    def buckets(self) -> Sequence[tuple[int, int]]:
+        """(smallest ns, calls that succeeded) of each bucket that holds any."""
+
+    def output_bins(self) -> Mapping[int, int]:
+        """Values of outputs by their bin."""
+
+
+class ModelsView(Protocol):
+    """The models of the server."""
+
+    def route(self, model: str) -> Any:
+        """The ModelRoute as the manager has it; None for a model that is not known."""
+
+    def has_version(self, model: str, version: int) -> bool:
+        """Whether the repositories hold it."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def split(self, model: str) -> SplitPlan | None: ...
+
+    def set_split(self, model: str, plan: SplitPlan | None) -> None: ...
+
+    def arms(self, model: str) -> Mapping[str, ArmView]: ...
+
+    async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
+        """Returns once it is kept; None for what the settings say."""
+
+
+class StoreView(Protocol):
+    def records(self) -> Mapping[str, Any]: ...
+
+    def save(self, model: str, record: Any) -> Future[bool]: ...
+
+
+class AuditView(Protocol):
+    def record(self, event: str, *, outcome: str, who: str, model: str = "", version: str = "",
+               detail: str = "") -> object: ...
+
+
+@dataclass
+class _Counts:
+    """Of one arm, at the look before."""
+
+    calls: int = 0
+    errors: int = 0
+    latency: Mapping[int, int] = field(default_factory=dict)
+    outputs: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Model:
+    rollout: Rollout
+    past: list[dict[str, Any]]
+    unfinished: bool            # it goes on, or what its end asks for is not all done
+    labelled: tuple[int, int | None] | None = None      # where `stable` and `canary` were moved
+    tests: StepTests | None = None
+    tested: tuple[int, float] = (-1, 0.0)       # the step that `tests` are of
+    counts: dict[str, _Counts] = field(default_factory=dict)
+    clump: float = 1.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def to_record(self) -> dict[str, Any]:
+        return {"rollout": self.rollout.to_record(), "unfinished": self.unfinished, "past": self.past}
+
+
+class Controller:
+    """One per server. `now` gives seconds since the epoch; `changed` hears of each change of any rollout, and of each
+    look at one that goes on. `bins`: of the arms' outputs."""
+
+    def __init__(self, models: ModelsView, store: StoreView, audit: AuditView, *, now: Callable[[], float],
+                 changed: Callable[[], None] = lambda: None, bins: int = 0) -> None:
+        self._models, self._store, self._audit = models, store, audit
+        self._now, self._changed, self._bins = now, changed, bins
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._rollouts: dict[str, _Model] = {}
+        self.ended: dict[str, int] = {}         # rollouts by the state that they ended in
+        for model, record in store.records().get(RECORD, {}).items():
+            self._rollouts[model] = _Model(Rollout.from_record(record["rollout"]), list(record["past"]),
+                                           bool(record["unfinished"]))
+
+    # The life of a server.
+
+    async def restore(self) -> None:
+        """Has the traffic be as it was decided before the start, or as a restart decides. Before calls come."""
+        for model, state in self._rollouts.items():
+            if state.unfinished:
+                state.rollout.restarted(self._now())
+                self._tell(model, state)
+                await self._follow(model, state)
+
+    def step(self) -> None:
+        """Looks at every rollout that goes on, and for versions that are to be rolled out by themselves."""
+        for model, state in list(self._rollouts.items()):
+            if state.unfinished and not state.lock.locked():
+                self._look(model, state)
+        for model in self._models.names():
+            self._begin_by_itself(model)
+
+    async def settled(self) -> None:
+        """Once what was decided is kept, and has taken effect."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for state in list(self._rollouts.values()):
+            async with state.lock:
+                pass
+
+    def taken(self, model: str) -> str:
+        """What of it divides the model's requests; "" for nothing."""
+        state = self._rollouts.get(model)
+        return "" if state is None or not state.unfinished else f"a rollout to version {state.rollout.plan.to}"
+
+    # What people ask for. Each returns the rollout once its change is kept and has taken effect.
+
+    async def start(self, model: str, *, to: int, baseline: int = 0, settings: RolloutSettings | None = None, who: str,
+                    reason: str = "") -> Rollout:
+        """`baseline`, `settings`: 0 and None for what answers now, and what the model's settings say. Raises
+        InferError."""
+        route = self._models.route(model)
+        if route is None:
+            raise NotFound(f"unknown model {model!r}: there is nothing to roll out")
+        before = self._rollouts.get(model)
+        if before is not None and not before.rollout.ended:
+            raise FailedPrecondition(f"model {model!r} has a rollout to version {before.rollout.plan.to}, which is "
+                                     f"{before.rollout.state}; abort it first")
+        if before is not None and before.unfinished:
+            raise FailedPrecondition(f"the last rollout of model {model!r} is still being ended; try again")
+        if self._models.split(model) is not None:
+            raise FailedPrecondition(f"the traffic of model {model!r} is divided by a split; remove that first")
+        if not self._is_known(model, route, to):
+            raise NotFound(f"model {model!r} has no version {to}; copy it into the repository")
+        baseline = baseline or baseline_of(model, route, to)
+        if not any(entry.version == str(baseline) for entry in route.versions):
+            raise FailedPrecondition(f"model {model!r} version {baseline}, which version {to} would be compared with, "
+                                     "is not ready")
+        plan = RolloutPlan(baseline, to, settings or self.settings_of(model))
+        rollout = Rollout(plan, self._now(), who, reason)
+        past = [] if before is None else [*before.past, before.rollout.to_record()][-MAX_PAST:]
+        state = self._rollouts[model] = _Model(rollout, past, True)
+        self._tell(model, state)
+        await self._follow(model, state)
+        return rollout
+
+    async def change(self, model: str, verb: str, *, who: str, reason: str = "", all_of_it: bool = False) -> Rollout:
+        """`verb`: pause, resume, promote or abort. Raises InferError."""
+        state = self._state(model)
+        if verb == "promote":
+            state.rollout.promote(self._now(), who, reason, all_of_it=all_of_it)
+        else:
+            {"pause": state.rollout.pause, "resume": state.rollout.resume, "abort": state.rollout.abort}[verb](
+                self._now(), who, reason)
+        self._tell(model, state)
+        await self._follow(model, state)
+        return state.rollout
+
+    def rollouts(self, model: str = "") -> dict[str, Rollout]:
+        """The last one of each model, or of one; none of a model that had none."""
+        return {name: state.rollout for name, state in sorted(self._rollouts.items()) if model in ("", name)}
+
+    def past(self, model: str) -> list[Rollout]:
+        """Those before the last one, oldest first."""
+        return [Rollout.from_record(each) for each in self._state(model).past]
+
+    def settings_of(self, model: str) -> RolloutSettings:
+        """What the model's settings say."""
+        route = self._models.route(model)
+        for entry in () if route is None else route.versions:
+            if entry.settings is not None and entry.settings.rollout is not None:
+                found: RolloutSettings = entry.settings.rollout
+                return found
+        return RolloutSettings()
+
+    @property
+    def gauges(self) -> dict[str, Any]:
+        """By key of SERVER_METRICS. Any thread."""
+        states = list(self._rollouts.items())
+        return {"rollout_weight": {(model, str(state.rollout.plan.to)): state.rollout.weight / 100
+                                   for model, state in states},
+                "rollout_state": {(model, str(state.rollout.plan.to), each): int(state.rollout.state == each)
+                                  for model, state in states for each in STATES},
+                "rollouts_ended": dict(self.ended)}
+
+    # Looks.
+
+    def _look(self, model: str, state: _Model) -> None:
+        rollout, now = state.rollout, self._now()
+        if rollout.ended:
+            self._later(model, state)
+            return
+        rollout.look(now, self._facts(model, rollout), self._verdict(model, state))
+        if self._tell(model, state):
+            self._later(model, state)
+        self._changed()
+
+    def _facts(self, model: str, rollout: Rollout) -> Facts:
+        route, version = self._models.route(model), str(rollout.plan.to)
+        if route is None:
+            return Facts(ready=False, failure=f"model {model!r} is gone")
+        entry = next((each for each in route.versions if each.version == version), None)
+        if entry is None:
+            code, text = route.unready.get(version, (OK, ""))
+            return Facts(ready=False, failure=text if code == FAILED_PRECONDITION else "")
+        if entry.guard is not None and entry.guard.state == "open":
+            return Facts(failure=f"the breaker of version {version} is open: {entry.guard.why}")
+        return Facts()
+
+    def _verdict(self, model: str, state: _Model) -> Verdict:
+        rollout = state.rollout
+        if rollout.state not in ("running", "paused"):
+            state.tests = None
+            return Verdict()
+        arms = self._models.arms(model)
+        names = str(rollout.plan.baseline), str(rollout.plan.to)
+        new = {name: counted(arms[name]) for name in names if name in arms}
+        old = state.counts
+        if state.tests is None or state.tested != (rollout.step, rollout.since):
+            settings = rollout.plan.settings
+            state.tested = rollout.step, rollout.since
+            state.tests = StepTests(settings.guardrails, steps=max(len(settings.steps) - 1, 1), alpha=settings.alpha,
+                                    min_samples=settings.min_samples, bins=self._bins)
+        elif all(name in old and name in new for name in names):
+            a, b = (since(old[name], new[name], state.clump) for name in names)
+            state.tests.add(a, b)
+        state.counts = new
+        state.clump = self._clump(model, names[1])
+        return state.tests.verdict()
+
+    def _clump(self, model: str, version: str) -> float:
+        """Calls of a batch of the version, on average."""
+        route = self._models.route(model)
+        for entry in () if route is None else route.versions:
+            if entry.version == version:
+                stats = entry.stats_snapshot((), ())
+                return float(max(1.0, stats["calls"][OK] / max(stats["batches"], 1)))
+        return 1.0
+
+    def _begin_by_itself(self, model: str) -> None:
+        if self.settings_of(model).on_new_version != "rollout":
+            return
+        route, state = self._models.route(model), self._rollouts.get(model)
+        if route is None or not route.versions or (state is not None and state.unfinished):
+            return
+        stable = route.labels.get(STABLE)
+        highest = max(int(entry.version) for entry in route.versions)
+        if stable is None:
+            if STABLE not in route.unready:
+                self._run(self._hold(model, highest))
+            return
+        tried = set() if state is None else {state.rollout.plan.to, *(each["plan"]["to"] for each in state.past)}
+        if highest > int(stable.version) and highest not in tried and self._models.split(model) is None:
+            self._run(self._start_by_itself(model, highest, int(stable.version)))
+
+    async def _hold(self, model: str, version: int) -> None:
+        """What answers now goes on doing so when a newer version comes."""
+        try:
+            await self._models.move_label(model, STABLE, version, ITSELF)
+        except InferError as error:
+            log.warning("model %r: version %d is not held: %s", model, version, error.message)
+
+    async def _start_by_itself(self, model: str, to: int, baseline: int) -> None:
+        try:
+            await self.start(model, to=to, baseline=baseline, who=ITSELF, reason="a new version in the repository")
+        except InferError as error:
+            log.warning("model %r: version %d is not rolled out: %s", model, to, error.message)
+
+    # What follows from a change.
+
+    def _later(self, model: str, state: _Model) -> None:
+        self._run(self._follow(model, state))
+
+    def _run(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self, model: str, state: _Model) -> None:
+        """Keeps what the rollout has come to, then has traffic and labels follow."""
+        async with state.lock:
+            rollout = state.rollout
+            ended, weight, finished = rollout.ended, rollout.weight, rollout.state == "done"
+            await self._keep()
+            self._divide(model, rollout, weight, ended and not finished)
+            if not state.unfinished:
+                return
+            try:
+                await self._label(model, state, ended=ended, done=finished)
+            except InferError as error:
+                # The next look tries again.
+                log.warning("model %r: the labels of its rollout cannot be moved yet: %s", model, error.message)
+                return
+            if ended:
+                self._models.set_split(model, None)
+                state.unfinished = False
+                await self._keep()
+        self._changed()
+
+    def _divide(self, model: str, rollout: Rollout, weight: float, is_back: bool) -> None:
+        baseline, to = str(rollout.plan.baseline), str(rollout.plan.to)
+        if is_back or not weight:
+            if self._models.split(model) is not None:
+                self._models.set_split(model, None)
+            return
+        self._models.set_split(model, SplitPlan(
+            (ArmPlan(baseline, 100.0 - weight, baseline), ArmPlan(to, weight, to)), name=f"rollout-{baseline}-{to}"))
+
+    async def _label(self, model: str, state: _Model, *, ended: bool, done: bool) -> None:
+        plan = state.rollout.plan
+        wanted = plan.to if done else plan.baseline, None if ended else plan.to
+        if wanted != state.labelled:
+            await self._models.move_label(model, STABLE, wanted[0], ITSELF)
+            await self._models.move_label(model, CANARY, wanted[1], ITSELF)
+            state.labelled = wanted
+
+    async def _keep(self) -> None:
+        """On the disk, or it could not be written in time: then it is tried again, and the traffic follows anyhow."""
+        kept = asyncio.wrap_future(self._store.save(
+            RECORD, {model: state.to_record() for model, state in self._rollouts.items()}))
+        await asyncio.wait((kept,), timeout=KEEP_SECONDS)
+
+    def _tell(self, model: str, state: _Model) -> bool:
+        """Puts down what happened; whether anything did."""
+        version = str(state.rollout.plan.to)
+        events = state.rollout.take_untold()
+        for each in events:
+            self._audit.record(EVENT, outcome=each.event, who=each.who, model=model, version=version,
+                               detail=f"{each.weight:g}%" + (f": {each.reason}" if each.reason else ""))
+            log.log(logging.WARNING if each.event == "rolled back" else logging.INFO,
+                    "model %r version %s: rollout: %s, %g%% of its calls%s", model, version, each.event, each.weight,
+                    f": {each.reason}" if each.reason else "", extra={"model": model, "version": version,
+                                                                      "who": each.who})
+            if each.event in ENDS:
+                self.ended[each.event] = self.ended.get(each.event, 0) + 1
+        if events:
+            self._changed()
+        return bool(events)
+
+    def _state(self, model: str) -> _Model:
+        if model not in self._rollouts:
+            raise NotFound(f"model {model!r} has had no rollout; `infer rollout start` begins one")
+        return self._rollouts[model]
+
+    def _is_known(self, model: str, route: Any, version: int) -> bool:
+        return (any(entry.version == str(version) for entry in route.versions) or str(version) in route.unready
+                or self._models.has_version(model, version))
+
+
+def baseline_of(model: str, route: Any, to: int) -> int:
+    """What answers now, else the next lower version that is ready. Raises FailedPrecondition."""
+    if route.default is not None and route.default.version != str(to):
+        return int(route.default.version)
+    lower = [int(entry.version) for entry in route.versions if int(entry.version) < to]
+    if not lower:
+        raise FailedPrecondition(f"model {model!r} has no version ready that version {to} could be compared with; name "
+                                 "one with --from, and have it served: version_policy { latest { num_versions: 2 } }")
+    return max(lower)
+
+
+def counted(arm: ArmView) -> _Counts:
+    calls = arm.calls
+    judged = sum(calls) - calls[CANCELLED]
+    return _Counts(judged, judged - calls[OK], dict(arm.buckets()), arm.output_bins())
+
+
+def since(old: _Counts, new: _Counts, clump: float) -> Seen:
+    return Seen(new.calls - old.calls, new.errors - old.errors, _difference(old.latency, new.latency),
+                _difference(old.outputs, new.outputs), clump)
+
+
+def _difference(old: Mapping[int, int], new: Mapping[int, int]) -> dict[int, int]:
+    return {key: count - old.get(key, 0) for key, count in new.items() if count > old.get(key, 0)}

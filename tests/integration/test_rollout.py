@@ -1,0 +1,191 @@
+"""Rollouts on a server, on both transports: versions that answer calls, what becomes of them, and what is told of it.
+
+Looks at the arms are made by the tests; latency is left out, since it is the machine's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from click.testing import CliRunner, Result
+
+from infer.cli import main
+from infer.proto import message
+from tests.support.repositories import Caller, place_version
+from tests.support.server import InProcess, in_process, scrape
+
+TOML = """
+[models.m]
+version_policy = { all = {} }
+labels = { stable = 1 }
+rollout = { steps = [50, 100], every = 0, min_samples = 20, guardrails = { p50 = "off", p99 = "off" } }
+"""
+CALLS, LOOKS = 60, 100
+
+
+class Rig:
+    def __init__(self, served: InProcess) -> None:
+        assert served.server.admin is not None
+        self.served, self.admin = served, served.server.admin.address
+        self.caller = Caller(served.address)
+        self.controller = served.server.rollouts.controller
+
+    def rollout(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, ["rollout", *arguments, "--address", self.admin])
+
+    @property
+    def state(self) -> str:
+        return self.served.look(lambda: self.controller.rollouts("m")["m"].state)
+
+    def look(self) -> None:
+        async def once() -> None:
+            self.controller.step()
+            await self.controller.settled()
+
+        self.served.run(once)
+
+    def until_ended(self) -> set[str]:
+        """Calls and looks until it has ended; the versions that answered."""
+        answered = set()
+        for _ in range(LOOKS):
+            answered |= {self.caller.answer("m")[0] for _ in range(CALLS)}
+            self.look()
+            if self.state in ("done", "rolled back", "aborted"):
+                return answered
+        raise AssertionError(self.rollout("status").output)
+
+
+@contextmanager
+def rig_of(folder: Path, transport: str, *, toml: str = TOML, factor: float = 1.0, **settings: Any) -> Iterator[Rig]:
+    """Versions 1 and 2 of `m`, of which 2 answers `factor` times its input."""
+    place_version(folder / "models", "m", 1)
+    place_version(folder / "models", "m", 2, factor)
+    (folder / "infer.toml").write_text(toml)
+    with in_process(folder / "models", toml=folder / "infer.toml", admin_port=0, transport=transport, **settings
+                    ) as served:
+        rig = Rig(served)
+        try:
+            yield rig
+        finally:
+            rig.caller.client.close()
+
+
+def test_a_version_that_is_as_good_answers_all_calls(tmp_path: Path, transport: str) -> None:
+    with rig_of(tmp_path, transport, state_dir=tmp_path / "state") as rig:
+        assert rig.caller.answer("m")[0] == "1"
+        started = rig.rollout("start", "m", "--to", "2", "--reason", "retrained")
+        assert started.exit_code == 0, started.output
+        assert started.output.splitlines()[1].split()[:5] == ["m", "1", "2", "waiting", "0%"]
+        assert rig.until_ended() == {"1", "2"}
+        assert (rig.state, rig.caller.answer("m")[0]) == ("done", "2")
+        assert rig.caller.status("m", "canary")[0] == "NOT_FOUND"
+        # A request that names its version has it.
+        assert rig.caller.answer("m", "1")[0] == "1"
+        [shown] = [json.loads(line) for line in rig.rollout("status", "m", "--json").output.splitlines()]
+        assert (shown["state"], shown["weight"], shown["from"], shown["to"]) == ("done", 100, "1", "2")
+        assert {each["result"] for each in shown["guardrails"]} == {"pass"}
+        history = [line.split() for line in rig.rollout("history").output.splitlines()[1:]]
+        assert [(line[3], line[4]) for line in history] == [
+            ("start", "0%"), ("gates", "0%"), ("step", "50%"), ("done", "100%")]
+        assert history[0][-1] == "retrained"
+        found = scrape(rig.served.http_address)
+        assert found["infer_rollout_weight", frozenset({("model", "m"), ("version", "2")})] == 1
+        assert found["infer_rollouts_ended_total", frozenset({("state", "done")})] == 1
+    audit = CliRunner().invoke(main, ["audit", "--state-dir", str(tmp_path / "state")])
+    rows = [line.split() for line in audit.output.splitlines() if " rollout " in line]
+    assert [row[5] for row in rows if row[2] == "rollout"] == ["start", "gates", "step", "done"]
+
+
+def test_a_version_whose_outputs_have_moved_is_taken_back(tmp_path: Path, transport: str) -> None:
+    with rig_of(tmp_path, transport, factor=3.0) as rig:
+        assert rig.rollout("start", "m", "--to", "2").exit_code == 0
+        assert rig.until_ended() == {"1", "2"}
+        assert (rig.state, rig.caller.answer("m")[0]) == ("rolled back", "1")
+        status = rig.rollout("status").output
+        assert "drift: outputs moved by more than 0.1 of all values" in status
+        assert {rig.caller.answer("m")[0] for _ in range(CALLS)} == {"1"}
+
+
+def test_people_have_their_say(tmp_path: Path, transport: str) -> None:
+    with rig_of(tmp_path, transport) as rig:
+        for arguments, told in [
+                (("pause", "m"), "NOT_FOUND: model 'm' has had no rollout"),
+                (("status", "n"), "NOT_FOUND: model 'n' has had no rollout"),
+                (("start", "n", "--to", "2"), "NOT_FOUND: unknown model 'n'"),
+                (("start", "m", "--to", "9"), "NOT_FOUND: model 'm' has no version 9"),
+                (("start", "m", "--to", "1"), "FAILED_PRECONDITION: model 'm' has no version ready"),
+                (("start", "m", "--to", "2", "--guardrail", "speed=1"), "INVALID_ARGUMENT: guardrail 'speed'"),
+                (("start", "m", "--to", "2", "--steps", "5,1"), "INVALID_ARGUMENT: steps"),
+                (("start", "m", "--to", "2", "--alpha", "0.9"), "INVALID_ARGUMENT: alpha")]:
+            refused = rig.rollout(*arguments)
+            assert refused.exit_code != 0
+            assert told in refused.output
+        assert "expected a number and s, m, h or d" in rig.rollout("start", "m", "--to", "2", "--every", "soon").output
+        assert rig.rollout("status").output == "there has been no rollout; infer rollout start begins one\n"
+        assert rig.rollout("start", "m", "--to", "2", "--steps", "10,20,100").exit_code == 0
+        rig.look()
+        rig.look()
+        split = CliRunner().invoke(main, ["split", "set", "m", "--to", "1=50,2=50", "--address", rig.admin])
+        assert "has a rollout to version 2, which divides its requests" in split.output
+        assert rig.rollout("pause", "m", "--reason", "lunch").output.splitlines()[1].split()[3:5] == ["paused", "10%"]
+        assert rig.rollout("promote", "m").output.splitlines()[1].split()[3:5] == ["running", "20%"]
+        assert "it is running" not in rig.rollout("resume", "m").output
+        assert rig.rollout("abort", "m", "--reason", "no").output.splitlines()[1].split()[3:5] == ["aborted", "0%"]
+        assert {rig.caller.answer("m")[0] for _ in range(CALLS)} == {"1"}
+        assert rig.rollout("start", "m", "--to", "2").exit_code == 0
+        rig.look()
+        rig.look()
+        assert "abort it first" in rig.rollout("start", "m", "--to", "2").output
+        assert rig.rollout("promote", "m", "--all").output.splitlines()[1].split()[3:5] == ["done", "100%"]
+        assert rig.caller.answer("m")[0] == "2"
+        assert [json.loads(line)["state"] for line in rig.rollout("history", "m", "--json").output.splitlines()] == [
+            "aborted", "done"]
+
+
+def test_watch(tmp_path: Path, transport: str) -> None:
+    with rig_of(tmp_path, transport) as rig, grpc.insecure_channel(rig.admin) as channel:
+        rig.rollout("start", "m", "--to", "2")
+        watch = channel.unary_stream("/infer.v1.Admin/RolloutWatch")(
+            message("infer.v1.RolloutRequest")(model="m").SerializeToString())
+        states = [message("infer.v1.Rollout").FromString(next(watch)).state]
+        rig.rollout("abort", "m")
+        while states[-1] != "aborted":
+            states.append(message("infer.v1.Rollout").FromString(next(watch)).state)
+        watch.cancel()
+        assert states[0] in ("waiting", "gates")
+        assert "aborted" in rig.rollout("watch", "m").output
+        unknown = channel.unary_stream("/infer.v1.Admin/RolloutWatch")(
+            message("infer.v1.RolloutRequest")(model="n").SerializeToString())
+        with pytest.raises(grpc.RpcError) as error:
+            next(unknown)
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+
+
+def test_new_versions_are_rolled_out_by_themselves(tmp_path: Path, transport: str) -> None:
+    toml = TOML.replace("labels = { stable = 1 }\n", "")
+    toml = toml.replace("rollout = {", 'rollout = { on_new_version = "rollout",')
+    place_version(tmp_path / "models", "m", 1)
+    (tmp_path / "infer.toml").write_text(toml)
+    with in_process(tmp_path / "models", toml=tmp_path / "infer.toml", admin_port=0, transport=transport,
+                    repository_poll_interval=0.05, repository_settle_time=0.05) as served:
+        rig = Rig(served)
+        while rig.caller.status("m", "stable")[0] != "OK":
+            rig.look()
+        place_version(tmp_path / "models", "m", 2, 1.0)
+        while not served.look(rig.controller.rollouts):
+            assert rig.caller.answer("m")[0] == "1"
+            rig.look()
+        rig.until_ended()
+        assert (rig.state, rig.caller.answer("m")[0]) == ("done", "2")
+        place_version(tmp_path / "models", "m", 3, 9.0)
+        while served.look(lambda: rig.controller.rollouts()["m"].plan.to) != 3:
+            rig.look()
+        rig.until_ended()
+        assert (rig.state, rig.caller.answer("m")[0]) == ("rolled back", "2")
+        rig.caller.client.close()

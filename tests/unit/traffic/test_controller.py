@@ -1,0 +1,358 @@
+"""The controller over models, a store and arms that a test makes up: what is kept, and what the traffic does then."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infer.errors import FailedPrecondition, NotFound, Unavailable
+from infer.rollouts import RolloutSettings, parse_guardrails
+from infer.split_plan import ArmPlan, SplitPlan
+from infer.traffic.controller import MAX_PAST, Controller
+
+ERRORS = parse_guardrails(("p50=off", "p99=off", "drift=off"))
+QUICK = RolloutSettings((10.0, 50.0, 100.0), 10.0, ERRORS)
+
+
+class FakeArm:
+    """Counters of a variant."""
+
+    def __init__(self) -> None:
+        self.calls = [0] * 17
+
+    def add(self, calls: int, errors: int = 0) -> None:
+        self.calls[0] += calls - errors
+        self.calls[13] += errors
+
+    def buckets(self) -> list[tuple[int, int]]:
+        return [(1000, self.calls[0])] if self.calls[0] else []
+
+    def output_bins(self) -> dict[int, int]:
+        return {}
+
+
+def entry(version: int, settings: RolloutSettings | None = None) -> Any:
+    return SimpleNamespace(version=str(version), guard=None, settings=SimpleNamespace(rollout=settings),
+                           stats_snapshot=lambda *_: {"calls": [100] * 17, "batches": 100})
+
+
+class Fake:
+    """Models, store and audit log in one; `log` is what was done, in its order."""
+
+    def __init__(self, *versions: int, settings: RolloutSettings | None = None) -> None:
+        self.entries = {version: entry(version, settings) for version in versions}
+        self.unready: dict[str, tuple[int, str]] = {}
+        self.labels: dict[str, int] = {}
+        self.plan: SplitPlan | None = None
+        self.made: dict[str, FakeArm] = {}
+        self.in_repository: set[int] = set()
+        self.log: list[Any] = []
+        self.kept: dict[str, Any] = {}
+        self.hangs = False
+        self.refuses_labels = False
+        self.audited: list[tuple[str, str, str]] = []
+
+    def names(self) -> list[str]:
+        return ["m"]
+
+    def route(self, model: str) -> Any:
+        if model != "m":
+            return None
+        labels = {label: self.entries[version] for label, version in self.labels.items() if version in self.entries}
+        default = labels.get("stable") if "stable" in self.labels else (
+            self.entries[max(self.entries)] if self.entries else None)
+        return SimpleNamespace(versions=tuple(self.entries.values()), labels=labels, default=default,
+                               unready=self.unready)
+
+    def has_version(self, model: str, version: int) -> bool:
+        return version in self.in_repository
+
+    def split(self, model: str) -> SplitPlan | None:
+        return self.plan
+
+    def set_split(self, model: str, plan: SplitPlan | None) -> None:
+        self.plan = plan
+        if plan is None:
+            self.made = {}
+        else:
+            self.made = {arm.name: self.made.get(arm.name) or FakeArm() for arm in plan.arms}
+        self.log.append(("weight", self.weight))
+
+    @property
+    def weight(self) -> float:
+        return 0.0 if self.plan is None else self.plan.arms[1].weight
+
+    def arms(self, model: str) -> Mapping[str, FakeArm]:
+        return self.made
+
+    async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
+        if self.refuses_labels:
+            raise Unavailable("not now")
+        await asyncio.sleep(0)
+        self.log.append((label, version))
+        if version is None:
+            self.labels.pop(label, None)
+        else:
+            self.labels[label] = version
+
+    def records(self) -> dict[str, Any]:
+        return {"rollouts": json.loads(json.dumps(self.kept))} if self.kept else {}
+
+    def save(self, name: str, record: Any) -> Future[bool]:
+        future: Future[bool] = Future()
+        if not self.hangs:
+            self.kept = json.loads(json.dumps(record))
+            self.log.append(("kept", record["m"]["rollout"]["state"], self.weight))
+            future.set_result(True)
+        return future
+
+    def record(self, event: str, *, outcome: str, who: str, model: str = "", version: str = "", detail: str = ""
+               ) -> None:
+        self.audited.append((outcome, version, who))
+
+
+class Rig:
+    def __init__(self, fake: Fake) -> None:
+        self.fake = fake
+        self.now = 1000.0
+        self.rng = np.random.default_rng(1)
+        self.restarted()
+
+    def restarted(self) -> None:
+        self.controller = Controller(self.fake, self.fake, self.fake, now=lambda: self.now)
+
+    async def second(self, errors: float = 0.0, rate: int = 2000) -> None:
+        """Of traffic, and a look at it."""
+        for name, arm in self.fake.made.items():
+            share = next(each.weight for each in self.fake.plan.arms if each.name == name) / 100
+            calls = int(self.rng.poisson(rate * share))
+            arm.add(calls, int(self.rng.binomial(calls, errors if name == "4" else 0.001)))
+        self.now += 1
+        self.controller.step()
+        await self.controller.settled()
+
+    async def until(self, state: str, errors: float = 0.0, seconds: int = 300) -> None:
+        for _ in range(seconds):
+            if self.state == state:
+                return
+            await self.second(errors)
+        raise AssertionError((self.state, self.fake.log))
+
+    @property
+    def state(self) -> str:
+        return self.controller.rollouts()["m"].state
+
+
+async def started(settings: RolloutSettings = QUICK, *versions: int) -> Rig:
+    rig = Rig(Fake(*(versions or (3, 4))))
+    rig.fake.labels["stable"] = 3
+    await rig.controller.start("m", to=4, settings=settings, who="ann", reason="better")
+    return rig
+
+
+async def test_a_good_version_gets_all_of_it() -> None:
+    rig = await started()
+    assert (rig.state, rig.fake.plan) == ("waiting", None)
+    await rig.until("done")
+    assert rig.fake.labels == {"stable": 4}
+    assert rig.fake.plan is None
+    weights = [each[1] for each in rig.fake.log if each[0] == "weight"]
+    assert weights == [10.0, 50.0, 100.0, 0.0]
+    # The label has moved before the split is gone, so that no call falls back to the old version.
+    assert rig.fake.log.index(("stable", 4)) < rig.fake.log.index(("weight", 0.0))
+    assert [each[0] for each in rig.fake.audited] == ["start", "gates", "step", "step", "done"]
+    assert rig.controller.gauges["rollouts_ended"] == {"done": 1}
+
+
+async def test_what_was_decided_is_kept_before_it_takes_effect() -> None:
+    rig = await started()
+    await rig.until("done")
+    log = rig.fake.log
+    for at, what in enumerate(log):
+        if what[0] == "weight" and what[1]:
+            before = [each for each in log[:at] if each[0] == "kept"][-1]
+            assert before[1] == ("done" if what[1] == 100 else "running")
+            assert before[2] < what[1]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_bad_version_is_taken_back(paused: bool) -> None:
+    rig = await started()
+    await rig.second()
+    await rig.second()
+    if paused:
+        await rig.controller.change("m", "pause", who="ann")
+    await rig.until("rolled back", errors=0.05, seconds=30)
+    assert (rig.fake.plan, rig.fake.labels) == (None, {"stable": 3})
+    assert rig.controller.gauges["rollout_weight"] == {("m", "4"): 0.0}
+    assert "errors" in rig.controller.rollouts()["m"].history[-1].reason
+    # It is kept that nothing is left to be done.
+    assert rig.fake.kept["m"]["unfinished"] is False
+
+
+async def test_an_open_breaker_and_a_version_that_is_gone() -> None:
+    rig = await started()
+    await rig.second()
+    rig.fake.entries[4].guard = SimpleNamespace(state="open", why="20 of 20 calls failed")
+    await rig.second()
+    assert (rig.state, rig.fake.plan) == ("rolled back", None)
+    rig = await started()
+    await rig.second()
+    await rig.second()
+    assert rig.fake.weight == 10.0
+    del rig.fake.entries[4]
+    await rig.second()
+    assert (rig.state, rig.fake.plan) == ("rolled back", None)
+
+
+async def test_a_version_that_is_not_loaded_yet() -> None:
+    rig = Rig(Fake(3))
+    rig.fake.in_repository = {3, 4}
+    await rig.controller.start("m", to=4, settings=QUICK, who="ann")
+    assert rig.fake.labels == {"stable": 3, "canary": 4}
+    await rig.second()
+    assert rig.state == "waiting"
+    rig.fake.unready["4"] = (14, "is loading")
+    await rig.second()
+    assert rig.state == "waiting"
+    rig.fake.unready["4"] = (9, "is broken")
+    await rig.second()
+    assert rig.state == "rolled back"
+    assert rig.controller.rollouts()["m"].history[-1].reason == "is broken"
+
+
+async def test_what_cannot_be_started() -> None:
+    rig = Rig(Fake(3, 4))
+    rig.fake.labels["stable"] = 3
+    for model, fields, error in [
+            ("n", {"to": 4}, NotFound), ("m", {"to": 5}, NotFound), ("m", {"to": 3}, FailedPrecondition),
+            ("m", {"to": 4, "baseline": 2}, FailedPrecondition)]:
+        with pytest.raises(error):
+            await rig.controller.start(model, settings=QUICK, who="ann", **fields)
+    rig.fake.plan = SplitPlan((ArmPlan("a", 1, "3"), ArmPlan("b", 1, "4")))
+    with pytest.raises(FailedPrecondition, match="split"):
+        await rig.controller.start("m", to=4, settings=QUICK, who="ann")
+    rig.fake.plan = None
+    await rig.controller.start("m", to=4, settings=QUICK, who="ann")
+    assert rig.controller.rollouts()["m"].plan.baseline == 3
+    with pytest.raises(FailedPrecondition, match="abort it first"):
+        await rig.controller.start("m", to=4, settings=QUICK, who="ann")
+    with pytest.raises(NotFound, match="no rollout"):
+        await rig.controller.change("n", "pause", who="ann")
+
+
+async def test_commands() -> None:
+    rig = await started()
+    await rig.second()
+    await rig.second()
+    await rig.controller.change("m", "promote", who="ann")
+    assert rig.fake.weight == 50.0
+    await rig.controller.change("m", "abort", who="ann", reason="no")
+    assert (rig.state, rig.fake.plan, rig.fake.labels) == ("aborted", None, {"stable": 3})
+    await rig.controller.start("m", to=4, settings=QUICK, who="ann")
+    await rig.second()
+    await rig.second()
+    await rig.controller.change("m", "promote", who="ann", all_of_it=True)
+    assert rig.fake.labels == {"stable": 4}
+    assert [each.state for each in rig.controller.past("m")] == ["aborted"]
+
+
+async def test_a_restart_has_the_weight_last_decided() -> None:
+    rig = await started()
+    await rig.second()
+    await rig.second()
+    await rig.controller.change("m", "promote", who="ann")
+    rig.fake.plan, rig.fake.made = None, {}
+    rig.restarted()
+    await rig.controller.restore()
+    assert (rig.state, rig.fake.weight) == ("running", 50.0)
+    await rig.until("done")
+    assert rig.fake.labels == {"stable": 4}
+    rig.fake.log.clear()
+    rig.restarted()
+    await rig.controller.restore()
+    assert rig.fake.log == []
+
+
+async def test_a_restart_may_roll_back() -> None:
+    rig = await started(RolloutSettings((10.0, 100.0), 10.0, ERRORS, on_restart="rollback"))
+    await rig.second()
+    await rig.second()
+    rig.fake.plan = None
+    rig.restarted()
+    await rig.controller.restore()
+    assert (rig.state, rig.fake.plan, rig.fake.labels) == ("rolled back", None, {"stable": 3})
+
+
+async def test_an_end_that_was_kept_and_not_done_is_done_after_a_restart() -> None:
+    rig = await started()
+    await rig.second()
+    await rig.second()
+    rig.fake.refuses_labels = True
+    await rig.controller.change("m", "promote", who="ann", all_of_it=True)
+    assert (rig.state, rig.fake.weight, rig.fake.kept["m"]["unfinished"]) == ("done", 100.0, True)
+    rig.fake.plan, rig.fake.refuses_labels = None, False
+    rig.restarted()
+    await rig.controller.restore()
+    assert (rig.fake.labels, rig.fake.plan) == ({"stable": 4}, None)
+
+
+async def test_labels_that_cannot_be_moved_yet_are_tried_again() -> None:
+    rig = await started()
+    await rig.second()
+    await rig.second()
+    rig.fake.refuses_labels = True
+    await rig.controller.change("m", "abort", who="ann")
+    # The traffic does not wait for it.
+    assert (rig.fake.plan, rig.fake.labels) == (None, {"stable": 3, "canary": 4})
+    rig.fake.refuses_labels = False
+    await rig.second()
+    assert rig.fake.labels == {"stable": 3}
+
+
+async def test_a_disk_that_hangs_does_not_keep_a_bad_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infer.traffic.controller.KEEP_SECONDS", 0.0)
+    rig = await started()
+    await rig.second()
+    await rig.second()
+    rig.fake.hangs = True
+    await rig.until("rolled back", errors=0.2, seconds=30)
+    assert rig.fake.plan is None
+
+
+async def test_new_versions_by_themselves() -> None:
+    settings = RolloutSettings((10.0, 100.0), 0.0, ERRORS, on_new_version="rollout")
+    rig = Rig(Fake(3, settings=settings))
+    await rig.second()
+    # What is there answers until a rollout has gone well.
+    assert rig.fake.labels == {"stable": 3}
+    await rig.second()
+    assert rig.controller.rollouts() == {}
+    rig.fake.entries[4] = entry(4, settings)
+    await rig.second()
+    assert rig.fake.labels == {"stable": 3, "canary": 4}
+    await rig.until("rolled back", errors=0.2)
+    for _ in range(5):
+        await rig.second()
+    # It is not tried again.
+    assert rig.controller.past("m") == []
+    rig.fake.entries[5] = entry(5, settings)
+    await rig.second()
+    await rig.until("done")
+    assert rig.fake.labels == {"stable": 5}
+    assert [each.plan.to for each in rig.controller.past("m")] == [4]
+
+
+async def test_former_rollouts_are_bounded() -> None:
+    rig = await started()
+    for _ in range(MAX_PAST + 5):
+        await rig.controller.change("m", "abort", who="ann")
+        await rig.controller.start("m", to=4, settings=QUICK, who="ann")
+    assert len(rig.controller.past("m")) == MAX_PAST
