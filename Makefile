@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker bench-replicas bench-rollout micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker bench-replicas bench-rollout bench-shadow micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -39,6 +39,7 @@ help:
 	@echo "make bench-overload up to five times of what the server can do: what is still answered in time"
 	@echo "make bench-breaker what a breaker costs a call, and how soon a version that fails is out of use, and back"
 	@echo "make bench-rollout versions that are worse, rolled out under load: when each is taken back, and one that is as good"
+	@echo "make bench-shadow what a shadow that is ten times as slow costs those who are answered"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
@@ -189,6 +190,10 @@ bench-breaker: setup
 
 bench-rollout: setup
 	$(PY) -m bench.load.rollout $(ARGS)
+
+# What a shadow costs those who are answered.
+bench-shadow: setup
+	$(PY) -m bench.load.shadow $(ARGS)
 
 # Built from what git knows, so that nothing left by other builds gets in; run where no checkout is near.
 wheel-check: $(VENV)/.packages

@@ -36,7 +36,8 @@ def save(path: Path, nodes: list[Any], shape: tuple[int, ...], outputs: int, wei
     onnx.save(model, path)
 
 
-def _mlp(path: Path, widths: list[int]) -> None:
+def mlp(path: Path, widths: list[int]) -> None:
+    """Layers of these widths, with weights that are the same each time."""
     random = np.random.default_rng(7)
     nodes, weights, last = [], [], "x"
     for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
@@ -90,9 +91,9 @@ def _peak(path: Path) -> None:
 def build(root: Path) -> Path:
     """Write the models that are missing to `<root>/<name>/1/model.onnx` and return root."""
     makers: dict[str, Callable[[Path], None]] = {
-        "tiny": partial(_mlp, widths=[16, 32, 1]),
+        "tiny": partial(mlp, widths=[16, 32, 1]),
         "trees": _trees,
-        "mid": partial(_mlp, widths=[256, 2048, 2048, 256]),
+        "mid": partial(mlp, widths=[256, 2048, 2048, 256]),
         "image": _image,
     }
     return _build(root, makers)
@@ -106,7 +107,7 @@ def _spread(path: Path) -> None:
 def build_wire(root: Path) -> Path:
     """As `build`: tiny; copy, whose reply is its request; peak, whose reply is one number; spread."""
     makers: dict[str, Callable[[Path], None]] = {
-        "tiny": partial(_mlp, widths=[16, 32, 1]),
+        "tiny": partial(mlp, widths=[16, 32, 1]),
         "copy": _copy,
         "peak": _peak,
         "spread": _spread,

@@ -59,11 +59,14 @@ class Usage:
         return Usage(self.cpu_s - other.cpu_s, self.switches - other.switches)
 
 
-def counts_from_metrics(http_port: int) -> Counts:
+def metrics_of(http_port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/metrics", timeout=10) as reply:
-        text = reply.read().decode()
+        return str(reply.read().decode())
+
+
+def counts_from_metrics(http_port: int) -> Counts:
     ok = inferences = batches = 0.0
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(metrics_of(http_port)):
         for sample in family.samples:
             if sample.name == OK_METRIC and sample.labels.get("code") == "OK":
                 ok += sample.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -22,3 +23,5 @@ class TrafficSettings(BaseModel):
         le=1 << 20)
     max_shadow_bytes: Size | None = setting(
         None, "Bytes of requests and replies that copies may hold.", "SIZE", "a sixteenth of the memory limit", ge=1)
+    capture_dir: Path | None = setting(
+        None, "Directory that `infer capture` has calls written to; without it nothing is captured.", "DIR", "none")

@@ -50,11 +50,12 @@ from infer.rollout_control import Rollouts
 from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
 from infer.services.admin import admin_service
+from infer.services.admin_capture import capture_rpcs
 from infer.services.admin_rollout import rollout_service
 from infer.services.admin_shadow import shadow_rpcs
 from infer.services.admin_split import split_rpcs
 from infer.services.bound import ColdBound, with_refusals
-from infer.services.call import Changes, Service
+from infer.services.call import Changes, Handler, Service
 from infer.services.control import Repository
 from infer.services.health import health_service, health_streams
 from infer.services.inference import inference_service
@@ -63,6 +64,7 @@ from infer.services.reflection import reflection_service
 from infer.slo import STEP_SECONDS, SloController
 from infer.sockets import address_of, bind_all, named
 from infer.state.store import Store
+from infer.traffic.captures import Captures
 from infer.traffic.shadows import Shadows
 from infer.traffic.splits import Splits
 from infer.transport import GRPCIO, Transport, chosen_transport
@@ -189,6 +191,7 @@ class Server:
             ShadowPool(loop, max_copies=settings.max_shadow_copies,
                        max_bytes=settings.max_shadow_bytes or memory // SHADOW_SHARE),
             self.store, written_shadows(written or {}))
+        self.captures = Captures(settings.capture_dir, loop.call_soon_threadsafe)
         self.pipeline.set_bounds(
             queued_rows=settings.max_queue_rows_total or max(1, memory // QUEUED_ROW_BYTES),
             queued_bytes=settings.max_queue_bytes_total or memory // QUEUES_SHARE)
@@ -223,6 +226,7 @@ class Server:
     def _set_routes(self, routes: RouteTable) -> None:
         self.pipeline.set_routes(routes)
         self.shadows.routed(routes)
+        self.captures.routed(routes)
 
     def _second_level(self) -> SharedLevel | None:
         settings = self.settings
@@ -333,6 +337,7 @@ class Server:
             **failure_gauges(self.models.served),
             **({} if self.second is None else self.second.gauges()),
             **self.shadows.gauges(),
+            **self.captures.gauges(),
             "tenants": self.tenants.count,
             "tenants_shared": self.tenants.shared_requests,
             "quota_refused": self.tenants.refused(),
@@ -381,13 +386,17 @@ class Server:
             if self.admin is not None:
                 await self.admin.listen(lambda handlers: self._transport(
                     NoInference(), handlers, ADMIN_BUFFERED_BYTES), self.cold.over(
-                        {**admin_service(self.cache, self.audit, shadow_rpcs(self.shadows, self.audit),
-                                         split_rpcs(self.splits, self.audit)),
+                        {**admin_service(self.cache, self.audit, *self._admin_parts()),
                          **rollout_service(self.rollouts.controller, self.changes, lambda: self.stopping)}))
         self._ready_ms = (time.perf_counter() - self._begin) * 1e3
         self._loaded = True
         self.models.count()
         self.changes.notify()
+
+    def _admin_parts(self) -> Iterable[Mapping[str, Handler]]:
+        """RPCs of the port of administration, by name, beside those of the cache."""
+        return (shadow_rpcs(self.shadows, self.audit), capture_rpcs(self.captures, self.audit),
+                split_rpcs(self.splits, self.audit))
 
     def _choose_batching(self) -> None:
         self.slo.step(time.monotonic())
@@ -458,6 +467,7 @@ class Server:
         await self.rollouts.close()
         self.loop.remove_reader(self.shadows.pool.eventfd)
         self.shadows.close()
+        self.captures.close()
         self.models.end()
         self.pool.interrupt()
         self.pool.stop()

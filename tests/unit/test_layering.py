@@ -14,7 +14,8 @@ CORE = SOURCES / "_core"
 LEVELS = [
     {"debug", "clock", "status"},
     {"frequency", "hash128", "hash_ring", "lru", "fair_share", "lanes", "split",
-     "abuse", "arena", "block", "breaker", "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
+     "abuse", "arena", "block", "breaker", "draw",
+     "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "token_bucket", "counters", "codel", "pace", "queue_policy", "tensor_view", "slab", "utf8"},
     {"wire", "tensor", "tensor_text", "tensor_request", "tensor_bind", "tensor_contents", "tensor_encode",
      "tensor_reshape", "element_value", "difference", "grpc_message", "output_sketch", "retry_info", "model_version",
@@ -23,7 +24,7 @@ LEVELS = [
      "admission", "variants", "router", "batch_policy", "lateness", "queue_order", "batcher", "batch", "batch_stats",
      "reply",
      "external_data", "onnx_facts", "self_check", "ort_runtime", "ort_provider", "ort_inspect", "ort_run",
-     "ort_session", "ort_watch", "executor", "fallback", "reply_reader", "shadow", "shadow_lane", "tap"},
+     "ort_session", "ort_watch", "executor", "fallback", "reply_reader", "shadow", "shadow_lane", "tap", "capture"},
     {"pipeline"},
     {"flush_buffer", "reply_fields", "http2_session", "http2_coding", "http2_streams", "http2_events", "grpc_stream",
      "cold_call", "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats",
@@ -65,6 +66,7 @@ INSIDE = {
     "second_level": {"batch", "cache", "cache_entry", "flight", "reply"},
     "shadow_lane": {"batch", "ort_watch", "queue_order", "reply", "reply_reader"},
     "shadow": {"batch", "reply", "shadow_lane", "tap"},
+    "capture": {"tap"},
     "flight": {"cache_entry"},
     "cache_saved": {"cache", "cache_entry"},
     "cache": {"batch", "reply", "cache_entry", "flight"},
@@ -156,7 +158,8 @@ def test_the_core_imports_no_python_of_ours_but_errors() -> None:
 
 # Python packages: what of `infer` each may import besides itself.
 SHARED = {"config", "config_changes", "config_admission", "config_file", "config_traffic", "config_values", "errors",
-          "versions", "proto", "cores", "quotas", "rollouts", "shadow_plan", "split_plan", "_core", "__init__"}
+          "versions", "proto", "cores", "quotas", "rollouts", "shadow_plan", "split_plan", "capture_plan",
+          "capture_file", "reply_comparison", "_core", "__init__"}
 PACKAGES = {
     "services": SHARED,
     "observe": SHARED,

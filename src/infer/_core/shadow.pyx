@@ -20,6 +20,7 @@ from infer._core.block cimport block_ref, block_unref
 from infer._core.capi.atomics cimport load_acquire_i32, store_release_i32
 from infer._core.debug cimport try_calloc
 from infer._core.difference cimport described
+from infer._core.draw cimport draw
 from infer._core.grpc_message cimport PREFIX_BYTES
 from infer._core.model_version cimport drop_handle, take_handle
 from infer._core.reply cimport encode_tail, item_slices, tail_bytes
@@ -40,14 +41,6 @@ cdef enum:
 DROP_NAMES = ("copies", "bytes", "memory", "ended")
 # Between two attempts to stop a run.
 AGAIN_SECONDS = 0.01
-
-
-cdef inline uint64_t draw(uint64_t number) noexcept nogil:
-    """splitmix64 (Steele, Lea, Flood 2014): the nth of a fixed sequence."""
-    cdef uint64_t value = number * 0x9e3779b97f4a7c15ULL
-    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ULL
-    value = (value ^ (value >> 27)) * 0x94d049bb133111ebULL
-    return value ^ (value >> 31)
 
 
 cdef uint64_t threshold_of(double fraction) except? 0:

@@ -22,6 +22,8 @@ VERBS = {
     "cache": "Show what a server keeps of its answers, or have it forget them.",
     "split": "Divide a model's traffic over its versions, and see what each is given.",
     "shadow": "Have a version answer copies of a model's requests, and see how far it is from the others.",
+    "capture": "Have a server write some of a model's calls to a file.",
+    "replay": "Send captured requests again, and compare the answers.",
     "audit": "Print the audit log; find out whether it was tampered with.",
     "health": "Exit 0 when a server is ready, for health checks.",
 }

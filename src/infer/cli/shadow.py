@@ -7,10 +7,7 @@ from typing import Any
 import click
 
 from infer.cli.admin import admin_options, ask, reason_option
-from infer.cli.tables import columns
-
-HEAD = ("OUTPUT", "COMPARED", "DIFFERING", "OTHER KIND", "MAX ABS", "MAX REL", "REL P50", "REL P99", "TOP-1 SAME",
-        "1-COS P99")
+from infer.cli.differences import table_of
 
 
 @click.group("shadow")
@@ -85,7 +82,7 @@ def lines_of(shadow: Any) -> list[str]:
         lines.append("dropped: " + ", ".join(f"{count} {WHY[why]}" for why, count in sorted(shadow.dropped.items())))
     if shadow.failure:
         lines.append(f"the last failure: {shadow.failure}")
-    lines += columns(HEAD, map(_row, shadow.outputs)) if shadow.outputs else []
+    lines += table_of({output.name: _plain(output) for output in shadow.outputs})
     for pair in shadow.worst:
         lines.append(f"apart by {pair.badness:.6g}: request {pair.id or 'without an id'}")
     return lines
@@ -95,9 +92,9 @@ WHY = {"copies": "for want of room", "bytes": "for the bytes that they held", "m
        "ended": "at its end"}
 
 
-def _row(output: Any) -> tuple[str, ...]:
-    top1 = f"{output.top1_same / output.top1:.2%}" if output.top1 else "-"
-    cosine = f"{output.cosine_distance.p99:.3g}" if output.cosine_distance.count else "-"
-    return (output.name, str(output.compared), str(output.differing), str(output.incomparable),
-            f"{output.max_abs:.3g}", f"{output.max_rel:.3g}", f"{output.relative.p50:.3g}",
-            f"{output.relative.p99:.3g}", top1, cosine)
+def _plain(output: Any) -> dict[str, Any]:
+    """As `difference.described` has it, as far as it is shown."""
+    names = ("compared", "differing", "incomparable", "top1", "top1_same", "max_abs", "max_rel")
+    return {name: getattr(output, name) for name in names} | {
+        kind: {name: getattr(getattr(output, kind), name) for name in ("count", "p50", "p99")}
+        for kind in ("relative", "cosine_distance")}

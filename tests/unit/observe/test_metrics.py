@@ -52,6 +52,7 @@ GAUGES: dict[str, Any] = {
     "cache_bypassed": {("m", "3"): 0},
     "shadow_copies": {("m", "3", "agreed"): 4}, "shadow_dropped": {("m", "3", "bytes"): 1},
     "shadow_waiting": {("m", "3"): 2}, "shadow_bytes": 4096,
+    "captured": {"m": 5}, "capture_dropped": {("m", "rate"): 1}, "capture_bytes": {"m": 100},
     "slo_gather_rows": {("m", "3"): 16}, "slo_delay_seconds": {("m", "3"): 0.002},
     "adaptive_rows": {("m", "3"): 96}, "executors": 2, "executors_busy": 1,
     "executors_stuck": 0, "runs_stopped": 2, "breaker_state": {("m", "3"): 2}, "breaker_opened": {("m", "3"): 1},

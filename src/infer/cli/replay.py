@@ -1,0 +1,143 @@
+"""`infer replay`: captured requests, sent again, and how far the answers are from those that were captured."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from infer.cli.differences import table_of
+from infer.cli.remote import connected, server_options
+from infer.shadow_plan import ATOL, RTOL
+
+if TYPE_CHECKING:
+    from infer.capture_file import CapturedCall, CaptureReader
+    from infer.cli.client import Client
+    from infer.reply_comparison import ReplyComparison
+
+PATH = "/inference.GRPCInferenceService/ModelInfer"
+WORST = 8
+
+
+class Answer(NamedTuple):
+    """Of one captured call: the reply, or why there is none."""
+
+    call: CapturedCall
+    number: int
+    reply: bytes = b""
+    status: str = ""
+    failure: str = ""
+
+
+@click.command("replay")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--to", default="", metavar="MODEL[:VERSION]",
+              help="What answers.  [default: the model that was captured, as requests without a version find it]")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Send the first N requests alone.")
+@click.option("--concurrency", default=8, show_default=True, type=click.IntRange(1, 1024), metavar="N",
+              help="Requests under way at a time.")
+@click.option("--rtol", default=RTOL, show_default=True, type=click.FloatRange(0),
+              help="Elements agree within this part of the captured ones.")
+@click.option("--atol", default=ATOL, show_default=True, type=click.FloatRange(0), help="And this beside it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with histograms.")
+@server_options(30.0)
+def command(*, file: Path, to: str, limit: int | None, concurrency: int, rtol: float, atol: float, as_json: bool,
+            **server: Any) -> None:
+    """Send the requests of FILE, which `infer capture` has made, and compare the answers with those that it has. The
+    exit status is 1 where any differs or fails."""
+    from infer.capture_file import CaptureReader
+    from infer.reply_comparison import ReplyComparison
+
+    with connected("replay", **server) as client:
+        reader = CaptureReader(file)
+        redacted = reader.about.get("redacted", [])
+        comparison = ReplyComparison(rtol, atol, redacted)
+        report = replayed(answers(client, itertools.islice(reader, limit), to, concurrency), comparison)
+    report["torn"] = reader.torn
+    report["redacted"] = redacted
+    for line in [json.dumps(report)] if as_json else lines_of(report, reader):
+        click.echo(line)
+    if report["differed"] or report["failed"]:
+        raise SystemExit(1)
+
+
+def answers(client: Client, calls: Iterable[CapturedCall], to: str, concurrency: int) -> Iterator[Answer]:
+    """In the order of the calls, of which so many are under way at a time."""
+    waiting: deque[Future[Answer]] = deque()
+    with ThreadPoolExecutor(concurrency) as pool:
+        for number, call in enumerate(calls, 1):
+            waiting.append(pool.submit(answered, client, call, number, to))
+            if len(waiting) >= 2 * concurrency:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def answered(client: Client, call: CapturedCall, number: int, to: str) -> Answer:
+    from infer.cli.client import CallFailed
+    from infer.proto import message
+
+    model, _, version = to.partition(":")
+    request = message("inference.ModelInferRequest").FromString(call.request)
+    request.model_name = model or request.model_name
+    request.model_version = version
+    try:
+        return Answer(call, number, client.call(PATH, request.SerializeToString()))
+    except CallFailed as error:
+        return Answer(call, number, status=error.status, failure=error.message)
+
+
+def replayed(found: Iterable[Answer], comparison: ReplyComparison) -> dict[str, Any]:
+    """What it came to, plain."""
+    worst: list[tuple[float, int, str]] = []
+    statuses: Counter[str] = Counter()
+    failure = ""
+    sent = 0
+    for answer in found:
+        sent += 1
+        if answer.status:
+            statuses[answer.status] += 1
+            failure = failure or answer.failure
+            continue
+        badness = comparison.add(answer.call.reply, answer.reply)
+        if badness > 0:
+            heapq.heappush(worst, (badness, -answer.number, _id_of(answer.call)))
+            if len(worst) > WORST:
+                heapq.heappop(worst)
+    return {"sent": sent, "agreed": comparison.agreed, "differed": comparison.differed,
+            "failed": statuses.total(), "statuses": dict(statuses), "failure": failure,
+            "outputs": comparison.outputs(),
+            "worst": [{"apart": badness, "number": -number, "id": identity}
+                      for badness, number, identity in sorted(worst, reverse=True)]}
+
+
+def _id_of(call: CapturedCall) -> str:
+    from infer.proto import message
+
+    identity: str = message("inference.ModelInferRequest").FromString(call.request).id
+    return identity
+
+
+def lines_of(report: dict[str, Any], reader: CaptureReader) -> list[str]:
+    lines = [f"{report['sent']} requests of {reader.path}, captured of model {reader.about.get('model')}",
+             f"{report['agreed']} agreed, {report['differed']} differed, {report['failed']} failed"]
+    if report["redacted"]:
+        lines.append(f"not captured: the contents of {', '.join(report['redacted'])}, for which zeros were sent; what "
+                     "depends on an input of these differs")
+    if report["torn"]:
+        lines.append("the end of the file is torn, and was left out")
+    if report["failure"]:
+        lines.append("failed: " + ", ".join(f"{count} {status}" for status, count in report["statuses"].items())
+                     + f"; the first: {report['failure']}")
+    lines += table_of(report["outputs"])
+    for pair in report["worst"]:
+        named = f", id {pair['id']}" if pair["id"] else ""
+        lines.append(f"apart by {pair['apart']:.6g}: request {pair['number']}{named}")
+    return lines

@@ -1,0 +1,202 @@
+"""Captures of a server: some of its calls into files, by one thread that writes them.
+
+Loop thread, but for the writer's part and `gauges`. Calls that wait for the writer are bounded in number and bytes;
+what finds no room is dropped and counted. A capture ends when it is told to, when its file is full or cannot be
+written, and with the server; it does not outlive a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from infer import __version__
+from infer._core.capture import Capture
+from infer.capture_file import CapturedCall, CaptureWriter
+from infer.capture_plan import CapturePlan
+from infer.errors import FailedPrecondition, InferError, NotFound
+from infer.traffic.redaction import redacted
+
+if TYPE_CHECKING:
+    from infer._core.capture import Taken
+
+log = logging.getLogger("infer.traffic")
+
+FORMAT = 1
+FLUSH_SECONDS = 1.0
+WAITING_CALLS, WAITING_BYTES = 1024, 16 << 20
+
+
+class Routes(Protocol):
+    """Where requests lead."""
+
+    def route_of(self, name: str) -> Any:
+        """Of a model that is known; else None."""
+
+
+class Running:
+    """One capture and its file."""
+
+    def __init__(self, model: str, plan: CapturePlan, path: Path, queue_: queue.SimpleQueue[Any],
+                 ended: Callable[[Running], None]) -> None:
+        """Raises OSError where there is no such file to be made."""
+        self.model, self.plan, self.path = model, plan, path
+        self.problem = ""           # what it ended for, other than being told to
+        self.bytes = self.records = 0
+        self._ended = ended
+        self.writer: CaptureWriter | None = CaptureWriter(path, {
+            "format": FORMAT, "model": model, "server": __version__, "started_s": time.time(),
+            "fraction": plan.fraction, "redacted": list(plan.redact)})
+        self.capture = Capture(lambda taken: queue_.put((self, taken)), fraction=plan.fraction,
+                               per_second=plan.per_second, max_waiting=WAITING_CALLS, max_waiting_bytes=WAITING_BYTES,
+                               max_message_bytes=min(plan.max_message_bytes, WAITING_BYTES))
+
+    # The writer's thread.
+
+    def write(self, taken: Taken) -> None:
+        try:
+            if self.writer is None:
+                return
+            self._add(self.writer, taken)
+            if self.writer.bytes >= self.plan.max_bytes:
+                self.end(f"{self.path} is full: it has {self.writer.bytes} bytes")
+        except (OSError, InferError) as error:
+            self.end(f"{self.path} cannot be written: {error}")
+        finally:
+            self.capture.did(taken[5])
+
+    def _add(self, writer: CaptureWriter, taken: Taken) -> None:
+        time_ns, model, version, request, reply, _ = taken
+        writer.add(redacted(CapturedCall(time_ns, model.decode(), version, request, reply), self.plan.redact))
+        self.bytes, self.records = writer.bytes, writer.records
+
+    def flush(self) -> None:
+        if self.writer is not None:
+            try:
+                self.writer.flush()
+                self.bytes = self.writer.bytes
+            except OSError as error:
+                self.end(f"{self.path} cannot be written: {error}")
+
+    def end(self, problem: str = "") -> None:
+        """Closes the file; once."""
+        writer, self.writer = self.writer, None
+        if writer is None:
+            return
+        try:
+            writer.close()
+        except OSError as error:
+            problem = problem or f"{self.path} cannot be written: {error}"
+        self.bytes, self.records = writer.bytes, writer.records
+        self.problem = problem
+        self._ended(self)
+
+
+class Captures:
+    """One per server. `directory`: where the files are; None: there are no captures."""
+
+    def __init__(self, directory: Path | None, call_soon: Callable[..., object]) -> None:
+        """`call_soon` has the loop call a function, from any thread."""
+        self.directory = directory
+        self.running: dict[str, Running] = {}       # by model
+        self._call_soon = call_soon
+        self._queue: queue.SimpleQueue[tuple[Running, Taken | None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._routes: Routes | None = None
+
+    def start(self, model: str, plan: CapturePlan) -> Running:
+        """Captures the model's calls from now on."""
+        if self.directory is None:
+            raise FailedPrecondition("this server captures nothing: start it with --capture-dir, the directory that "
+                                     "the files of captured calls are written to")
+        route = None if self._routes is None else self._routes.route_of(model)
+        if route is None:
+            raise NotFound(f"model {model!r} is not known: `infer models` lists those that are")
+        if model in self.running and self.running[model].writer is not None:
+            raise FailedPrecondition(f"calls of model {model!r} are captured already, into "
+                                     f"{self.running[model].path}; end that with `infer capture stop {model}`")
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            running = Running(model, plan, self.directory / plan.file, self._queue, self._ended)
+        except FileExistsError:
+            raise FailedPrecondition(f"{self.directory / plan.file} is there already; choose another --name") from None
+        except OSError as error:
+            raise FailedPrecondition(f"{self.directory / plan.file} cannot be made: {error.strerror}") from None
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="infer-capture", daemon=True)
+            self._thread.start()
+        self.running[model] = running
+        running.capture.capture_from(tuple(route.versions))
+        log.info("model %r: captures %s", model, plan, extra={"model": model})
+        return running
+
+    def stop(self, model: str) -> Running:
+        """What waits is still written, in a moment."""
+        running = self.running.get(model)
+        if running is None:
+            raise NotFound(f"calls of model {model!r} are not captured")
+        running.capture.capture_from(())
+        self._queue.put((running, None))
+        del self.running[model]
+        return running
+
+    def routed(self, routes: Routes) -> None:
+        """Other versions may be served from now on."""
+        self._routes = routes
+        for model, running in self.running.items():
+            route = routes.route_of(model)
+            versions = () if route is None or running.writer is None else tuple(route.versions)
+            if versions != running.capture.versions:
+                running.capture.capture_from(versions)
+
+    def close(self) -> None:
+        """Ends all of them and waits for the writer."""
+        for model in list(self.running):
+            self.stop(model)
+        self._routes = None
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def gauges(self) -> Mapping[str, Any]:
+        """By key of SERVER_METRICS. Any thread."""
+        running = list(self.running.items())
+        return {"captured": {model: each.capture.taken for model, each in running},
+                "capture_dropped": {(model, why): count for model, each in running
+                                    for why, count in each.capture.drops().items()},
+                "capture_bytes": {model: each.bytes for model, each in running}}
+
+    # The writer's thread.
+
+    def _write(self) -> None:
+        unflushed: set[Running] = set()
+        flushed = time.monotonic()
+        while True:
+            try:
+                item = self._queue.get(timeout=FLUSH_SECONDS if unflushed else None)
+                if item is None:
+                    return
+                running, taken = item
+                if taken is None:
+                    running.end()
+                else:
+                    running.write(taken)
+                unflushed.add(running)
+            except queue.Empty:
+                pass
+            if time.monotonic() - flushed >= FLUSH_SECONDS:
+                for each in unflushed:
+                    each.flush()
+                unflushed.clear()
+                flushed = time.monotonic()
+
+    def _ended(self, running: Running) -> None:
+        if running.problem:
+            log.warning("model %r: its capture has ended: %s", running.model, running.problem,
+                        extra={"model": running.model})
+        self._call_soon(running.capture.capture_from, ())
