@@ -1,5 +1,6 @@
 """What loads cost at their height, in processes of their own, beside the estimate that refuses what would not fit."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,7 @@ def model(nodes: list[onnx.NodeProto], ends: list[onnx.ValueInfoProto],
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed")
 @pytest.mark.parametrize("outside", [False, True], ids=["in the file", "beside it"])
 @pytest.mark.parametrize("make", [convolutions, products, table])
 def test_a_load_stays_below_the_estimate(tmp_path: Path, make: object, outside: bool) -> None:

@@ -39,7 +39,8 @@ cdef uint64_t response_head_bytes(const Signature *signature, const OutputMask *
 
 cdef uint8_t *encode_identity(uint8_t *to, const uint8_t *prefix, uint64_t prefix_bytes,
                               const Span *id) noexcept nogil:
-    memcpy(to, prefix, prefix_bytes)
+    if prefix_bytes:
+        memcpy(to, prefix, prefix_bytes)
     to += prefix_bytes
     if id.at != id.end:
         to = write_bytes(to, RESPONSE_ID, id.at, span_left(id))
