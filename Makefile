@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker bench-replicas bench-rollout bench-shadow micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker bench-replicas bench-rollout bench-shadow bench-replay micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make bench-breaker what a breaker costs a call, and how soon a version that fails is out of use, and back"
 	@echo "make bench-rollout versions that are worse, rolled out under load: when each is taken back, and one that is as good"
 	@echo "make bench-shadow what a shadow that is ten times as slow costs those who are answered"
+	@echo "make bench-replay captured calls sent again to the same version and to a quantised one, and what a capture costs"
 	@echo "make wheel-check  build the wheel, install it alone in a new environment, run the demonstration"
 	@echo "make portable-check  build a package without libnghttp2, run the demonstration by grpcio"
 	@echo "make micro        time each module of the core"
@@ -194,6 +195,10 @@ bench-rollout: setup
 # What a shadow costs those who are answered.
 bench-shadow: setup
 	$(PY) -m bench.load.shadow $(ARGS)
+
+# Captured calls sent again, and what a capture costs.
+bench-replay: setup
+	$(PY) -m bench.load.replay $(ARGS)
 
 # Built from what git knows, so that nothing left by other builds gets in; run where no checkout is near.
 wheel-check: $(VENV)/.packages

@@ -58,6 +58,7 @@ def request(version: str = "") -> bytes:
 
 
 def run(server: Server, shape: tuple[int, int], version: str = "", **amount: float) -> load_client.LoadResult:
+    """All of its calls are answered OK, or it is an error."""
     result = load_client.run(server.address, f"{SERVICE}/ModelInfer", request(version), *shape,
                              **amount)                                                  # type: ignore[arg-type]
     if result.ok != result.sent or result.failures:

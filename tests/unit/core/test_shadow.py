@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infer._core import _testing_memory as memory
-from infer._core import arena
+from infer._core import arena, debug
 from infer._core._testing_shadow import GROUP_COPIES, policies, step
 from infer._core.cache import Cache
 from infer._core.model_version import VersionEntry
@@ -406,6 +406,44 @@ def test_a_pool_that_is_dropped_whole_leaves_nothing() -> None:
     bench.close()
     del bench
     gc.collect()
+
+
+@pytest.mark.skipif(not debug.ENABLED, reason="allocations fail on demand in debug builds only")
+@pytest.mark.parametrize("columns", [4, 5_000])
+def test_each_allocation_that_fails_costs_a_copy_and_nobody_else(columns: int) -> None:
+    bench = ShadowBench(every_identity(), every_identity())
+    request = infer_request()
+    for name in ["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "BF16",
+                 "FP64"]:
+        add_raw(request, f"in_{name.lower()}", name, [1, 1], pack(name, [1]))
+    add_raw(request, "in_fp32", "FP32", [1, columns], pack("FP32", [1.0] * columns))
+    add_raw(request, "in_bytes", "BYTES", [1, 1], pack("BYTES", [b"a"]))
+    message = bytes(request.SerializeToString())
+    # What an executor keeps from batch to batch is there.
+    bench.call(message)
+    bench.run_all()
+    bench.shadow_all()
+    nth, failures = 0, 0
+    while True:
+        nth += 1
+        call = bench.call(message)
+        for executor in bench.executors:
+            executor.step()
+        before = bench.shadow.agreed
+        lost = bench.shadow.failed + sum(bench.shadow.drops().values())
+        debug.fail_allocation(nth)
+        bench.pipeline.on_wake()
+        bench.shadow_all()
+        failed = debug.fail_allocation(0)
+        if bench.outcome(call).code == 0:
+            assert bench.shadow.agreed - before + bench.shadow.failed + sum(bench.shadow.drops().values()) - lost == 1
+        bench.outcomes.clear()
+        if not failed:
+            break
+        failures += 1
+    assert failures > 5
+    assert bench.shadow.agreed > before
+    bench.close()
 
 
 # The thread.
