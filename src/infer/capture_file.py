@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,8 @@ _HEAD = struct.Struct("<II")
 # A block is written when it has so much; a reader takes no larger one.
 BLOCK_BYTES = 256 << 10
 BLOCK_BYTES_MOST = 256 << 20
-LEVEL = 1
+# A level of zlib's: as it is, in its format.
+STORED = 0
 
 
 class CaptureFileError(InferError):
@@ -44,8 +45,11 @@ class CapturedCall:
 class CaptureWriter:
     """Makes the file, which must not be there, readable by its owner alone. OSError where that fails."""
 
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, about: Mapping[str, Any],
+                 compress: Callable[[bytes], bytes | None] = zlib.compress) -> None:
+        """`compress` gives what zlib can decompress; None: no smaller."""
         self.path = path
+        self._compress = compress
         self.bytes = 0              # of the file
         self.records = 0
         self._packer = msgpack.Packer(use_bin_type=True)
@@ -68,7 +72,8 @@ class CaptureWriter:
         """Writes what is not yet a block."""
         if not self._waiting:
             return
-        block = zlib.compress(b"".join(self._waiting), LEVEL)
+        content = b"".join(self._waiting)
+        block = self._compress(content) or zlib.compress(content, STORED)
         self._waiting, self._waiting_bytes = [], 0
         self._write(_HEAD.pack(len(block), zlib.crc32(block)) + block)
 

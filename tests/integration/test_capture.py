@@ -67,7 +67,7 @@ def test_from_a_capture_to_its_replay(tmp_path: Path, settings: dict[str, Any]) 
             refused = capture(repository, *arguments)
             assert (refused.exit_code != 0, said in refused.output) == (True, True), refused.output
         stopped = capture(repository, "stop", "m")
-        assert stopped.output.startswith(f"model m: 40 of 40 calls for {file}")
+        assert stopped.output.startswith(f"model m: 40 of 40 calls for {file}, {file.stat().st_size} bytes")
         infer(repository, 1)
         taken = capture(repository, "start", "m", "--name", "first")
         assert "first.capture is there already; choose another --name" in taken.output

@@ -150,6 +150,18 @@ def test_a_shadow_goes_and_comes_with_its_version(tmp_path: Path, settings: dict
         assert counts(settled(repository))["picked"] == before + 1
 
 
+def test_replies_of_a_split_are_compared_too(tmp_path: Path, settings: dict[str, Any]) -> None:
+    settings["toml"].write_text(ALL + "[models.m.split]\nto = { \"2\" = 1, \"3\" = 1 }\n"
+                                "[models.m.shadow]\nto = \"1\"\n")
+    with repository_server(tmp_path / "models", **settings) as repository:
+        answered = [repository.answer("m")[0] for _ in range(40)]
+        found = counts(settled(repository))
+        assert (found["picked"], found["failed"]) == (40, 0)
+        # Version 2 is the one whose answers are others.
+        assert (found["agreed"], found["differed"]) == (answered.count("3"), answered.count("2"))
+        assert {*answered} == {"2", "3"}
+
+
 def test_the_settings_are_read_again(tmp_path: Path, settings: dict[str, Any]) -> None:
     with repository_server(tmp_path / "models", **settings) as repository:
         server = repository.served.server

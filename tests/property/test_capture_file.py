@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infer._core.idle_zlib import compress
 from infer.capture_file import MAGIC, CapturedCall, CaptureFileError, CaptureReader, CaptureWriter
 
 calls = st.builds(CapturedCall, st.integers(0, 2**63 - 1), st.text(max_size=8), st.sampled_from(["1", "27"]),
@@ -18,7 +20,7 @@ steps = st.lists(calls | st.just(False), max_size=20)
 
 
 def written(path: Path, todo: list[CapturedCall | bool]) -> list[CapturedCall]:
-    writer = CaptureWriter(path, {"model": "m"})
+    writer = CaptureWriter(path, {"model": "m"}, compress)
     kept = []
     for step in todo:
         if isinstance(step, CapturedCall):
@@ -30,6 +32,17 @@ def written(path: Path, todo: list[CapturedCall | bool]) -> list[CapturedCall]:
     assert writer.records == len(kept)
     assert writer.bytes == path.stat().st_size
     return kept
+
+
+@given(st.binary(max_size=2000), st.integers(0, 400))
+def test_blocks_are_compressed_by_an_idle_thread(content: bytes, more: int) -> None:
+    content += bytes(more)
+    found = compress(content)
+    if found is None:
+        assert more < 200
+    else:
+        assert zlib.decompress(found) == content
+        assert len(found) < len(content)
 
 
 @given(steps)

@@ -52,7 +52,7 @@ def start(*, redact: tuple[str, ...], address: str, timeout: float, **asked: Any
 @reason_option
 @admin_options
 def stop(*, model: str, reason: str, **server: Any) -> None:
-    """End the capture of MODEL. What waits is still written."""
+    """End the capture of MODEL, and wait until its file is whole."""
     reply = ask("capture stop", "CaptureStop", model=model, reason=reason, **server)
     for line in lines_of(reply.capture):
         click.echo(line)

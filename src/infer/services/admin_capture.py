@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -42,6 +43,7 @@ def capture_rpcs(captures: CapturesView, audit: AuditView) -> Mapping[str, Handl
     async def stop(call: Call) -> bytes:
         request = parsed(call.path, call.message, message("infer.v1.CaptureStopRequest"))
         running = captures.stop(request.model)
+        await asyncio.wrap_future(running.closed)
         audit.record(STOP, outcome="done", who=caller(call), model=request.model,
                      detail=": ".join(each for each in (str(running.path), request.reason) if each))
         content: bytes = message("infer.v1.CaptureStopResponse")(capture=_status(running)).SerializeToString()

@@ -12,11 +12,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infer import __version__
 from infer._core.capture import Capture
+from infer._core.idle_zlib import compress
 from infer.capture_file import CapturedCall, CaptureWriter
 from infer.capture_plan import CapturePlan
 from infer.errors import FailedPrecondition, InferError, NotFound
@@ -48,10 +50,11 @@ class Running:
         self.model, self.plan, self.path = model, plan, path
         self.problem = ""           # what it ended for, other than being told to
         self.bytes = self.records = 0
+        self.closed: Future[None] = Future()        # done once its file is whole
         self._ended = ended
         self.writer: CaptureWriter | None = CaptureWriter(path, {
             "format": FORMAT, "model": model, "server": __version__, "started_s": time.time(),
-            "fraction": plan.fraction, "redacted": list(plan.redact)})
+            "fraction": plan.fraction, "redacted": list(plan.redact)}, compress)
         self.capture = Capture(lambda taken: queue_.put((self, taken)), fraction=plan.fraction,
                                per_second=plan.per_second, max_waiting=WAITING_CALLS, max_waiting_bytes=WAITING_BYTES,
                                max_message_bytes=min(plan.max_message_bytes, WAITING_BYTES))
@@ -95,6 +98,7 @@ class Running:
         self.bytes, self.records = writer.bytes, writer.records
         self.problem = problem
         self._ended(self)
+        self.closed.set_result(None)
 
 
 class Captures:
@@ -136,7 +140,7 @@ class Captures:
         return running
 
     def stop(self, model: str) -> Running:
-        """What waits is still written, in a moment."""
+        """What waits is still written: `closed` says when."""
         running = self.running.get(model)
         if running is None:
             raise NotFound(f"calls of model {model!r} are not captured")
