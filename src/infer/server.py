@@ -35,13 +35,14 @@ from infer.config import Settings
 from infer.config_admission import CACHE_BYTES
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
 from infer.errors import InferError
+from infer.gauges import server_gauges
 from infer.lifecycle import Models
 from infer.models.breaker_settings import server_breaker
 from infer.models.effective import LoadOptions
 from infer.models.loader import Loader
 from infer.models.settings import ModelSettings, written_shadows, written_splits
 from infer.observe import http as http_pages
-from infer.observe.failures import BreakerLog, failure_gauges, log_stopped_run
+from infer.observe.failures import BreakerLog, RunFailures, log_stopped_run
 from infer.observe.metrics import renderer
 from infer.observe.startup import MTLS, PLAINTEXT, TLS, Security, Start, Step, address_text
 from infer.proto import DESCRIPTORS
@@ -54,7 +55,7 @@ from infer.services.admin_capture import capture_rpcs
 from infer.services.admin_rollout import rollout_service
 from infer.services.admin_shadow import shadow_rpcs
 from infer.services.admin_split import split_rpcs
-from infer.services.bound import ColdBound, with_refusals
+from infer.services.bound import ColdBound
 from infer.services.call import Changes, Handler, Service
 from infer.services.control import Repository
 from infer.services.health import health_service, health_streams
@@ -88,7 +89,6 @@ ADMIN_BUFFERED_BYTES = 4 << 20
 FLEET = b"infer replicas"
 QUEUE_SHARE, QUEUES_SHARE, QUEUED_ROW_BYTES = 8, 4, 16 << 10
 SHADOW_SHARE = 16
-RUN_FAILURE_SECONDS = 1.0
 # How long a connection lives and what its peer may do: for the transport as they are.
 CONDUCT_SETTINGS = (
     "preface_timeout", "settings_timeout", "write_stall_timeout", "keepalive_time", "keepalive_timeout",
@@ -100,14 +100,6 @@ LOADS = "loads"
 # A server without calls for so long gives the pages of large requests back.
 IDLE_SECONDS = 10.0
 IDLE_CACHED_BYTES = 16 << 20
-# From the gauge to its name in a transport's snapshot; a transport leaves out what it cannot know.
-TRANSPORT_GAUGES = {name: name for name in ("connections", "streams", "refused", "calls_without_te", "buffered_bytes",
-                                            "outbound_bytes", "coding_jobs")} | {
-    "connections_accepted": "connections_total", "streams_held": "streams_held_total",
-    "turns_ended": "turns_ended_total",
-    "inflated_bytes": "inflated_bytes_total"}
-CACHE_GAUGES = {"cache_bytes": "bytes", "cache_entries": "entries", "cache_waiting": "waiting",
-                "cache_bypassed": "bypassing"}
 
 
 class SharedLevel(Protocol):
@@ -124,7 +116,7 @@ class Server:
     def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, dropped_lines: Callable[[], int] = int,
                  written: Mapping[str, ModelSettings] | None = None, quotas: Quotas = NONE) -> None:
         """`written`: what the operator wrote for models outside of their directories; `quotas`: for tenants."""
-        self._dropped_lines = dropped_lines
+        self.dropped_lines = dropped_lines
         self.settings = settings
         self.loop = loop
         self.threads: Threads = plan_threads(available_cores(), settings.executors, settings.intra_op)
@@ -311,53 +303,7 @@ class Server:
         return self.models.served
 
     def gauges(self) -> Mapping[str, Any]:
-        snapshot = self.transport.snapshot()
-        stats = arena.stats()
-        slo = self.slo.choices()
-        tls = {} if self.certificates is None else {
-            **({"tls_handshakes": snapshot["tls_handshakes"]} if "tls_handshakes" in snapshot else {}),
-            "tls_certificate_problem": int(self.certificates.problem != ""),
-            "tls_certificate_expiry": self.certificates.expiry.timestamp(),
-        }
-        return tls | {
-            "ready": int(self.ready),
-            "in_flight": self.pipeline.in_flight,
-            "queue_rows": {(entry.name.decode(), entry.version): self.pipeline.queued_rows_of(entry)
-                           for entry in self.models.served},
-            "queue_bytes": {(entry.name.decode(), entry.version): self.pipeline.queued_bytes_of(entry)
-                            for entry in self.models.served},
-            **cache_gauges(self.models.served),
-            "slo_gather_rows": {key: choice.gather_rows for key, choice in slo.items()},
-            "slo_delay_seconds": {key: choice.delay_s for key, choice in slo.items()},
-            "adaptive_rows": self.adaptive.rows(),
-            "executors": self.threads.executors,
-            "executors_busy": self.pool.busy,
-            "executors_stuck": self.pool.stuck,
-            "runs_stopped": self.pipeline.runs_stopped,
-            **failure_gauges(self.models.served),
-            **({} if self.second is None else self.second.gauges()),
-            **self.shadows.gauges(),
-            **self.captures.gauges(),
-            "tenants": self.tenants.count,
-            "tenants_shared": self.tenants.shared_requests,
-            "quota_refused": self.tenants.refused(),
-            "control_calls": self.repository.under_way,
-            "control_refused": self.repository.refused,
-            "override_bytes": self.repository.files.held_bytes,
-            **self.models.gauges,
-            **self.models.traffic.gauges,
-            **self.rollouts.controller.gauges,
-            "state_waiting": self.store.waiting,
-            "state_failures": self.store.failures,
-            "audit_lost": self.store.dropped,
-            "settings_problem": int(self.settings_problem() != ""),
-            "log_lines_dropped": self._dropped_lines(),
-            **{gauge: snapshot[name] for gauge, name in TRANSPORT_GAUGES.items() if name in snapshot},
-            "refused": with_refusals(snapshot.get("refused", {}), self.cold),
-            "arena_bytes": {"live": stats["live_bytes"], "high_water": stats["high_water_bytes"],
-                            "limit": stats["limit_bytes"]},
-            "unrouted": self.pipeline.unrouted_calls(),
-        }
+        return server_gauges(self)
 
     # Start.
 
@@ -481,32 +427,3 @@ class Server:
         self.http.close()
         self._unbind()
         await self.loop.run_in_executor(None, self.store.close)
-
-
-def cache_gauges(versions: Iterable[VersionEntry]) -> dict[str, dict[tuple[str, str], int]]:
-    """By gauge and version, of those whose answers are kept."""
-    cached = {(entry.name.decode(), entry.version): stats for entry in versions if (stats := entry.cache_stats)}
-    return {gauge: {key: stats[name] for key, stats in cached.items()} for gauge, name in CACHE_GAUGES.items()}
-
-
-class RunFailures:
-    """Logs what the runtime said about failed runs: one line per version and second, with how many were left out."""
-
-    def __init__(self) -> None:
-        self._last: dict[tuple[str, str], float] = {}
-        self._left_out: dict[tuple[str, str], int] = {}
-
-    def __call__(self, entry: VersionEntry, text: str) -> None:
-        key = entry.name.decode(), entry.version
-        now = time.monotonic()
-        if now - self._last.get(key, -RUN_FAILURE_SECONDS) < RUN_FAILURE_SECONDS:
-            self._left_out[key] = self._left_out.get(key, 0) + 1
-            return
-        self._last[key] = now
-        log.warning("a run of model %r failed: %s", key[0], text, extra={
-            "model": key[0], "version": key[1], "left_out": self._left_out.pop(key, 0)})
-
-    def forget(self, model: str, version: str) -> None:
-        """It is unloaded."""
-        self._last.pop((model, version), None)
-        self._left_out.pop((model, version), None)

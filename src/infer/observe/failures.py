@@ -1,15 +1,18 @@
-"""Breakers and stopped runs as an operator sees them: a log line for each change of state, and the metrics' numbers."""
+"""Breakers, failed and stopped runs as an operator sees them: a log line for each, and the metrics' numbers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from infer._core.model_version import VersionEntry
 
 log = logging.getLogger("infer.models")
+
+RUN_FAILURE_SECONDS = 1.0
 
 
 class BreakerLog:
@@ -34,6 +37,29 @@ class BreakerLog:
         else:
             log.warning("model %r version %s is called again: it went well", model, entry.version, extra=said)
         self._changed()
+
+
+class RunFailures:
+    """Logs what the runtime said about failed runs: one line per version and second, with how many were left out."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], float] = {}
+        self._left_out: dict[tuple[str, str], int] = {}
+
+    def __call__(self, entry: VersionEntry, text: str) -> None:
+        key = entry.name.decode(), entry.version
+        now = time.monotonic()
+        if now - self._last.get(key, -RUN_FAILURE_SECONDS) < RUN_FAILURE_SECONDS:
+            self._left_out[key] = self._left_out.get(key, 0) + 1
+            return
+        self._last[key] = now
+        log.warning("a run of model %r failed: %s", key[0], text, extra={
+            "model": key[0], "version": key[1], "left_out": self._left_out.pop(key, 0)})
+
+    def forget(self, model: str, version: str) -> None:
+        """It is unloaded."""
+        self._last.pop((model, version), None)
+        self._left_out.pop((model, version), None)
 
 
 def log_stopped_run(entry: VersionEntry, ran_ns: int, stuck: bool) -> None:
