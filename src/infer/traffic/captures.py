@@ -8,9 +8,9 @@ written, and with the server; it does not outlive a restart.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -31,6 +31,7 @@ log = logging.getLogger("infer.traffic")
 
 FORMAT = 1
 FLUSH_SECONDS = 1.0
+POLL_SECONDS = 0.02
 WAITING_CALLS, WAITING_BYTES = 1024, 16 << 20
 
 
@@ -44,9 +45,9 @@ class Routes(Protocol):
 class Running:
     """One capture and its file."""
 
-    def __init__(self, model: str, plan: CapturePlan, path: Path, queue_: queue.SimpleQueue[Any],
+    def __init__(self, model: str, plan: CapturePlan, path: Path, put: Callable[[tuple[Running, Taken]], None],
                  ended: Callable[[Running], None]) -> None:
-        """Raises OSError where there is no such file to be made."""
+        """`put` has the writer write a call. Raises OSError where there is no such file to be made."""
         self.model, self.plan, self.path = model, plan, path
         self.problem = ""           # what it ended for, other than being told to
         self.bytes = self.records = 0
@@ -55,7 +56,7 @@ class Running:
         self.writer: CaptureWriter | None = CaptureWriter(path, {
             "format": FORMAT, "model": model, "server": __version__, "started_s": time.time(),
             "fraction": plan.fraction, "redacted": list(plan.redact)}, compress)
-        self.capture = Capture(lambda taken: queue_.put((self, taken)), fraction=plan.fraction,
+        self.capture = Capture(lambda taken: put((self, taken)), fraction=plan.fraction,
                                per_second=plan.per_second, max_waiting=WAITING_CALLS, max_waiting_bytes=WAITING_BYTES,
                                max_message_bytes=min(plan.max_message_bytes, WAITING_BYTES))
 
@@ -109,7 +110,8 @@ class Captures:
         self.directory = directory
         self.running: dict[str, Running] = {}       # by model
         self._call_soon = call_soon
-        self._queue: queue.SimpleQueue[tuple[Running, Taken | None] | None] = queue.SimpleQueue()
+        self._waiting: deque[tuple[Running, Taken | None] | None] = deque()     # None: the end, of one or of all
+        self._hurry = threading.Event()             # the writer is to look at once
         self._thread: threading.Thread | None = None
         self._routes: Routes | None = None
 
@@ -126,7 +128,7 @@ class Captures:
                                      f"{self.running[model].path}; end that with `infer capture stop {model}`")
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            running = Running(model, plan, self.directory / plan.file, self._queue, self._ended)
+            running = Running(model, plan, self.directory / plan.file, self._waiting.append, self._ended)
         except FileExistsError:
             raise FailedPrecondition(f"{self.directory / plan.file} is there already; choose another --name") from None
         except OSError as error:
@@ -136,6 +138,7 @@ class Captures:
             self._thread.start()
         self.running[model] = running
         running.capture.capture_from(tuple(route.versions))
+        self._hurry.set()
         log.info("model %r: captures %s", model, plan, extra={"model": model})
         return running
 
@@ -145,8 +148,9 @@ class Captures:
         if running is None:
             raise NotFound(f"calls of model {model!r} are not captured")
         running.capture.capture_from(())
-        self._queue.put((running, None))
+        self._waiting.append((running, None))
         del self.running[model]
+        self._hurry.set()
         return running
 
     def routed(self, routes: Routes) -> None:
@@ -164,7 +168,8 @@ class Captures:
             self.stop(model)
         self._routes = None
         if self._thread is not None:
-            self._queue.put(None)
+            self._waiting.append(None)
+            self._hurry.set()
             self._thread.join()
 
     def gauges(self) -> Mapping[str, Any]:
@@ -181,8 +186,11 @@ class Captures:
         unflushed: set[Running] = set()
         flushed = time.monotonic()
         while True:
-            try:
-                item = self._queue.get(timeout=FLUSH_SECONDS if unflushed else None)
+            # Calls wake nobody: it is cheaper for them, and for the loop, to be written together.
+            self._hurry.wait(POLL_SECONDS if self.running else None)
+            self._hurry.clear()
+            while self._waiting:
+                item = self._waiting.popleft()
                 if item is None:
                     return
                 running, taken = item
@@ -191,8 +199,6 @@ class Captures:
                 else:
                     running.write(taken)
                 unflushed.add(running)
-            except queue.Empty:
-                pass
             if time.monotonic() - flushed >= FLUSH_SECONDS:
                 for each in unflushed:
                     each.flush()
