@@ -75,6 +75,9 @@ class AdmissionSettings(BaseModel):
         ge=0, le=YEAR_SECONDS)
     cache_shared: bool = setting(
         False, "Answer a tenant with what another one's request came to.", "true|false", "false")
+    cache_rows: bool = setting(
+        False, "Keep answers row by row, of models that batch: of a request those rows run that are not known.",
+        "true|false", "false")
     cache_redis: str | None = setting(
         None, "A Redis that servers share as a second level of the cache; needs infer[redis].", "URL", "none")
     cache_redis_secret: Path | None = setting(

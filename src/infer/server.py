@@ -251,7 +251,8 @@ class Server:
             delay_ns=settings.max_queue_delay_us * 1000, queue_limit_rows=settings.max_queue_rows,
             queue_limit_bytes=settings.max_queue_bytes or memory_bytes // QUEUE_SHARE,
             max_running=self.threads.max_running, cache=settings.cache > 0, cache_ttl_s=settings.cache_ttl,
-            cache_bytes=settings.cache_model_bytes, require_checksums=settings.require_checksums,
+            cache_bytes=settings.cache_model_bytes, cache_rows=settings.cache_rows,
+            require_checksums=settings.require_checksums,
             memory_bytes=memory_bytes, memory_factor=settings.model_memory_factor,
             breaker=server_breaker(settings), run_timeout_s=settings.run_timeout)
         return Loader(self.loop, self.pipeline, runtime, options, threads=settings.load_threads,

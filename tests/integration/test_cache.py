@@ -10,6 +10,7 @@ import grpc
 from infer.proto import message
 from tests.support import models
 from tests.support.calls import SERVICE, slow_request
+from tests.support.protos import message_class
 from tests.support.repositories import Repository, place_version, repository_server
 from tests.support.requests import add_raw, infer_request, pack
 from tests.support.server import in_process, scrape
@@ -52,8 +53,8 @@ def test_response_cache_of_a_config(tmp_path: Path, transport: str) -> None:
         found = metrics(repository)
         assert found.pop("infer_cache_bytes") > 0
         assert found == {"infer_cache_hits_total": 2, "infer_cache_misses_total": 1, "infer_cache_passed_total": 0,
-                         "infer_cache_gone_total": 0, "infer_cache_entries": 1, "infer_cache_waiting": 0,
-                         "infer_cache_bypassed": 0}
+                         "infer_cache_rows_total": 0, "infer_cache_gone_total": 0, "infer_cache_entries": 1,
+                         "infer_cache_waiting": 0, "infer_cache_bypassed": 0}
         assert not any(labels >= {("model", "plain")} and name.startswith("infer_cache_")
                        for name, labels in scrape(repository.served.http_address))
 
@@ -76,6 +77,29 @@ def test_cache_of_every_model_but_those_that_say_otherwise(tmp_path: Path, trans
         assert served.stats("not")["cache"] is None
         stats = served.stats("m")["cache"]
         assert (stats["entries"], stats["evictions"]) == (4, 16)
+
+
+def test_of_a_request_the_rows_run_that_are_not_known(tmp_path: Path, transport: str) -> None:
+    for name in ("m", "whole"):
+        place_version(tmp_path, name, 1, 3.0)
+    toml = tmp_path / "infer.toml"
+    toml.write_text("[models.whole]\ncache_rows = false\n")
+    with in_process(tmp_path, toml=toml, cache=1 << 20, cache_rows=True, transport=transport) as served:
+        with grpc.insecure_channel(served.address) as channel:
+            infer = channel.unary_unary(f"{SERVICE}ModelInfer",
+                                        response_deserializer=message_class("ModelInferResponse").FromString)
+            for name in ("m", "whole"):
+                for numbers in (range(30), range(32), range(31, -1, -1)):
+                    request = infer_request(name)
+                    values = [float(number) for number in numbers for _ in range(4)]
+                    add_raw(request, "x", "FP32", [len(numbers), 4], pack("FP32", values))
+                    reply = infer(request.SerializeToString())
+                    assert reply.raw_output_contents[0] == pack("FP32", [3.0 * each for each in values])
+        assert (served.stats("m")["rows"], served.stats("whole")["rows"]) == (32, 94)
+        found = scrape(served.http_address)
+        assert [found["infer_cache_rows_total", OWN | {("found", each)}] for each in ("known", "new")] == [62, 32]
+        stats = served.stats("m")["cache"]
+        assert (stats["hits"], stats["misses"], stats["entries"]) == (1, 2, 32)
 
 
 def test_a_thousand_identical_calls_at_once_are_one_run(tmp_path: Path, transport: str) -> None:

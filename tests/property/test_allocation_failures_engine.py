@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from infer._core._testing_batcher import BatcherBox, QueueBox
+from infer._core._testing_cache import flights
 from infer._core._testing_pipeline import DEFERRED_BYTES
 from infer._core._testing_tensor import Codec
+from infer._core.cache import Cache
 from infer._core.model_version import VersionEntry
 from tests.support.failing import both_ways, fail_each, in_debug_builds
 from tests.support.models import every_identity, identity
@@ -195,3 +197,44 @@ def test_calls(scenario: Callable[[], tuple[VersionEntry, list[bytes]]], and_on:
         bench.close()
 
     assert fail_each(play, and_on) > 5
+
+
+@both_ways
+def test_calls_of_which_some_rows_are_known(and_on: bool):
+    """Without memory a row runs although it is known, or the call is refused; none gets another's rows."""
+    entry = make_entry(identity("FP32", ("batch", "length")))
+    asked = [[[float(number)] * columns for number in numbers]
+             for columns in (3, 2000) for numbers in ((0, 5, 1), (5, 5), (1, 6, 0), (0, 1))]
+
+    def play() -> Iterator[None]:
+        bench = Bench(cache=Cache(1 << 20))
+        bench.publish(entry, rows=True)
+        for columns in (3, 2000):
+            bench.call(fp32_request([[float(number)] * columns for number in range(3)]))
+            bench.run_all()
+        yield
+        calls = []
+        for rows in asked:
+            call = bench.open()
+            try:
+                if not bench.answered(call):
+                    bench.transport.submit(call, fp32_request(rows))
+                calls.append((call, rows))
+            except MemoryError:
+                bench.transport.cancel(call)
+        while bench.pipeline.in_flight:
+            bench.run_all()
+            bench.loop.fire_due()
+        yield
+        for call, rows in calls:
+            outcome = bench.outcome(call)
+            assert outcome.code in (OK, RESOURCE_EXHAUSTED), outcome
+            if outcome.code == OK:
+                assert bench.reply(call).raw_output_contents[0] == pack("FP32", [each for row in rows for each in row])
+            else:
+                assert outcome.message
+        assert bench.pipeline.cache is not None
+        assert flights(bench.pipeline.cache) == 0
+        bench.close()
+
+    assert fail_each(play, and_on) > 20

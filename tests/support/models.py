@@ -367,6 +367,21 @@ def positive_rows() -> bytes:
     )
 
 
+def cut_to_largest() -> bytes:
+    """y = the first columns of x, as many as x's largest value; INT64 [batch, 4] -> [batch, "count"]. Rows change the
+    size of one another's."""
+    return _model(
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+            helper.make_node("Unsqueeze", ["most", "zero"], ["ends"]),
+            helper.make_node("Slice", ["x", "zero", "ends", "one"], ["y"]),
+        ],
+        [_tensor("x", TensorProto.INT64, ("batch", 4))],
+        [_tensor("y", TensorProto.INT64, ("batch", "count"))],
+        [_constant("zero", np.array([0], np.int64)), _constant("one", np.array([1], np.int64))],
+    )
+
+
 def nonzero() -> bytes:
     """y = the indices of x's non-zero elements; x FP32 [batch, 4] -> y INT64 [2, count], known only after the run."""
     return _model(

@@ -37,6 +37,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "judge_deadlines": True, "codel_target": 0.005, "codel_interval": 0.1, "triton_status_codes": False,
         "max_queue_rows_total": None, "max_queue_bytes_total": None, "cache": 0,
         "cache_model_bytes": 0, "cache_ttl": 0.0, "cache_shared": False, "cache_file": None,
+        "cache_rows": False,
         "replicas": (), "replicas_dns": None, "replicas_self": None, "replicas_forward": "cache",
         "replicas_timeout": 0.25, "replicas_ca": None,
         "cache_redis": None, "cache_redis_secret": None, "cache_redis_timeout": 0.005,

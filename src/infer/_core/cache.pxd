@@ -11,7 +11,7 @@ then the hits among the samples are what the hits of all would be (Waldspurger e
 SHARDS", 2015).
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from infer._core.batch cimport Batch
 from infer._core.cache_entry cimport CacheEntry, CacheScope
@@ -34,9 +34,10 @@ cdef struct CachePart:
     uint64_t generation
     int64_t ttl_ns               # 0: for as long as the version is loaded
     int64_t waiting_rows
-    int64_t lookups              # of the window under way
+    int32_t by_rows              # 1: requests of several rows are looked up row by row
+    int64_t lookups              # of the window under way: requests, or rows where those are looked up
     int64_t window_hits
-    int64_t seen                 # requests since it was attached
+    int64_t seen                 # since it was attached, as lookups are counted
     CacheStats *stats            # of the VersionEntry, which the Cache holds
 
 # The versions of one model share a bound.
@@ -66,7 +67,17 @@ cdef class Cache:
     cdef void keep(self, Request *leader, const Batch *batch, int index) noexcept
     # Or what another server's run came to.
     cdef void keep_tail(self, Request *leader, const uint8_t *tail, uint64_t size_bytes) noexcept
-    cdef CacheEntry *place(self, Request *leader, uint64_t tail_size_bytes, int64_t now) noexcept
+    # Whether it is neither looked up nor kept.
+    cdef bint passes(self, const Request *request, const InferMessage *message, const CacheScope *scope) noexcept
+    # What is kept for it, as long as it may be used.
+    cdef CacheEntry *find(self, CachePart *part, const CacheScope *scope, const Request *request, uint64_t low,
+                          uint64_t high, int64_t max_age_ns, int64_t now) noexcept
+    # Not found: it waits for one that asks for the same, or leads. It stands for `lookups` of the window.
+    cdef CacheVerdict fly(self, Request *request, const CacheScope *scope, uint64_t low, uint64_t high, bint fresh,
+                          int64_t lookups, int64_t queued_rows, int64_t now) noexcept
+    # An entry for what `request` asks, of which the tail is still to be written; NULL: it is not kept.
+    cdef CacheEntry *place(self, CachePart *part, const CacheScope *scope, const Request *request, uint64_t low,
+                           uint64_t high, uint64_t tail_size_bytes, int64_t now) noexcept
     cdef bint leave(self, Request *request) noexcept                    # True: some that wait have no leader
     cdef Request *take_waiting(self, Request *leader, int64_t now) noexcept      # now answered by the leader's run
     cdef Request *next_leader(self) noexcept
@@ -76,6 +87,8 @@ cdef class Cache:
     cdef void make_room(self, CachePart *part, uint64_t size_bytes) noexcept
     cdef bint samples(self, CachePart *part, const Request *request) noexcept
     cdef void judge(self, CachePart *part) noexcept
+
+cdef CacheScope scope_of(const CachePart *part, const Request *request, bint shared) noexcept nogil
 
 cdef inline int64_t waiting_rows_of(const Version *version) noexcept nogil:
     return (<CachePart *> version.cached).waiting_rows if version.cached != NULL else 0

@@ -48,7 +48,7 @@ cdef inline void note_size(CachePart *part) noexcept nogil:
     part.stats.bytes = <int64_t> part.part.bytes
 
 
-cdef inline CacheScope scope_of(const CachePart *part, const Request *request, bint shared) noexcept nogil:
+cdef CacheScope scope_of(const CachePart *part, const Request *request, bint shared) noexcept nogil:
     cdef CacheScope scope
     scope.generation = part.generation
     scope.tenant = 0 if shared or request.tenant == NULL else (<Tenant *> request.tenant).id
@@ -98,9 +98,9 @@ cdef class Cache:
 
     # Versions.
 
-    def attach(self, VersionEntry entry not None, *, int64_t ttl_ns=0, uint64_t model_bytes=0):
+    def attach(self, VersionEntry entry not None, *, int64_t ttl_ns=0, uint64_t model_bytes=0, bint rows=False):
         """Its answers are kept from now on: each for `ttl_ns` at most (0: as long as the version), those of its model
-        within `model_bytes` (0: within all)."""
+        within `model_bytes` (0: within all). `rows`: row by row, which the version has to be able to (row_cache)."""
         cdef CachePart *part
         cdef CacheModel model
         if entry.c.cached != NULL:
@@ -122,6 +122,7 @@ cdef class Cache:
         self.generations += 1
         part.generation = self.generations
         part.ttl_ns = ttl_ns
+        part.by_rows = rows
         part.stats = &entry.stats.cache
         self.versions[part.generation] = entry
         entry.c.cached = part
@@ -182,13 +183,9 @@ cdef class Cache:
         cdef CacheScope scope = scope_of(part, request, self.shared)
         cdef CacheStats *stats = part.stats
         cdef bint fresh = message.cache_use == CACHE_NO_CACHE
-        cdef Flight *flight
         cdef uint64_t low, high
         part.seen += 1
-        # A tenant without an id is several.
-        if (message.cache_use == CACHE_NO_STORE or message.sequence or request.deferred
-                or (request.tenant != NULL and scope.tenant == 0 and not self.shared)
-                or (stats.bypassing and not self.samples(part, request))):
+        if self.passes(request, message, &scope) or (stats.bypassing and not self.samples(part, request)):
             stats.passed += 1
             return CACHE_PASS
         hash_request(&self.secret, &scope, request, &low, &high)
@@ -198,30 +195,49 @@ cdef class Cache:
             frequency_add(&self.frequency, low, high)
         part.lookups += 1
         if not fresh:
-            self.found = <CacheEntry *> lru_get(&self.lru, low, high)
-            if self.found != NULL and entry_answers(self.found, &scope, request):
-                if self.found.expires_ns <= now:
-                    stats.expiries += 1
-                    lru_remove(&self.lru, &self.found.node)
-                elif message.max_age_ns < 0 or now - self.found.stored_ns <= message.max_age_ns:
-                    part.window_hits += 1
-                    stats.hits += 1
-                    stats.hit_ns += now_ns() - now
-                    self.judge(part)
-                    return CACHE_HIT
-            flight = flight_find(&self.flights, low, high, &scope, request)
-            if flight != NULL:
+            self.found = self.find(part, &scope, request, low, high, message.max_age_ns, now)
+            if self.found != NULL:
                 part.window_hits += 1
+                stats.hits += 1
+                stats.hit_ns += now_ns() - now
                 self.judge(part)
-                # Over the bound it is refused like all that would have to wait.
-                if queued_rows + part.waiting_rows + request.rows > entry.c.queue_limit_rows:
-                    return CACHE_PASS
-                flight_join(flight, request, now)
-                return CACHE_WAITS
+                return CACHE_HIT
+        return self.fly(request, &scope, low, high, fresh, 1, queued_rows, now)
+
+    cdef bint passes(self, const Request *request, const InferMessage *message, const CacheScope *scope) noexcept:
+        # A tenant without an id is several.
+        return (message.cache_use == CACHE_NO_STORE or message.sequence or request.deferred
+                or (request.tenant != NULL and scope.tenant == 0 and not self.shared))
+
+    cdef CacheEntry *find(self, CachePart *part, const CacheScope *scope, const Request *request, uint64_t low,
+                          uint64_t high, int64_t max_age_ns, int64_t now) noexcept:
+        cdef CacheEntry *found = <CacheEntry *> lru_get(&self.lru, low, high)
+        if found == NULL or not entry_answers(found, scope, request):
+            return NULL
+        if found.expires_ns <= now:
+            part.stats.expiries += 1
+            lru_remove(&self.lru, &found.node)
+            return NULL
+        return found if max_age_ns < 0 or now - found.stored_ns <= max_age_ns else NULL
+
+    cdef CacheVerdict fly(self, Request *request, const CacheScope *scope, uint64_t low, uint64_t high, bint fresh,
+                          int64_t lookups, int64_t queued_rows, int64_t now) noexcept:
+        cdef VersionEntry entry = <VersionEntry> request.version
+        cdef CachePart *part = <CachePart *> entry.c.cached
+        cdef CacheStats *stats = part.stats
+        cdef Flight *flight = NULL if fresh else flight_find(&self.flights, low, high, scope, request)
+        if flight != NULL:
+            part.window_hits += lookups
+            self.judge(part)
+            # Over the bound it is refused like all that would have to wait.
+            if queued_rows + part.waiting_rows + request.rows > entry.c.queue_limit_rows:
+                return CACHE_PASS
+            flight_join(flight, request, now)
+            return CACHE_WAITS
         self.judge(part)
         stats.misses += 1
         # Without memory for a flight it runs for itself.
-        flight = flight_open(&self.flights, low, high, &scope, request, stats, &part.waiting_rows, not fresh)
+        flight = flight_open(&self.flights, low, high, scope, request, stats, &part.waiting_rows, not fresh)
         stats.miss_ns += now_ns() - now
         return CACHE_PASS if flight == NULL else CACHE_LEADS
 
@@ -271,44 +287,47 @@ cdef class Cache:
 
     cdef void keep(self, Request *leader, const Batch *batch, int index) noexcept:
         cdef VersionEntry entry = <VersionEntry> leader.version
+        cdef CachePart *part = <CachePart *> entry.c.cached
+        cdef Flight *flight = <Flight *> leader.flight
         cdef int64_t now = now_ns()
         cdef OutputSlice slices[256]
         cdef CacheEntry *made
-        if not (<Flight *> leader.flight).kept:
+        if not flight.kept:
             return
         item_slices(batch, index, &leader.outputs, slices)
-        made = self.place(leader, tail_bytes(&entry.c.signature, &leader.outputs, slices, leader.rows), now)
+        made = self.place(part, &flight.scope, leader, flight.low, flight.high,
+                          tail_bytes(&entry.c.signature, &leader.outputs, slices, leader.rows), now)
         if made != NULL:
             encode_tail(made.tail, &entry.c.signature, &leader.outputs, slices, leader.rows)
-            (<CachePart *> entry.c.cached).stats.miss_ns += now_ns() - now
+            part.stats.miss_ns += now_ns() - now
 
     cdef void keep_tail(self, Request *leader, const uint8_t *tail, uint64_t size_bytes) noexcept:
+        cdef CachePart *part = <CachePart *> (<VersionEntry> leader.version).c.cached
+        cdef Flight *flight = <Flight *> leader.flight
         cdef CacheEntry *made = NULL
         # To look it up was of use.
-        (<CachePart *> (<VersionEntry> leader.version).c.cached).window_hits += 1
-        if (<Flight *> leader.flight).kept:
-            made = self.place(leader, size_bytes, now_ns())
+        part.window_hits += 1
+        if flight.kept:
+            made = self.place(part, &flight.scope, leader, flight.low, flight.high, size_bytes, now_ns())
         if made != NULL:
             memcpy(made.tail, tail, size_bytes)
 
-    cdef CacheEntry *place(self, Request *leader, uint64_t tail_size_bytes, int64_t now) noexcept:
-        """An entry for what the leader asks, of which the tail is still to be written; NULL: it is not kept."""
-        cdef Flight *flight = <Flight *> leader.flight
-        cdef CachePart *part = <CachePart *> (<VersionEntry> leader.version).c.cached
+    cdef CacheEntry *place(self, CachePart *part, const CacheScope *scope, const Request *request, uint64_t low,
+                           uint64_t high, uint64_t tail_size_bytes, int64_t now) noexcept:
         cdef CacheEntry *made
         cdef LruNode *victim
-        cdef uint64_t size_bytes = entry_bytes(leader, tail_size_bytes)
+        cdef uint64_t size_bytes = entry_bytes(request, tail_size_bytes)
         if size_bytes == 0 or size_bytes > part.part.group.limit_bytes:
             return NULL
         victim = lru_victim(&self.lru, &part.part, size_bytes)
         if (victim != NULL and self.filtering
-                and frequency_of(&self.frequency, flight.low, flight.high)
+                and frequency_of(&self.frequency, low, high)
                 < frequency_of(&self.frequency, victim.low, victim.high)):
             part.stats.rejections += 1
             return NULL
         # Before it is made: never more than the budget.
         self.make_room(part, size_bytes)
-        made = entry_new(&flight.scope, leader, tail_size_bytes)
+        made = entry_new(scope, request, tail_size_bytes)
         if made == NULL:
             return NULL
         made.stored_ns = now
@@ -316,9 +335,9 @@ cdef class Cache:
         if part.ttl_ns > 0:
             # Those of one moment do not all expire in one.
             made.expires_ns = now + part.ttl_ns - <int64_t> (
-                <uint64_t> (part.ttl_ns // JITTER_SHARE) * ((flight.high >> 32) & 1023) // 1024)
-        made.node.low = flight.low
-        made.node.high = flight.high
+                <uint64_t> (part.ttl_ns // JITTER_SHARE) * ((high >> 32) & 1023) // 1024)
+        made.node.low = low
+        made.node.high = high
         made.node.size_bytes = size_bytes
         return made if self.take(part, made) else NULL
 

@@ -29,7 +29,9 @@ cdef Flight *flight_find(const FlightTable *table, uint64_t low, uint64_t high, 
     cdef const Request *one
     while flight != NULL:
         one = flight.leader if flight.leader != NULL else flight.first
+        # One whose rows are put together afterwards can do nothing with a whole reply.
         if (flight.low == low and flight.high == high and flight.listed and one != NULL
+                and one.planned == request.planned
                 and flight.scope.generation == scope.generation and flight.scope.tenant == scope.tenant
                 and same_inputs(one.views, &one.outputs, request)):
             return flight

@@ -42,6 +42,8 @@ cdef struct CacheStats:
     int64_t evictions            # for want of room
     int64_t expiries
     int64_t rejections           # not kept, since what would have had to go is asked for more often
+    int64_t known_rows           # of those requests that were looked up row by row, and did not have to run
+    int64_t new_rows             # ... and had to, or to wait for another's run
     int64_t waiting              # requests that wait for another's run
     int64_t bypassing            # 1: few hits, so that only samples are looked up
 

@@ -52,7 +52,7 @@ cdef class Pipeline(RequestSink):
     cdef public object after_turn          # called once after completions or expiries: transports flush there
     cdef void say_late(self, Request *request) noexcept
     cdef void say_no_memory(self) noexcept
-    cdef void say_no_reply(self) noexcept
+    cdef int say_no_reply(self, Request *request) noexcept
     cdef void watch_runs(self, int64_t due_ns) noexcept
     cdef void look_at_runs(self) noexcept
     cdef void give_up(self, Batch *batch, int64_t now) noexcept

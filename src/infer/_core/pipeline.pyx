@@ -31,20 +31,22 @@ from infer._core.pace cimport Pace
 from infer._core.queue_order cimport VersionQueue, queue_free, queue_new
 from infer._core.queue_policy cimport (
     REFUSED_STANDING, REFUSED_TIMEOUT, LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of)
-from infer._core.reply cimport encode_kept, encode_reply, id_of, item_slices
+from infer._core.reply cimport encode_kept, id_of
 from infer._core.request cimport (
     ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
     request_reserve_views, try_transition)
 from infer._core.ring cimport waker_acknowledge, waker_arm
 from infer._core.router cimport ModelSlot
+from infer._core.row_cache cimport keep_run, look_up, reply_hit
+from infer._core.row_plan cimport asked_rows, reply_run, rows_differ
 from infer._core.second_level cimport admit_forwarded, block_of
 from infer._core.span cimport Span, span_left
 from infer._core.status cimport (
-    STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
+    STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
     STATUS_UNAVAILABLE)
 from infer._core.tap cimport tell_taps
 from infer._core.tensor cimport (
-    MAX_ID_BYTES, OutputSlice, bind_inputs, decode_contents, decode_request, message_free, message_init, say)
+    MAX_ID_BYTES, bind_inputs, decode_contents, decode_request, message_free, message_init, say)
 from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, TensorView
 from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
 from infer._core.variants cimport assign_variant
@@ -286,9 +288,15 @@ cdef class Pipeline(RequestSink):
     cdef void say_no_memory(self) noexcept:
         say(&self.error, "the server's memory for requests is used up; retry later or send to another replica")
 
-    cdef void say_no_reply(self) noexcept:
+    cdef int say_no_reply(self, Request *request) noexcept:
+        if rows_differ(request):
+            say(&self.error, "the model's outputs have not the shape that they had for equal inputs before, so that "
+                             "rows which are kept do not go with others; it is run on whole requests from now on: send "
+                             "the request again, and take cache_rows out of its configuration")
+            return STATUS_INTERNAL
         say(&self.error, "the server's memory for replies is used up, or the reply passes 4 GiB; ask for less, or "
                          "retry later")
+        return STATUS_RESOURCE_EXHAUSTED
 
     cdef void arm(self, int64_t deadline_ns) except *:
         cdef int64_t wait_ns = deadline_ns - now_ns()
@@ -492,8 +500,8 @@ cdef class Pipeline(RequestSink):
 
     cdef bint recall(self, Request *request, VersionEntry entry, int64_t now) noexcept:
         """Whether the cache has its answer, or has it wait for an identical one's."""
-        cdef CacheVerdict verdict = self.cache.look(
-            request, &self.message, (<VersionQueue *> entry.c.queue).rows, now)
+        cdef CacheVerdict verdict = look_up(
+            self.cache, request, &self.message, (<VersionQueue *> entry.c.queue).rows, now)
         cdef int n
         if verdict == CACHE_HIT or verdict == CACHE_WAITS:
             # It runs no rows, or none yet.
@@ -501,14 +509,15 @@ cdef class Pipeline(RequestSink):
                 return True
             self.tenants.charge(request, &entry.c, 0)
         if verdict == CACHE_HIT:
-            n = self.cache.reply(request, self.segments)
+            n = reply_hit(self.cache, request, self.segments)
             if n > 0:
                 self.send(request, n)
                 return True
         elif verdict == CACHE_WAITS:
             request.level = 0 if entry.c.policy == NULL else level_of(entry.c.policy, self.message.priority)
             return True
-        elif verdict == CACHE_LEADS and self.second is not None and self.second.ask(request, &self.message):
+        elif (verdict == CACHE_LEADS and self.second is not None and not request.planned
+              and self.second.ask(request, &self.message)):
             request.level = 0 if entry.c.policy == NULL else level_of(entry.c.policy, self.message.priority)
             return True
         return False
@@ -549,8 +558,7 @@ cdef class Pipeline(RequestSink):
         if n > 0:
             self.send(request, n)
             return
-        self.say_no_reply()
-        self.answer(request, STATUS_RESOURCE_EXHAUSTED, -1)
+        self.answer(request, self.say_no_reply(request), -1)
 
     cdef void enter_alone(self, Request *request) noexcept:
         """One that has waited, whose message is gone."""
@@ -699,7 +707,7 @@ cdef class Pipeline(RequestSink):
         cdef VersionEntry entry
         cdef int64_t duration_ns = now_ns() - request.received_ns
         if request.arm != NULL:
-            count_arm(<Arm> request.arm, code, request.rows, duration_ns)
+            count_arm(<Arm> request.arm, code, asked_rows(request), duration_ns)
         if request.version == NULL:
             self.unrouted[code] += 1
             return
@@ -837,8 +845,7 @@ cdef class Pipeline(RequestSink):
                 continue
             self.error.size_bytes = 0
             if item.code == STATUS_OK:
-                self.say_no_reply()
-                item.code = STATUS_RESOURCE_EXHAUSTED
+                item.code = self.say_no_reply(request)
             elif request.error != 0:
                 text = <Block *> at(request.error)
                 memcpy(self.error.text, block_data(text), text.size_bytes)
@@ -856,15 +863,14 @@ cdef class Pipeline(RequestSink):
         """Keeps what an item came to, and answers those that waited for it."""
         cdef int64_t now = now_ns()
         cdef Request *request
-        self.cache.keep(leader, batch, index)
+        keep_run(self.cache, leader, batch, index)
         if self.second is not None:
             self.second.store(leader, batch, index)
         request = self.cache.take_waiting(leader, now)
         while request != NULL:
             if not self.reply(request, batch, index):
                 self.error.size_bytes = 0
-                self.say_no_reply()
-                self.answer(request, STATUS_RESOURCE_EXHAUSTED, -1)
+                self.answer(request, self.say_no_reply(request), -1)
             request = self.cache.take_waiting(leader, now)
 
     cdef void report(self, VersionEntry entry, Block *detail) noexcept:
@@ -875,13 +881,7 @@ cdef class Pipeline(RequestSink):
 
     cdef bint reply(self, Request *request, Batch *batch, int index) noexcept:
         """Encodes the item's rows and hands them over; False: no memory."""
-        cdef OutputSlice slices[256]
-        cdef Span identity = id_of(request)
-        cdef int n
-        item_slices(batch, index, &request.outputs, slices)
-        n = encode_reply(self.segments, <VersionEntry> request.version, &request.outputs, slices,
-                         batch.runs[batch.items[index].run].blocks, request.rows, &identity, request.fallback,
-                         request.arm)
+        cdef int n = reply_run(self.segments, request, batch, index)
         if n == 0:
             return False
         self.send(request, n)

@@ -3,7 +3,7 @@
 A field lies in one segment, but that the contents of an output may be the whole of the segment behind its length.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcmp
 
 from infer._core.grpc_message cimport PREFIX_BYTES
@@ -35,16 +35,14 @@ cdef bint read_output(Span message, Span *name, Output *output) noexcept nogil:
     return message.at == message.end
 
 
-cdef bint read_reply(const Segment *segments, int n_segments, ReplyOutputs *reply) noexcept nogil:
-    cdef Span rest, body
+cdef bint read_outputs(Span rest, const Segment *segments, int n_segments, ReplyOutputs *reply) noexcept nogil:
+    """`rest`: of the first segment."""
+    cdef Span body
     cdef uint64_t tag = 0
     cdef uint64_t size = 0
     cdef int32_t contents = 0
     cdef int at = 0
     reply.count = 0
-    if n_segments == 0 or segments[0].size_bytes < PREFIX_BYTES:
-        return False
-    rest = span_over(segments[0].data + PREFIX_BYTES, segments[0].size_bytes - PREFIX_BYTES)
     while True:
         if span_left(&rest) == 0:
             at += 1
@@ -76,6 +74,17 @@ cdef bint read_reply(const Segment *segments, int n_segments, ReplyOutputs *repl
             reply.outputs[contents].data = body.at
             reply.outputs[contents].size_bytes = size
             contents += 1
+
+
+cdef bint read_reply(const Segment *segments, int n_segments, ReplyOutputs *reply) noexcept nogil:
+    if n_segments == 0 or segments[0].size_bytes < PREFIX_BYTES:
+        return False
+    return read_outputs(span_over(segments[0].data + PREFIX_BYTES, segments[0].size_bytes - PREFIX_BYTES), segments,
+                        n_segments, reply)
+
+
+cdef bint read_tail(const uint8_t *tail, uint64_t size_bytes, ReplyOutputs *reply) noexcept nogil:
+    return read_outputs(span_over(tail, size_bytes), NULL, 1, reply)
 
 
 cdef const Output *output_named(const ReplyOutputs *reply, const char *name, uint64_t name_bytes) noexcept nogil:

@@ -62,7 +62,7 @@ cdef struct Request:
     void *sink                   # ResponseSink, borrowed; NULL once answered
     void *call                   # the transport's own
     Block *body                  # the message, prefix included; one reference
-    Block *decoded               # typed contents decoded on the loop; one reference or NULL
+    Block *decoded               # typed contents decoded on the loop, or its RowPlan; one reference or NULL
     uint64_t error               # arena offset of a Block with the error's text, or 0
     int64_t received_ns
     int64_t queued_ns
@@ -80,6 +80,7 @@ cdef struct Request:
     uint8_t delays               # at wait_until_ns: 1: it goes behind all others, 0: it is refused
     uint8_t charged              # where it counts as under way, and whether it holds its tenant: tenants' bits
     uint8_t fallback             # model_version.Fallback: what answers it instead of the version that it was meant for
+    uint8_t planned              # 1: `decoded` has its RowPlan: it is of the rows that are left. Loop thread
     TensorView *views            # inline_views, or an arena allocation when there are more
     TensorView inline_views[2]
 

@@ -45,6 +45,7 @@ class LoadOptions:
     cache: bool = False                     # answers of every model are kept, not only of those that ask for it
     cache_ttl_s: float = 0.0                # as in ModelSettings
     cache_bytes: int = 0                    # of one model; 0: as much as there is
+    cache_rows: bool = False                # row by row, where that can be done
     memory_bytes: int = 0                   # that there are in all; 0: what a load needs is not looked at
     memory_factor: float = PEAK_FACTOR      # memory at the height of a load, in bytes of its files; 0: as above
 
@@ -105,13 +106,14 @@ def limits_of(settings: ModelSettings, options: LoadOptions) -> dict[str, Any]:
             "weight": settings.weight, "default_level": settings.default_priority, "policies": queue_policies(settings)}
 
 
-def cache_limits(settings: ModelSettings, options: LoadOptions) -> dict[str, int] | None:
+def cache_limits(settings: ModelSettings, options: LoadOptions) -> dict[str, Any] | None:
     """A version's part of the cache, under completed settings; None: its answers are not kept."""
     if not settings.response_cache:
         return None
     ttl_s = options.cache_ttl_s if settings.cache_ttl_s is None else settings.cache_ttl_s
     size = options.cache_bytes if settings.cache_bytes is None else settings.cache_bytes
-    return {"ttl_ns": round(ttl_s * 1e9), "model_bytes": size}
+    return {"ttl_ns": round(ttl_s * 1e9), "model_bytes": size,
+            "rows": options.cache_rows if settings.cache_rows is None else settings.cache_rows}
 
 
 def guard_of(settings: ModelSettings, options: LoadOptions) -> dict[str, Any] | None:

@@ -21,10 +21,10 @@ from infer._core.ort_runtime import Runtime, give_back_memory
 from infer._core.ort_session import OrtSession, take_session
 from infer._core.pipeline import Pipeline
 from infer.errors import InferError, ModelLoadError, Unavailable
+from infer.models.cache_part import cache_part
 from infer.models.effective import (
     LoadOptions,
     applied,
-    cache_limits,
     changed_options,
     guard_of,
     limits_of,
@@ -146,7 +146,7 @@ class Loader:
     def _attached(self, spec: LoadSpec, entry: VersionEntry) -> VersionEntry | InferError:
         try:
             self._watch(entry)
-            self._pipeline.attach(entry, cache_limits(entry.settings, self._options))
+            self._pipeline.attach(entry, cache_part(entry, self._options))
         except (InferError, MemoryError) as error:
             return ModelLoadError(f"model {spec.name!r} version {spec.version} is not served: {error}")
         self._when_attached(entry)

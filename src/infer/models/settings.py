@@ -124,6 +124,7 @@ class ModelSettings:
     response_cache: bool | None = None      # None: the server's
     cache_ttl_s: float | None = None        # time that an answer is kept, 0: no bound; None: the server's
     cache_bytes: int | None = None          # None: the server's bound for one model
+    cache_rows: bool | None = None          # answers are kept row by row, where that can be done; None: the server's
     graph_optimization: GraphOptimization | None = None     # None: the server's
     providers: tuple[Provider, ...] = ()    # in order of preference, as in the server's settings; empty: the server's
     parameters: Mapping[str, str] = field(default_factory=dict)

@@ -221,6 +221,7 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "slo_p99_ms": ("slo_p99_ms", _parse_slo),
     "cache_ttl": ("cache_ttl_s", _parse_cache_ttl),
     "cache_bytes": ("cache_bytes", _parse_cache_bytes),
+    "cache_rows": ("cache_rows", _parse_bool),
     "breaker": ("breaker", parse_breaker),
     "run_timeout": ("run_timeout_s", _parse_run_timeout),
     "shadow": ("shadow", _parse_shadow),

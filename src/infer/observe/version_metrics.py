@@ -107,6 +107,7 @@ _COUNTERS = (
     ("infer_cache_hits", "Requests answered without a run: by what was kept, or joined: by another's run."),
     ("infer_cache_misses", "Requests that were looked up and had to run."),
     ("infer_cache_passed", "Requests that were not looked up: they asked for that, or hits are too few for it."),
+    ("infer_cache_rows", "Rows that were looked up one by one (--cache-rows), by whether they were known."),
     ("infer_cache_gone", "Answers that were not kept any longer, or not at all, by why."),
 )
 
@@ -141,12 +142,13 @@ def _text(version: VersionSource) -> _Text:
 
 
 def _cache(stats: Mapping[str, int] | None, labels: bytes) -> Sequence[bytes]:
-    """Its four families; empty for a version whose answers are not kept."""
+    """Its five families; empty for a version whose answers are not kept."""
     if stats is None:
-        return [b""] * 4
+        return [b""] * 5
     return [_by("infer_cache_hits", "by", {"kept": stats["hits"] - stats["joined"], "joined": stats["joined"]}, labels),
             b"infer_cache_misses_total{%b} %d\n" % (labels, stats["misses"]),
             b"infer_cache_passed_total{%b} %d\n" % (labels, stats["passed"]),
+            _by("infer_cache_rows", "found", {"known": stats["known_rows"], "new": stats["new_rows"]}, labels),
             _by("infer_cache_gone", "reason", {"evicted": stats["evictions"], "expired": stats["expiries"],
                                                "rejected": stats["rejections"]}, labels)]
 

@@ -89,7 +89,7 @@ def test_a_hit_is_the_same_reply_under_its_own_id(columns: int) -> None:
     assert rows_of(entry) == 1
     assert cached(entry) | {"hit_ns": 0, "miss_ns": 0, "bytes": 0} == {
         "hits": 2, "joined": 0, "misses": 1, "passed": 0, "hit_ns": 0, "miss_ns": 0, "entries": 1, "bytes": 0,
-        "evictions": 0, "expiries": 0, "rejections": 0, "waiting": 0, "bypassing": 0}
+        "evictions": 0, "expiries": 0, "rejections": 0, "known_rows": 0, "new_rows": 0, "waiting": 0, "bypassing": 0}
     assert codes_of(entry) == {OK: 3}
     bench.close()
 

@@ -71,9 +71,14 @@ def test_what_has_no_effect_is_said() -> None:
 def test_answers_are_kept_where_the_settings_say_so_within_their_own_bounds() -> None:
     options = LoadOptions(cache_ttl_s=1.5, cache_bytes=1000)
     assert cache_limits(settings(response_cache=False), options) is None
-    assert cache_limits(settings(response_cache=True), options) == {"ttl_ns": 1_500_000_000, "model_bytes": 1000}
+    assert cache_limits(settings(response_cache=True), options) == {
+        "ttl_ns": 1_500_000_000, "model_bytes": 1000, "rows": False}
     assert cache_limits(settings(response_cache=True, cache_ttl_s=0.0, cache_bytes=7), options) == {
-        "ttl_ns": 0, "model_bytes": 7}
+        "ttl_ns": 0, "model_bytes": 7, "rows": False}
+    for server, own, expected in ((True, None, True), (True, False, False), (False, True, True)):
+        part = cache_limits(settings(response_cache=True, cache_rows=own), LoadOptions(cache_rows=server))
+        assert part is not None
+        assert part["rows"] is expected
 
 
 @pytest.mark.parametrize(("name", "value"), [

@@ -34,7 +34,7 @@ EDITS: dict[str, Any] = {
     "preferred_batch_sizes": (4,), "max_queue_delay_us": 5, "weight": 3, "slo_p99_ms": 20.0,
     "queue": QueuePolicy(max_size=1), "priority_levels": 2, "default_priority": 1,
     "priority_queues": {1: QueuePolicy()}, "warmups": (Warmup("w"),), "response_cache": True,
-    "cache_ttl_s": 1.0, "cache_bytes": 1 << 20,
+    "cache_ttl_s": 1.0, "cache_bytes": 1 << 20, "cache_rows": True,
     "graph_optimization": "off", "providers": (("cpu", {}),), "parameters": {"a": "b"},
     "histogram_buckets": {"f": (1.0,)}, "breaker": BreakerSettings(fallback="previous"), "run_timeout_s": 1.0,
     "rollout": RolloutSettings((50.0, 100.0)), "shadow": ShadowPlan("4"),

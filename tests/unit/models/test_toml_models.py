@@ -59,6 +59,7 @@ version_policy.specific = [1, 2]
 weight = 3
 slo_p99_ms = 12.5
 rollout = { steps = [10, 100], every = "1m", on_new_version = "rollout" }
+cache_rows = true
 """
 
 
@@ -79,7 +80,7 @@ def test_every_kind_of_setting() -> None:
         inputs=(TensorSetting("x", "FP32", (4,)), TensorSetting("z", "BYTES", (1,), ())),
         parameters={"intra_op_thread_count": "2"})
     assert other == ModelSettings("other.one", origin=f"{FILE}:38", policy=VersionPolicy("specific", versions=(1, 2)),
-                                  weight=3, slo_p99_ms=12.5,
+                                  weight=3, slo_p99_ms=12.5, cache_rows=True,
                                   rollout=RolloutSettings((10, 100), 60.0, on_new_version="rollout"))
     assert {name: fraud.place_of(name) for name in ("labels", "keep_age_s", "max_queue_delay_us", "inputs.z.dims",
                                                     "filename")} == {
@@ -125,6 +126,7 @@ def test_it_stands_over_the_models_own_file() -> None:
      "4:1: input[0].data_type: expected TYPE_FP32, got FP32; write TYPE_FP32 [E104]"),
     ('cache_ttl = "2y"', "2:1: cache_ttl: expected a time such as 30, 1.5s, 500ms or 2m, got '2y'"),
     ("cache_ttl = -1", "2:1: cache_ttl: expected a time of up to a year, such as 10m; 0 for no bound, got -1"),
+    ("cache_rows = 1", "2:1: cache_rows: expected true or false, got 1; correct the value [E103]"),
     ("cache_bytes = 0", "2:1: cache_bytes: expected a size such as 16MiB, got 0"),
     ("response_cache = { enable = 2026-01-01 }", "2:1: response_cache.enable: expected true or false, got 2026-01-01"),
 ])

@@ -29,7 +29,7 @@ class Version:
                 "expired": {"queue": 9, "run": 11},
                 "queue_delayed": 8, "charged_ns": 2_500_000_000, "batches_left": {"full": 3, "idle": 1},
                 "cache": {"hits": 9, "joined": 2, "misses": 3, "passed": 4, "evictions": 5, "expiries": 6,
-                          "rejections": 7},
+                          "rejections": 7, "known_rows": 8, "new_rows": 9},
                 "rows": 40, "batches": 4, "request": times, "queue": times, "compute": times,
                 "batch_rows": (4, 40, [min(index, 4) for index in range(len(row_bounds))])}
 

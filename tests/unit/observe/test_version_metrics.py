@@ -21,7 +21,8 @@ from infer.observe.version_metrics import CODES, ROW_BOUNDS, SECONDS, families
 COUNTS = st.integers(0, 2**48)
 LEFT = ("full", "shape", "idle", "delay", "deadline")
 LIMITS = ("max_queue_rows", "max_queue_size", "queue_timeout")
-CACHE = ("hits", "joined", "misses", "passed", "evictions", "expiries", "rejections")
+CACHE = ("hits", "joined", "misses", "passed", "evictions", "expiries", "rejections",
+         "known_rows", "new_rows")
 PLACES = ("queue", "run")
 HISTOGRAMS = {"infer_request_seconds": ("request", SECONDS), "infer_queue_seconds": ("queue", SECONDS),
               "infer_compute_seconds": ("compute", SECONDS), "infer_batch_rows": ("batch_rows", ROW_BOUNDS)}
@@ -90,6 +91,9 @@ class Reference:
         passed = CounterMetricFamily(
             "infer_cache_passed", "Requests that were not looked up: they asked for that, or hits are too few for it.",
             labels=["model", "version"])
+        found = CounterMetricFamily(
+            "infer_cache_rows", "Rows that were looked up one by one (--cache-rows), by whether they were known.",
+            labels=["model", "version", "found"])
         gone = CounterMetricFamily(
             "infer_cache_gone", "Answers that were not kept any longer, or not at all, by why.",
             labels=["model", "version", "reason"])
@@ -114,12 +118,15 @@ class Reference:
                 hits.add_metric([*labels, "joined"], stats["joined"])
                 misses.add_metric(labels, stats["misses"])
                 passed.add_metric(labels, stats["passed"])
+                found.add_metric([*labels, "known"], stats["known_rows"])
+                found.add_metric([*labels, "new"], stats["new_rows"])
                 for reason, name in (("evicted", "evictions"), ("expired", "expiries"), ("rejected", "rejections")):
                     gone.add_metric([*labels, reason], stats[name])
         for code, count in zip(CODES, self.unrouted, strict=True):
             if count:
                 requests.add_metric(["", "", code], count)
-        yield from (requests, rows, batches, charged, left, refused, expired, delayed, hits, misses, passed, gone)
+        yield from (requests, rows, batches, charged, left, refused, expired, delayed, hits, misses, passed, found,
+                    gone)
         for name, (key, bounds) in HISTOGRAMS.items():
             scale = 1 if key == "batch_rows" else 1e9
             family = HistogramMetricFamily(name, TEXTS[name], labels=["model", "version"])
