@@ -15,7 +15,7 @@ TESTS ?= tests
 PATHS ?= examples/models
 ARGS ?=
 
-.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker bench-replicas bench-rollout bench-shadow bench-replay micro lint debug sanitize \
+.PHONY: help setup serve demo test test-release test-debug bench bench-growth bench-wire bench-floods bench-reload bench-models bench-overload bench-fairness bench-cache bench-quotas bench-slo bench-breaker bench-split bench-replicas bench-rollout bench-shadow bench-replay micro lint debug sanitize \
   conformance wheel-check portable-check clean fuzz fuzz-corpus
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo "make bench-slo    --slo-p99-ms beside every fixed setting, on steps and bursts"
 	@echo "make bench-overload up to five times of what the server can do: what is still answered in time"
 	@echo "make bench-breaker what a breaker costs a call, and how soon a version that fails is out of use, and back"
+	@echo "make bench-split  what it costs a call that its model's traffic is divided over three versions"
 	@echo "make bench-rollout versions that are worse, rolled out under load: when each is taken back, and one that is as good"
 	@echo "make bench-shadow what a shadow that is ten times as slow costs those who are answered"
 	@echo "make bench-replay captured calls sent again to the same version and to a quantised one, and what a capture costs"
@@ -167,6 +168,9 @@ bench-reload: setup
 
 bench-quotas: setup
 	$(PY) -m bench.load.quotas $(ARGS)
+
+bench-split: setup
+	$(PY) -m bench.load.split $(ARGS)
 
 bench-cache: setup
 	$(PY) -m bench.caching $(ARGS)

@@ -32,8 +32,8 @@ def chosen(salt: str, weights: Mapping[str, float], rules: Mapping[bytes, str], 
 
     def score(arm: str) -> float:
         seed = mix(hashed(salt.encode()) + mix(hashed(arm.encode())) & WORD)
-        unit = ((mix(mix(hashed(key) ^ seed)) >> 11) + 0.5) / (1 << 53)
-        return -math.log(unit) / weights[arm]
+        unit = ((mix(hashed(key) ^ seed) >> 11) + 0.5) / (1 << 53)
+        return -math.log(unit) * (1 / weights[arm])
 
     return min((arm for arm in weights if weights[arm] > 0), key=score)
 

@@ -141,7 +141,8 @@ def test_any_port_twice_is_no_conflict() -> None:
 
 @pytest.mark.parametrize(("flags", "port"), [
     ({}, 8003), ({"port": "9"}, 0), ({"port": "0"}, 0), ({"port": "9", "admin_port": "8003"}, 8003),
-    ({"admin_port": "0"}, 0), ({"admin_port": "none"}, None), ({"port": "9", "admin_port": "None"}, None)])
+    ({"admin_port": "0"}, 0), ({"admin_port": "none"}, None),
+    ({"admin_port": None}, None), ({"port": "9", "admin_port": "None"}, None)])
 def test_where_administration_is(flags: dict[str, object], port: int | None) -> None:
     assert load_settings(PATHS | flags, {}, None)[0].administration_port == port
 

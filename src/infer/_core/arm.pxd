@@ -13,8 +13,8 @@ from infer._core.output_sketch cimport OutputSketch
 cdef struct ArmStats:
     int64_t calls[17]            # finished requests by gRPC code
     int64_t rows                 # of those that succeeded
-    Histogram request            # ns from the call's first byte to its reply handed to the transport
-    Histogram succeeded          # the same, of those that succeeded
+    Histogram succeeded          # ns from the call's first byte to its reply handed to the transport
+    Histogram failed             # the same, of those that did not succeed
 
 cdef class Arm:
     cdef ArmStats stats

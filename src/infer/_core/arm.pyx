@@ -3,7 +3,7 @@
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memset
 
-from infer._core.counters cimport HISTOGRAM_BUCKETS, bucket_floor, observe, quantile, snapshot
+from infer._core.counters cimport HISTOGRAM_BUCKETS, Histogram, bucket_floor, merge, observe, quantile, snapshot
 from infer._core.output_sketch cimport sketch_counts, sketch_free
 from infer._core.status cimport STATUS_CODES, STATUS_OK
 from infer._core.tensor cimport encode_text_parameter
@@ -42,7 +42,9 @@ cdef class Arm:
 
     def snapshot(self, tuple bounds_ns not None):
         """(count, sum, cumulative counts at the bounds) of all requests' ns."""
-        return snapshot(&self.stats.request, bounds_ns)
+        cdef Histogram both = self.stats.succeeded
+        merge(&both, &self.stats.failed)
+        return snapshot(&both, bounds_ns)
 
     def buckets(self):
         """(smallest ns, requests) of each bucket that holds any, of those that succeeded. They may be added to those of
@@ -65,10 +67,11 @@ cdef class Arm:
 
 cdef void count_arm(Arm arm, int code, int64_t rows, int64_t duration_ns) noexcept:
     arm.stats.calls[code] += 1
-    observe(&arm.stats.request, duration_ns)
     if code == STATUS_OK:
         arm.stats.rows += rows
         observe(&arm.stats.succeeded, duration_ns)
+    else:
+        observe(&arm.stats.failed, duration_ns)
 
 
 cdef void *hold_arm(Arm arm) noexcept:

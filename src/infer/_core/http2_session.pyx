@@ -24,8 +24,8 @@ from infer._core.grpc_stream cimport (
     STREAM_TALKING, add_segments, advance, body_room, check_headers, check_message, set_end, set_variant, stream_free,
     take_body)
 from infer._core.reply_fields cimport (
-    Refusal, add_retry_info, add_variant, build_refusal, build_trailers, deflate_head, gzip_head, join_pairs,
-    ok_trailer, reply_head)
+    Refusal, add_retry_info, add_variant, build_ok_trailers, build_refusal, build_trailers, deflate_head, gzip_head,
+    join_pairs, ok_trailer, reply_head)
 from infer._core.request cimport FROM_CERTIFICATE, FROM_METADATA, Request, Segment
 from infer._core.retry_info cimport BUSY_PUSHBACK_MS
 from infer._core.slab cimport slab_calloc, slab_free, slab_malloc, slab_realloc
@@ -573,8 +573,11 @@ cdef class Http2Session(ResponseSink):
         if stream.end_code == STATUS_OK and pairs is None and stream.variant == NULL:
             self.heed(nghttp2_submit_trailer(self.session, stream.id, ok_trailer, 1))
             return
-        build_trailers(&refusal, stream.end_code, stream.end_text, stream.end_bytes)
-        add_variant(&refusal, stream.variant)
+        if stream.end_code == STATUS_OK:
+            build_ok_trailers(&refusal, stream.variant)
+        else:
+            build_trailers(&refusal, stream.end_code, stream.end_text, stream.end_bytes)
+            add_variant(&refusal, stream.variant)
         if pairs is None:
             self.heed(nghttp2_submit_trailer(self.session, stream.id, refusal.fields, refusal.n_fields))
             return

@@ -36,6 +36,8 @@ cdef void build_refusal(Refusal *refusal, int http_status, int code, const char 
 cdef void add_retry_info(Refusal *refusal, int code, const char *message, int64_t pushback_ms) noexcept
 # What was to answer, bytes that outlive the struct; NULL: nothing is added.
 cdef void add_variant(Refusal *refusal, void *variant) noexcept
+# Of a good reply that names what has answered.
+cdef void build_ok_trailers(Refusal *refusal, void *variant) noexcept
 # The status alone, for a reply that has a head.
 cdef void build_trailers(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept
 # `fields` and behind them `pairs` of (bytes name, bytes value), which both have to outlive it; to be freed. NULL: no

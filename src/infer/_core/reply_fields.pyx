@@ -73,6 +73,12 @@ cdef void add_variant(Refusal *refusal, void *variant) noexcept:
         add(refusal, "infer-variant", 13, <const char *> <bytes> variant, <size_t> len(<bytes> variant))
 
 
+cdef void build_ok_trailers(Refusal *refusal, void *variant) noexcept:
+    refusal.fields[0] = ok_trailer[0]
+    refusal.n_fields = 1
+    add_variant(refusal, variant)
+
+
 cdef void build_trailers(Refusal *refusal, int code, const char *message, uint32_t message_bytes) noexcept:
     refusal.n_fields = 0
     add_status(refusal, code, message, message_bytes)

@@ -17,7 +17,7 @@ cdef enum:
 
 cdef struct ArmShare:
     uint64_t seed                # hash of salt and name
-    double weight                # 0: rules alone lead to it
+    double inverse               # of its weight; infinity: rules alone lead to it
 
 cdef struct RuleSlot:
     uint64_t key

@@ -55,7 +55,7 @@ cdef void split_free(SplitTable *table) noexcept nogil:
 
 cdef void split_add_arm(SplitTable *table, uint64_t salt, uint64_t name, double weight) noexcept nogil:
     table.arms[table.n_arms].seed = mix(salt + mix(name))
-    table.arms[table.n_arms].weight = weight
+    table.arms[table.n_arms].inverse = 1.0 / weight if weight > 0.0 else INFINITY
     table.n_arms += 1
 
 
@@ -77,22 +77,38 @@ cdef bint split_add_rule(SplitTable *table, uint64_t key, int32_t arm) noexcept 
     return True
 
 
+cdef inline double score_of(uint64_t unit, double inverse) noexcept nogil:
+    """Of 53 bits, which the half keeps from 0 and 1."""
+    return -log((<double> unit + 0.5) * (1.0 / 9007199254740992.0)) * inverse
+
+
 cdef int32_t split_choose(const SplitTable *table, uint64_t key) noexcept nogil:
-    cdef double least = INFINITY
-    cdef double unit, score
-    cdef int32_t chosen = 0
+    cdef const ArmShare *best = &table.arms[0]
+    cdef const ArmShare *arm
+    cdef uint64_t best_unit, unit
+    cdef double score
+    cdef double least = -1.0
     cdef int32_t i
     if table.rules != NULL:
         i = find_rule(table, key).arm
         if i >= 0:
             return i
-    for i in range(table.n_arms):
-        if table.arms[i].weight <= 0.0:
+    best_unit = mix(key ^ best.seed) >> 11
+    for i in range(1, table.n_arms):
+        arm = &table.arms[i]
+        unit = mix(key ^ arm.seed) >> 11
+        # Without a logarithm where the unit and the weight say the same.
+        if arm.inverse >= best.inverse and unit <= best_unit:
             continue
-        # 53 bits, and the half keeps it from 0 and 1.
-        unit = (<double> (mix(mix(key ^ table.arms[i].seed)) >> 11) + 0.5) * (1.0 / 9007199254740992.0)
-        score = -log(unit) / table.arms[i].weight
-        if score < least:
+        if arm.inverse > best.inverse or unit < best_unit:
+            if least < 0.0:
+                least = score_of(best_unit, best.inverse)
+            score = score_of(unit, arm.inverse)
+            if score >= least:
+                continue
             least = score
-            chosen = i
-    return chosen
+        else:
+            least = -1.0
+        best = arm
+        best_unit = unit
+    return <int32_t> (best - table.arms)
