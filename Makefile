@@ -33,7 +33,7 @@ help:
 	@echo "make bench-replicas three replicas that share one cache beside one server, and one of them killed"
 	@echo "make bench-models 1,000 small models: time until ready, memory, CPU of one among them, fairness"
 	@echo "make bench-fairness what two models get of a core when one is asked for a hundred times as much"
-	@echo "make bench-cache what a hit costs, and what a cache costs that is of no use"
+	@echo "make bench-cache what a hit costs, what a cache costs that is of no use, and what one of rows saves"
 	@echo "make bench-quotas what a tenant over its quota costs another, and what quotas cost"
 	@echo "make bench-slo    --slo-p99-ms beside every fixed setting, on steps and bursts"
 	@echo "make bench-overload up to five times of what the server can do: what is still answered in time"

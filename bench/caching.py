@@ -1,8 +1,8 @@
 """`make bench-cache`: what a hit costs, and what a cache costs that is of no use.
 
-In turns, server CPU per request: mid answered from the cache beside tiny that runs; and mid with inputs of which no two
-are the same, with the cache on beside without, once it has found out that it is of no use. The counts of server and
-generator have to agree.
+In turns, server CPU per request: mid answered from the cache beside tiny that runs; mid with inputs of which no two are
+the same, with the cache on beside without, once it has found out that it is of no use; and mid with 15 rows of which 1
+is new, row by row beside without a cache. The counts of server and generator have to agree.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ SHAPE = (4, 16)
 PAIRS, REQUESTS = 11, 40_000
 QUICK_PAIRS, QUICK_REQUESTS = 3, 20_000
 CACHE = " --cache 256MiB"
+# As many as the generator varies.
+ROWS, ROWS_REQUESTS = 15, 4000
 
 
 class Turns:
     """Loads of one case on one server; with `varied` no two requests are the same."""
 
-    def __init__(self, case: Case, server: Server, requests: int, *, varied: bool = False, runs: bool = True) -> None:
-        self.case, self.server, self.requests, self.varied, self.runs = case, server, requests, varied, runs
+    def __init__(self, case: Case, server: Server, requests: int, *, varied: bool = False, rows_run: int = 1) -> None:
+        self.case, self.server, self.requests, self.varied, self.rows_run = case, server, requests, varied, rows_run
         self._next = itertools.count(1, requests)
 
     def __call__(self) -> Sample:
@@ -42,8 +44,8 @@ class Turns:
         used, counted = self.server.usage() - usage, self.server.counts() - counts
         if result.ok != result.sent or result.failures or counted.ok != result.ok:
             raise RuntimeError(f"{result.statuses} {result.failures} {result.reason}; the server counts {counted.ok}")
-        if counted.inferences != (result.ok if self.runs else 0):
-            raise RuntimeError(f"{result.ok} replies, {counted.inferences} of them by a run of the model")
+        if counted.inferences != result.ok * self.rows_run:
+            raise RuntimeError(f"{result.ok} replies, for which the model ran {counted.inferences} rows")
         return sampled(result, used, counted)
 
 
@@ -63,7 +65,7 @@ def hit(start: Callable[[str], Server], pairs: int, requests: int) -> Result:
         tiny.warm(plain, *SHAPE, 0.5)
         mid.warm(caching, *SHAPE, 0.5)
         return judged("server CPU, a hit on mid by a run of tiny", 1.1, ("tiny", Turns(tiny, plain, requests)),
-                      ("mid, hits", Turns(mid, caching, requests, runs=False)), pairs)
+                      ("mid, hits", Turns(mid, caching, requests, rows_run=0)), pairs)
 
 
 def useless(start: Callable[[str], Server], pairs: int, requests: int) -> Result:
@@ -77,7 +79,21 @@ def useless(start: Callable[[str], Server], pairs: int, requests: int) -> Result
         return judged("server CPU, cache on by off, new inputs", 1.03, ("off", turns[0]), ("on", turns[1]), pairs)
 
 
-PARTS = {"hit": hit, "useless": useless}
+def rows(start: Callable[[str], Server], pairs: int, requests: int) -> Result:
+    # The last row is another in each request.
+    mid = Case("mid", rows=ROWS)
+    requests = min(requests, ROWS_REQUESTS)
+    with start("") as plain, start(f"{CACHE} --cache-rows") as caching:
+        plain.wait_ready()
+        caching.wait_ready()
+        for server in (plain, caching):
+            mid.warm(server, *SHAPE, 0.5)
+        turns = [Turns(mid, plain, requests, varied=True, rows_run=ROWS), Turns(mid, caching, requests, varied=True)]
+        return judged("server CPU, 15 rows of mid with 14 known, row by row by off", 0.5, ("off", turns[0]),
+                      ("rows", turns[1]), pairs)
+
+
+PARTS = {"hit": hit, "useless": useless, "rows": rows}
 
 
 def main() -> int:

@@ -78,9 +78,9 @@ class Run:
 class Case:
     """One model with its request, and the length that each reply must have."""
 
-    def __init__(self, model: str, row_shape: tuple[int, ...] | None = None) -> None:
+    def __init__(self, model: str, row_shape: tuple[int, ...] | None = None, *, rows: int = 1) -> None:
         self.model = model
-        self.message = payload.row_request(model, row_shape or bench_models.ROW_SHAPES[model])
+        self.message = payload.row_request(model, row_shape or bench_models.ROW_SHAPES[model], rows=rows)
         self.body = payload.write_body(BUILD / "bodies" / model, self.message)
 
     def warm(self, server: Server, connections: int, streams: int, seconds: float) -> load_client.LoadResult:
