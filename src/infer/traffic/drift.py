@@ -1,9 +1,10 @@
-"""Whether two arms' outputs are distributed alike: a sequential test of shares, and the PSI that people know. Pure.
+"""Whether two arms' outputs are distributed alike: a sequential test of that, and the PSI that people know. Pure.
 
-Values are counted in bins that both arms share, in whatever order the bins have. The first `LEARN` values of the
-baseline join neighbouring bins into at most `GROUPS` of about the same share; from then on each group has two tests,
-whether the candidate's share is above the baseline's of the same time by more than `tolerance`, and whether it is
-below it by more. The mean of e-values is one, so their number costs its logarithm.
+Values are counted in bins that both arms share, in the order of the values. The first `LEARN` values of the baseline
+join neighbouring bins into at most `GROUPS` of about the same share; from then on each border between two groups has
+two tests, whether the candidate's share of values below it is larger than the baseline's of the same time by more than
+`tolerance`, and whether it is smaller by more. That bounds the distance of Kolmogorov and Smirnov at those borders. The
+mean of e-values is one, so their number costs its logarithm.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def groups_of(counts: Counts) -> NDArray[np.int64]:
 
 
 class DriftTest:
-    """One per guardrail. `log_e`: evidence that a group's share has moved by more than `tolerance`; `log_e_alike`:
-    that none has."""
+    """One per guardrail. `log_e`: evidence that more than `tolerance` of the values have moved over a border;
+    `log_e_alike`: that over no border as many have."""
 
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
@@ -57,7 +58,7 @@ class DriftTest:
     def log_e(self) -> float:
         if self._moved is None:
             return 0.0
-        both = np.concatenate([np.broadcast_to(test.log_e, self._a.shape) for test in self._moved])
+        both = np.concatenate([np.broadcast_to(test.log_e, len(self._a) - 1) for test in self._moved])
         return float(np.logaddexp.reduce(both) - math.log(len(both)))
 
     @property
@@ -77,21 +78,21 @@ class DriftTest:
         size = len(self._a)
         a, b = (np.bincount(self._groups, each, size) for each in (a, b))
         self._a, self._b = self._a + a, self._b + b
-        n_a, n_b = np.full(size, a.sum()), np.full(size, b.sum())
+        n_a, n_b = np.full(size - 1, a.sum()), np.full(size - 1, b.sum())
+        below_a, below_b = (np.cumsum(each)[:-1] for each in (a, b))
         assert self._moved is not None
         assert self._alike is not None
         for test in (*self._moved, *self._alike):
-            test.add(n_a, a, n_b, b, clump)
+            test.add(n_a, below_a, n_b, below_b, clump)
 
     def _learn(self) -> None:
-        groups = groups_of(self._a)
         # Groups without a bin are left out.
-        self._groups = np.unique(groups, return_inverse=True)[1]
+        self._groups = np.unique(groups_of(self._a), return_inverse=True)[1]
         size = int(self._groups.max()) + 1
         self._a = np.asarray(np.bincount(self._groups, self._a, size), float)
         self._b = np.zeros(size)
-        prior = np.full(size, self._a.sum()), self._a
-        up, down = np.full(size, self._tolerance), np.full(size, -self._tolerance)
+        prior = np.full(size - 1, self._a.sum()), np.cumsum(self._a)[:-1]
+        up, down = np.full(size - 1, self._tolerance), np.full(size - 1, -self._tolerance)
 
         def test(increase: Counts, *, above: bool) -> RateTest:
             return RateTest(increase=increase, above=above, prior=prior)
