@@ -233,6 +233,7 @@ class Models:
 
     def end(self) -> None:
         """Looks no more, loads no more, and unloads everything once its calls have ended."""
+        self.traffic.close()
         self.manager.stop()
         self._step()
 

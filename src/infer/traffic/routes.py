@@ -31,6 +31,7 @@ class Traffic:
         self.unready: Mapping[str, Mapping[str, str]] = {}      # why, by model and name of an arm
         self._served: dict[str, ModelRoute] = {}
         self._changed: set[str] = set()
+        self._closed = False
 
     def set_split(self, model: str, plan: SplitPlan | None) -> None:
         """From the next `merged` on; None: its requests are not divided any more."""
@@ -62,6 +63,10 @@ class Traffic:
         self._changed = {name for name in self._changed if name not in self._served}
         self._tell()
         return found
+
+    def close(self) -> None:
+        """Versions that go from now on go with the server."""
+        self._closed = True
 
     @property
     def gauges(self) -> dict[str, Any]:
@@ -114,6 +119,8 @@ class Traffic:
 
     def _tell(self) -> None:
         """Logs the arms that have come to be without a version, or with one again."""
+        if self._closed:
+            return
         unready = {model: missing for model, plan in self.splits.items() if (missing := self.missing(model, plan))}
         for model, missing in unready.items():
             for name, why in missing.items():

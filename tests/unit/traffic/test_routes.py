@@ -144,3 +144,12 @@ def test_the_order_of_arms_is_the_plans() -> None:
     assert made is not None
     assert made.split is not None
     assert made.split.choose(b"alice") == 1
+
+
+def test_at_the_end_nobody_is_told_what_goes(caplog: pytest.LogCaptureFixture) -> None:
+    traffic = Traffic()
+    traffic.set_split("m", plan("3=90,4=10"))
+    traffic.merged({"m": route(FOUR, THREE)})
+    traffic.close()
+    assert leads(traffic.merged({"m": route(FOUR)})["m"]) == [("4", None), ("4", "m:4")]
+    assert caplog.messages == []
