@@ -139,9 +139,9 @@ def test_versions_that_come_are_captured_too(tmp_path: Path, settings: dict[str,
         place_version(tmp_path / "models", "m", 3, 4.0)
         repository.until_answer(("3", 4.0))
         running = repository.served.server.captures.running["m"]
-        before = running.capture.taken
+        before = running.capture.seen
         infer(repository, 2)
-        assert running.capture.taken == before + 2
+        assert running.capture.seen == before + 2
     # What waited was written when the server ended.
     assert len(list(CaptureReader(tmp_path / "captured" / "v.capture"))) == running.capture.taken
 
