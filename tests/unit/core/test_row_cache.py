@@ -462,7 +462,6 @@ def test_one_that_has_lost_rows_ends_as_any_other(stepped_clock: None, runs: boo
     entry = make_entry(scale())
     bench = new_bench(entry)
     answer(bench, message(1, 2))
-    before = arena_bytes()
     call = bench.call(message(1, 5, 2), deadline_ns=clock.now() + AHEAD_NS)
     watch = bench.transport.watch(call)
     assert watch.state == STATES["QUEUED"]
@@ -480,7 +479,6 @@ def test_one_that_has_lost_rows_ends_as_any_other(stepped_clock: None, runs: boo
     assert codes_of(entry) == {OK: 1, (CANCELLED if ends is cancelled else DEADLINE_EXCEEDED): 1}
     # What ran is kept, for the callers to come.
     assert cached(entry)["entries"] == (3 if runs else 2)
-    assert arena_bytes() - before == (LEAST_BYTES if runs else 0)
     bench.close()
 
 
