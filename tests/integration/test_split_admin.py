@@ -167,10 +167,24 @@ def test_a_version_that_goes_leaves_its_share_to_the_default(tmp_path: Path, set
         one, two = shown(repository)["variants"]
         assert (one["version"], two["version"]) == ("", "2")
         assert "has no version or label '1'" in one["problem"]
-        assert "not served, the default version has its share" in asked(repository, "show", "m").output
+        assert "gets none of its share: model 'm' has no version" in asked(repository, "show", "m").output
         place_version(root, "m", 1)
         repository.until_state("READY", "1")
         assert versions(repository.caller) == expected({"1": 50, "2": 50})
+
+
+def test_what_is_written_while_a_rollout_divides_the_requests(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with repository_server(tmp_path / "models", **settings) as repository:
+        server = repository.served.server
+        repository.served.run(lambda: server.rollouts.controller.start("m", to=3, baseline=2, who="a test"))
+        settings["toml"].write_text(ALL + "[models.m.split]\nto = { 1 = 20, 2 = 80 }\n")
+        written = written_models(None, settings["toml"])
+        repository.served.look(lambda: server.set_written(written.models))
+        refused = asked(repository, "set", "m", "--to", "1=1")
+        assert "model 'm' has a rollout to version 3, which divides its requests; end that first" in refused.output
+        shown_now = shown(repository)
+        assert [int(each["calls"]) for each in shown_now["variants"]] == [0, 0]
+        assert "has a rollout to version 3" in shown_now["variants"][0]["problem"]
 
 
 # kill -9.

@@ -96,4 +96,4 @@ def _row(variant: Any) -> tuple[str, ...]:
     return (variant.name, f"{variant.share:.2%}", f"{variant.weight:g}", led, str(variant.calls),
             str(variant.calls - variant.succeeded), f"{variant.p50_seconds * 1e3:.3g}",
             f"{variant.p99_seconds * 1e3:.3g}",
-            f"not served, the default version has its share: {variant.problem}" if variant.problem else "")
+            f"gets none of its share: {variant.problem}" if variant.problem else "")

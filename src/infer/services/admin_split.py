@@ -37,6 +37,9 @@ class SplitsView(Protocol):
 
     def asked_by_rpc(self, model: str) -> bool: ...
 
+    def taken(self, model: str) -> str:
+        """Who else divides the model's requests; "": nobody."""
+
     async def ask(self, model: str, plan: SplitPlan | None) -> None: ...
 
 
@@ -86,13 +89,18 @@ def _plan(request: Any, now: SplitPlan | None) -> SplitPlan:
 def _shown(splits: SplitsView, model: str) -> Any:
     plan = splits.plans[model]
     entries, missing = splits.traffic.entries(model, plan), splits.traffic.missing(model, plan)
+    # Its arms are those of whatever divides the requests now.
+    taken = splits.taken(model)
+    arms = {} if taken else splits.traffic.arms.get(model, {})
     found = message("infer.v1.Split")(model=model, name=plan.name, key=plan.key, rules=plan.rules,
                                       by_rpc=splits.asked_by_rpc(model))
     for planned in plan.arms:
-        arm, entry = splits.traffic.arms[model][planned.name], entries.get(planned.name)
-        found.variants.add(
+        arm, entry = arms.get(planned.name), entries.get(planned.name)
+        variant = found.variants.add(
             name=planned.name, to=planned.place, weight=planned.weight, share=plan.share(planned),
             model=entry.name.decode() if entry is not None else "", version=entry.version if entry is not None else "",
-            problem=missing.get(planned.name, ""), calls=sum(arm.calls), succeeded=arm.calls[0], rows=arm.rows,
-            p50_seconds=arm.quantile_ns(0.5) / 1e9, p99_seconds=arm.quantile_ns(0.99) / 1e9)
+            problem=f"the model has {taken}, which divides its requests" if taken else missing.get(planned.name, ""))
+        if arm is not None:
+            variant.calls, variant.succeeded, variant.rows = sum(arm.calls), arm.calls[0], arm.rows
+            variant.p50_seconds, variant.p99_seconds = arm.quantile_ns(0.5) / 1e9, arm.quantile_ns(0.99) / 1e9
     return found
