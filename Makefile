@@ -108,7 +108,7 @@ SECONDS ?= 600
 FUZZ_PACKAGES := clang-14 libclang-rt-14-dev
 FUZZ_ENV = PYTHONHOME=$$($(PY) -c 'import sys; print(sys.base_prefix)') PYTHONMALLOC=malloc PYTHONDONTWRITEBYTECODE=1 \
   PYTHONPATH=build/fuzz/lib:.:$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
-  ASAN_OPTIONS=allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
+  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1
 
 $(VENV)/.clang: | $(VENV)/.system
 	@if ! command -v clang-14 >/dev/null || ! clang-14 -print-file-name=libclang_rt.fuzzer-x86_64.a | grep -q /; then \

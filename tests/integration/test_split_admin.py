@@ -15,8 +15,9 @@ from infer.cli import main
 from infer.models.written import written_models
 from tests.support import models
 from tests.support.command import Serving
-from tests.support.killing import KILLED, Killed
+from tests.support.killing import KILLED, Killed, until
 from tests.support.repositories import Caller, Repository, place_version, repository_server
+from tests.support.server import scrape
 from tests.support.splits import chosen
 
 ALL = "[models.m]\nversion_policy = { all = {} }\n"
@@ -217,7 +218,8 @@ def test_a_server_that_is_killed_while_a_split_changes(tmp_path: Path, point: st
         assert serving.wait() == KILLED
     with killed.serving(point) as (serving, caller):
         assert versions(caller) == old
-        # Loads have called the store as well: from now on it counts.
+        # Loads have called the store as well: what they gave it is written, and from now on it counts.
+        until(lambda: scrape(serving.http)["infer_state_waiting", frozenset()] == 0, lambda: serving.output)
         killed.arm()
         answered = split(address_of(serving), "set", "m", "--to", "1=40,2=60").exit_code == 0
         assert serving.wait() == KILLED, serving.output
