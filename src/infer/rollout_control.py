@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from infer._core.arm import Arm
 from infer._core.output_sketch import BINS
 from infer._core.router import ModelRoute
+from infer.golden import FILE, failure_of
 from infer.lifecycle import Models
 from infer.security.audit import AuditLog
 from infer.split_plan import SplitPlan
@@ -44,6 +45,18 @@ class RolloutModels:
 
     def arms(self, model: str) -> Mapping[str, Arm]:
         return self._models.traffic.arms.get(model, {})
+
+    async def check(self, model: str, version: int) -> str:
+        """By the version's golden inputs and outputs, where it has any."""
+        snapshot, route = self._models.watcher.last, self.route(model)
+        seen = None if snapshot is None else snapshot.models.get(model)
+        entry = None if route is None else next((each for each in route.versions if each.version == str(version)), None)
+        if seen is None or entry is None or version not in seen.versions:
+            return ""
+        path = seen.versions[version].directory / FILE
+        if not path.is_file():
+            return ""
+        return await asyncio.get_running_loop().run_in_executor(None, failure_of, entry.session, path)
 
     async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
         await self._models.control.label(model, label, version or 0, who)

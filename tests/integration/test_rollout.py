@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from infer.cli import main
+from infer.golden import failure_of
 from infer.proto import message
 from tests.support.repositories import Caller, place_version
 from tests.support.server import InProcess, in_process, scrape
@@ -62,10 +64,12 @@ class Rig:
 
 
 @contextmanager
-def rig_of(folder: Path, transport: str, *, toml: str = TOML, factor: float = 1.0, **settings: Any) -> Iterator[Rig]:
-    """Versions 1 and 2 of `m`, of which 2 answers `factor` times its input."""
+def rig_of(folder: Path, transport: str, *, toml: str = TOML, factor: float = 1.0, replace: bool = True,
+           **settings: Any) -> Iterator[Rig]:
+    """Versions 1 and 2 of `m`, of which 2 answers `factor` times its input, or is there already."""
     place_version(folder / "models", "m", 1)
-    place_version(folder / "models", "m", 2, factor)
+    if replace:
+        place_version(folder / "models", "m", 2, factor)
     (folder / "infer.toml").write_text(toml)
     with in_process(folder / "models", toml=folder / "infer.toml", admin_port=0, transport=transport, **settings
                     ) as served:
@@ -110,6 +114,39 @@ def test_a_version_whose_outputs_have_moved_is_taken_back(tmp_path: Path, transp
         status = rig.rollout("status").output
         assert "drift: more than 0.1 of the outputs have moved" in status
         assert {rig.caller.answer("m")[0] for _ in range(CALLS)} == {"1"}
+
+
+@pytest.mark.parametrize(("factor", "told"), [(2.0, ""), (2.5, "4 of 4 values of output 'y' differ: at [0, 0] expected "
+                                                               "2.5, got 2")])
+def test_golden_outputs_come_before_any_call(tmp_path: Path, factor: float, told: str) -> None:
+    place_version(tmp_path / "models", "m", 2)
+    row = np.ones((1, 4), np.float32)
+    np.savez(tmp_path / "models" / "m" / "2" / "golden.npz", **{"input.x": row, "output.y": factor * row})
+    with in_process(tmp_path / "models", admin_port=0) as served:
+        session = served.server.versions()[0].session
+        path = tmp_path / "models" / "m" / "2" / "golden.npz"
+        failure = failure_of(session, path)
+        assert failure == (f"{path}: {told}" if told else "")
+        np.savez(path, **{"input.x": row, "output.z": row})
+        assert "no output 'z'" in failure_of(session, path)
+        np.savez(path, **{"output.y": row})
+        assert "has no array input.x" in failure_of(session, path)
+        np.savez(path, **{"input.x": row})
+        assert "has no array named output.NAME" in failure_of(session, path)
+        np.savez(path, **{"input.x": row, "output.y": row[:, :2]})
+        assert "expected the shape [1, 2], got [1, 4]" in failure_of(session, path)
+        path.write_bytes(b"no archive")
+        assert str(path) in failure_of(session, path)
+
+
+def test_a_version_that_fails_its_golden_outputs_gets_no_call(tmp_path: Path, transport: str) -> None:
+    place_version(tmp_path / "models", "m", 2, 1.0)
+    row = np.ones((1, 4), np.float32)
+    np.savez(tmp_path / "models" / "m" / "2" / "golden.npz", **{"input.x": row, "output.y": 7 * row})
+    with rig_of(tmp_path, transport, replace=False) as rig:
+        assert rig.rollout("start", "m", "--to", "2").exit_code == 0
+        assert rig.until_ended() == {"1"}
+        assert "before the first step" in rig.rollout("status", "m").output
 
 
 def test_people_have_their_say(tmp_path: Path, transport: str) -> None:

@@ -63,6 +63,9 @@ class ModelsView(Protocol):
 
     def arms(self, model: str) -> Mapping[str, ArmView]: ...
 
+    async def check(self, model: str, version: int) -> str:
+        """Why the version, which is ready, is not to have any calls; "" where it may."""
+
     async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
         """Returns once it is kept; None for what the settings say."""
 
@@ -98,6 +101,7 @@ class _Model:
     tested: tuple[int, float] = (-1, 0.0)       # the step that `tests` are of
     counts: dict[str, _Counts] = field(default_factory=dict)
     clump: float = 1.0
+    gate: asyncio.Task[str] | None = None       # the checks before its first step
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def to_record(self) -> dict[str, Any]:
@@ -112,7 +116,7 @@ class Controller:
                  changed: Callable[[], None] = lambda: None, bins: int = 0) -> None:
         self._models, self._store, self._audit = models, store, audit
         self._now, self._changed, self._bins = now, changed, bins
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._rollouts: dict[str, _Model] = {}
         self.ended: dict[str, int] = {}         # rollouts by the state that they ended in
         for model, record in store.records().get(RECORD, {}).items():
@@ -227,13 +231,15 @@ class Controller:
         if rollout.ended:
             self._later(model, state)
             return
-        rollout.look(now, self._facts(model, rollout), self._verdict(model, state))
+        rollout.look(now, self._facts(model, state), self._verdict(model, state))
+        if rollout.state == "gates" and state.gate is None:
+            state.gate = self._run(self._models.check(model, rollout.plan.to))
         if self._tell(model, state):
             self._later(model, state)
         self._changed()
 
-    def _facts(self, model: str, rollout: Rollout) -> Facts:
-        route, version = self._models.route(model), str(rollout.plan.to)
+    def _facts(self, model: str, state: _Model) -> Facts:
+        route, version = self._models.route(model), str(state.rollout.plan.to)
         if route is None:
             return Facts(ready=False, failure=f"model {model!r} is gone")
         entry = next((each for each in route.versions if each.version == version), None)
@@ -242,7 +248,7 @@ class Controller:
             return Facts(ready=False, failure=text if code == FAILED_PRECONDITION else "")
         if entry.guard is not None and entry.guard.state == "open":
             return Facts(failure=f"the breaker of version {version} is open: {entry.guard.why}")
-        return Facts()
+        return Facts(gate=state.gate.result() if state.gate is not None and state.gate.done() else None)
 
     def _verdict(self, model: str, state: _Model) -> Verdict:
         rollout = state.rollout
@@ -308,10 +314,11 @@ class Controller:
     def _later(self, model: str, state: _Model) -> None:
         self._run(self._follow(model, state))
 
-    def _run(self, work: Any) -> None:
+    def _run(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _follow(self, model: str, state: _Model) -> None:
         """Keeps what the rollout has come to, then has traffic and labels follow."""

@@ -57,6 +57,7 @@ class Fake:
         self.kept: dict[str, Any] = {}
         self.hangs = False
         self.refuses_labels = False
+        self.gate = ""
         self.audited: list[tuple[str, str, str]] = []
 
     def names(self) -> list[str]:
@@ -91,6 +92,9 @@ class Fake:
 
     def arms(self, model: str) -> Mapping[str, FakeArm]:
         return self.made
+
+    async def check(self, model: str, version: int) -> str:
+        return self.gate
 
     async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
         if self.refuses_labels:
@@ -246,6 +250,16 @@ async def test_what_cannot_be_started() -> None:
         await rig.controller.start("m", to=4, settings=QUICK, who="ann")
     with pytest.raises(NotFound, match="no rollout"):
         await rig.controller.change("n", "pause", who="ann")
+
+
+async def test_checks_before_the_first_step() -> None:
+    rig = await started()
+    rig.fake.gate = "output 'y' differs"
+    await rig.second()
+    assert rig.state == "gates"
+    await rig.second()
+    assert (rig.state, rig.fake.plan) == ("rolled back", None)
+    assert rig.controller.rollouts()["m"].history[-1].reason == "before the first step: output 'y' differs"
 
 
 async def test_commands() -> None:

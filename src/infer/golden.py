@@ -1,0 +1,70 @@
+"""`golden.npz` in a version's directory: inputs, and the outputs that the version has to answer them with.
+
+Arrays `input.NAME` and `output.NAME`, with rows first as the model itself has them; `numpy.savez` writes it. Any
+thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from infer.errors import InferError
+
+if TYPE_CHECKING:
+    from infer._core.ort_session import OrtSession, Tensor
+
+FILE = "golden.npz"
+RTOL, ATOL = 1e-3, 1e-5
+_TYPES = {"FP32": "f4", "FP64": "f8", "FP16": "f2", "INT8": "i1", "INT16": "i2", "INT32": "i4", "INT64": "i8",
+          "UINT8": "u1", "UINT16": "u2", "UINT32": "u4", "UINT64": "u8", "BOOL": "?"}
+
+
+def failure_of(session: OrtSession, path: Path) -> str:
+    """Why the version does not answer as the file says; "" where it does."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        answered = session.run(_inputs(session, arrays))
+    except (OSError, ValueError, InferError) as error:
+        return f"{path}: {error.message if isinstance(error, InferError) else error}"
+    outputs = {info.name: _array(*each) for info, each in zip(session.outputs, answered, strict=True)
+               if each[0] in _TYPES}
+    wanted = {name.removeprefix("output."): array for name, array in arrays.items() if name.startswith("output.")}
+    if not wanted:
+        return f"{path}: has no array named output.NAME"
+    for name, array in wanted.items():
+        if name not in outputs:
+            return f"{path}: the model has no output {name!r} of numbers"
+        found = outputs[name]
+        if found.shape != array.shape:
+            return f"{path}: output {name!r}: expected the shape {list(array.shape)}, got {list(found.shape)}"
+        far = ~np.isclose(found, array, rtol=RTOL, atol=ATOL, equal_nan=True)
+        if far.any():
+            at = tuple(int(each[0]) for each in np.nonzero(far))
+            return (f"{path}: {int(far.sum())} of {far.size} values of output {name!r} differ: at {list(at)} expected "
+                    f"{array[at]:.6g}, got {found[at]:.6g}")
+    return ""
+
+
+def _inputs(session: OrtSession, arrays: Mapping[str, Any]) -> list[Tensor | None]:
+    tensors: list[Tensor | None] = []
+    for info in session.inputs:
+        array = arrays.get(f"input.{info.name}")
+        if array is None and not info.optional:
+            raise ValueError(f"has no array input.{info.name}")
+        if array is None:
+            tensors.append(None)
+            continue
+        if info.datatype not in _TYPES:
+            raise ValueError(f"input {info.name!r} is of {info.datatype}, which it cannot hold")
+        data = np.ascontiguousarray(array, _TYPES[info.datatype])
+        tensors.append((info.datatype, data.shape, data.tobytes()))
+    return tensors
+
+
+def _array(datatype: str, shape: tuple[int, ...], data: bytes) -> Any:
+    return np.frombuffer(data, _TYPES[datatype]).reshape(shape)
