@@ -40,11 +40,12 @@ Answered = Callable[[int, int, bytes | None], None]
 Done = Callable[[Reply | None], None]
 
 
-def forwarded(message: bytes, version: str, sha256: str) -> bytes:
-    """A ModelInferRequest that names its version and says that it has been forwarded: fields that come last count."""
+def forwarded(message: bytes, prefix: bytes, sha256: str) -> bytes:
+    """A ModelInferRequest of the model and version that `prefix` names, as in a reply, which says that it has been
+    forwarded: fields that come last count."""
     value = _field(3, sha256.encode())
     entry = _field(1, b"infer_forwarded") + _field(2, value)
-    return message + _field(2, version.encode()) + _field(4, entry)
+    return message + prefix + _field(4, entry)
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -270,8 +271,7 @@ class Replicas:
             loads.append(0 if peer is None else peer.active)
         return names[self._ring.owner(int.from_bytes(key[:8], "big"), up, loads)]
 
-    def forward(self, key: bytes, message: bytes, *, version: str, sha256: str, prefix: bytes, address: int,
-                ticket: int) -> bool:
+    def forward(self, key: bytes, message: bytes, *, sha256: str, prefix: bytes, address: int, ticket: int) -> bool:
         """Whether it goes to another replica; `answered` then hears of it within the time."""
         name = self.owner(key)
         if name == self.own or len(message) > MESSAGE_BYTES_MOST:
@@ -298,7 +298,7 @@ class Replicas:
             tell("refused" if tail is None else "answered", tail)
 
         timer = self._loop.call_later(self._timeout_s, lambda: tell("late", None))
-        peer.call(forwarded(message, version, sha256), done)
+        peer.call(forwarded(message, prefix, sha256), done)
         return True
 
     async def close(self) -> None:

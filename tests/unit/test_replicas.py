@@ -17,7 +17,7 @@ PREFIX = b"\x0a\x01m\x12\x011"
 
 
 def request(**fields: object) -> bytes:
-    asked = infer_request("m", **fields)
+    asked = infer_request("another", **fields)
     add_raw(asked, "x", "FP32", [1, 4], pack("FP32", [1.0] * 4))
     asked.parameters["priority"].int64_param = 3
     return bytes(asked.SerializeToString())
@@ -27,9 +27,9 @@ def request(**fields: object) -> bytes:
 def test_a_forwarded_request_is_the_same_and_names_its_version_and_files(version: str) -> None:
     parsed = message("inference.ModelInferRequest").FromString
     expected = parsed(request(model_version=version, id="r" * 300))
-    expected.model_version = "12345"
+    expected.model_name, expected.model_version = "m", "1"
     expected.parameters["infer_forwarded"].string_param = SHA256
-    assert parsed(forwarded(request(model_version=version, id="r" * 300), "12345", SHA256)) == expected
+    assert parsed(forwarded(request(model_version=version, id="r" * 300), PREFIX, SHA256)) == expected
 
 
 @pytest.mark.parametrize("request_id", ["", "r", "r" * 200, "r" * 1024])

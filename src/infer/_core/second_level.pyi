@@ -7,7 +7,7 @@ class Client(Protocol):
 
 class Forwarder(Protocol):
     def forward(
-        self, key: bytes, message: bytes, *, version: str, sha256: str, prefix: bytes, address: int, ticket: int,
+        self, key: bytes, message: bytes, *, sha256: str, prefix: bytes, address: int, ticket: int,
     ) -> bool: ...
 
 class SecondLevel:

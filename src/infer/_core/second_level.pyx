@@ -106,8 +106,8 @@ cdef class SecondLevel:
         if tenant != NULL and not self.shared:
             return False
         content = (<const char *> message.whole.at)[:span_left(&message.whole)]
-        if not self.client.forward(asked.key, content, version=entry.version, sha256=entry.properties["sha256"],
-                                   prefix=entry.prefix, address=<uint64_t> request, ticket=asked.ticket):
+        if not self.client.forward(asked.key, content, sha256=entry.properties["sha256"], prefix=entry.prefix,
+                                   address=<uint64_t> request, ticket=asked.ticket):
             return False
         (<Flight *> request.flight).kept = 0
         return True
