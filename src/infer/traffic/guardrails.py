@@ -34,7 +34,7 @@ FAIL: Result = "fail"
 NOT_ENOUGH: Result = "not enough data"
 
 # A version with few calls finds the caches cold: that makes as much of a difference, whatever the two are.
-SLACK_NS = 300_000
+SLACK_NS = 500_000
 # Calls of the baseline that its quantiles are taken from; older ones count for less.
 QUANTILE_CALLS = 20_000
 
