@@ -17,6 +17,7 @@ REASONS = {
     "models/loader.py": "stopping",
     "models/manager.py": "stopping",
     "models/routes.py": "loading, unloading",
+    "services/admin_rollout.py": "stopping",
     "services/control.py": "tells loading from failed",
     "services/health.py": "stopping",
     "services/reflection.py": "stopping",
