@@ -153,9 +153,8 @@ class Peer:
         self._links: set[_Link] = set()
         self._late = 0
         self._rests_until = 0.0
-        self._closing = False
-        self._task = loop.create_task(self._keep_connected())
         self._wanted = asyncio.Event()
+        self._task = loop.create_task(self._keep_connected())
 
     @property
     def up(self) -> bool:
@@ -183,7 +182,6 @@ class Peer:
             self._wanted.set()
 
     async def close(self) -> None:
-        self._closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         for link in list(self._links):

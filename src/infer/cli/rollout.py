@@ -20,7 +20,7 @@ UNITS = {"errors": "{:.2%}", "drift": "PSI {:.2f}"}
 
 @click.group("rollout")
 def command() -> None:
-    """Roll a new version out by steps. The server has to run with --admin-port, on this machine."""
+    """Roll a new version out by steps. Asked of the server's --admin-port, on this machine."""
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a rollout.")
