@@ -36,7 +36,6 @@ from bench.models import IR_VERSION, OPSET
 from bench.targets import SERVICE, Server, add_server_options, free_port, ours, require_two_cores
 from infer._core import load_client
 from infer.rollouts import LIMITS, RolloutSettings
-from infer.traffic.guardrails import SLACK_NS
 from infer.traffic.sequential import samples_needed
 
 MODEL = "risk"
@@ -237,7 +236,7 @@ def rolled_out(port: int, version: int, every_s: float) -> dict[str, Any]:
 def slower(calls: Calls, its: Any) -> float:
     """The share of its calls that took longer than the guardrail of the median allows beside the others' then."""
     beside = ~its & (calls.began_ns >= calls.began_ns[its][0]) & (calls.began_ns <= calls.began_ns[its][-1])
-    allowed_ns = LIMITS["p50"] * np.median(calls.took_ns[beside]) + SLACK_NS
+    allowed_ns = LIMITS["p50"] * np.median(calls.took_ns[beside]) + RolloutSettings().latency_slack_ms * 1e6
     return float((calls.took_ns[its] > allowed_ns).mean())
 
 

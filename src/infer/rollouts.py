@@ -72,6 +72,7 @@ class RolloutSettings:
     guardrails: tuple[Guardrail, ...] = tuple(Guardrail(*each) for each in LIMITS.items())
     min_samples: int = 100                      # calls of the new version in a step; fewer say nothing
     alpha: float = 0.05                         # chance that a version as good as the old one is taken back
+    latency_slack_ms: float = 0.5               # within which no latency is worse, whatever the ratio is
     on_restart: OnRestart = "continue"          # what a server does that was started anew
     on_new_version: OnNewVersion = "serve"      # what becomes of a version that is new in the repository
 
@@ -87,6 +88,8 @@ class RolloutSettings:
                 f"min_samples: expected 1 to 1e9, got {self.min_samples!r}")
         _ensure(_is_number(self.alpha) and 1e-6 <= self.alpha <= 0.5,
                 f"alpha: expected 1e-6 to 0.5, got {self.alpha!r}")
+        _ensure(_is_number(self.latency_slack_ms) and 0 <= self.latency_slack_ms <= 1e6,
+                f"latency_slack_ms: expected 0 to 1e6, got {self.latency_slack_ms!r}")
         _ensure(self.on_restart in get_args(OnRestart),
                 f"on_restart: expected continue or rollback, got {self.on_restart!r}")
         _ensure(self.on_new_version in get_args(OnNewVersion),
@@ -127,7 +130,7 @@ def parse_rollout(value: object) -> RolloutSettings:
         raise ValueError(error.message) from None
 
 
-_KEYS = ("steps", "every", "guardrails", "min_samples", "alpha", "on_restart", "on_new_version")
+_KEYS = ("steps", "every", "guardrails", "min_samples", "alpha", "latency_slack_ms", "on_restart", "on_new_version")
 
 
 def parse_steps(text: str) -> tuple[float, ...]:

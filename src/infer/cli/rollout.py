@@ -37,6 +37,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
               help="errors=0.01, p50=1.5, p95=1.5, p99=1.5, drift=0.1; KIND=off leaves one out. May be repeated.")
 @click.option("--min-samples", type=click.IntRange(min=1), metavar="N", help="Calls that a step has to see.")
 @click.option("--alpha", type=float, metavar="P", help="Chance that a version as good as the old one is taken back.")
+@click.option("--slack", "latency_slack_ms", type=click.FloatRange(min=0), metavar="MS",
+              help="Within which no latency is worse, whatever p50, p95 and p99 allow.  [default: 0.5]")
 @click.option("--on-restart", type=click.Choice(["continue", "rollback"]), help="What a server does that is restarted.")
 @reason_option
 @admin_options
@@ -57,7 +59,7 @@ def start(*, steps: str, every: str, **options: Any) -> None:
             said["every_seconds"] = parse_seconds(every)
     except InvalidArgument as error:
         raise click.BadParameter(error.message) from None
-    for name in ("min_samples", "alpha", "on_restart"):
+    for name in ("min_samples", "alpha", "latency_slack_ms", "on_restart"):
         value = options.pop(name)
         if value is not None:
             said[name] = value

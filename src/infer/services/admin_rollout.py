@@ -116,7 +116,7 @@ def settings_in(request: Any, settings: RolloutSettings) -> RolloutSettings:
     if request.guardrails:
         said["guardrails"] = parse_guardrails(request.guardrails)
     for name, setting in (("every_seconds", "every_s"), ("min_samples", "min_samples"), ("alpha", "alpha"),
-                          ("on_restart", "on_restart")):
+                          ("latency_slack_ms", "latency_slack_ms"), ("on_restart", "on_restart")):
         if request.HasField(name):
             said[setting] = getattr(request, name)
     return replace(settings, **said)

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from infer.errors import FailedPrecondition, InferError, NotFound
 from infer.rollouts import RolloutSettings
 from infer.split_plan import ArmPlan, SplitPlan
-from infer.traffic.guardrails import Seen, StepTests, Verdict
+from infer.traffic.guardrails import Verdict
+from infer.traffic.looks import StepLooks
 from infer.traffic.rollout import ENDS, ITSELF, STATES, Facts, Rollout, RolloutPlan
+from infer.traffic.views import AuditView, ModelsView, StoreView
 
 log = logging.getLogger("infer.traffic")
 
@@ -29,66 +30,7 @@ STABLE, CANARY = "stable", "canary"
 KEEP_SECONDS = 1.0
 # Former rollouts of a model that are remembered.
 MAX_PAST = 16
-OK, CANCELLED, FAILED_PRECONDITION = 0, 1, 9
-
-
-class ArmView(Protocol):
-    """What became of the calls of one variant, since it was made."""
-
-    @property
-    def calls(self) -> Sequence[int]:
-        """By gRPC code."""
-
-    def buckets(self) -> Sequence[tuple[int, int]]:
-        """(smallest ns, calls that succeeded) of each bucket that holds any."""
-
-    def output_bins(self) -> Mapping[int, int]:
-        """Values of outputs by their bin."""
-
-
-class ModelsView(Protocol):
-    """The models of the server."""
-
-    def route(self, model: str) -> Any:
-        """The ModelRoute as the manager has it; None for a model that is not known."""
-
-    def has_version(self, model: str, version: int) -> bool:
-        """Whether the repositories hold it."""
-
-    def names(self) -> Sequence[str]: ...
-
-    def split(self, model: str) -> SplitPlan | None: ...
-
-    def set_split(self, model: str, plan: SplitPlan | None) -> None: ...
-
-    def arms(self, model: str) -> Mapping[str, ArmView]: ...
-
-    async def check(self, model: str, version: int) -> str:
-        """Why the version, which is ready, is not to have any calls; "" where it may."""
-
-    async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
-        """Returns once it is kept; None for what the settings say."""
-
-
-class StoreView(Protocol):
-    def records(self) -> Mapping[str, Any]: ...
-
-    def save(self, model: str, record: Any) -> Future[bool]: ...
-
-
-class AuditView(Protocol):
-    def record(self, event: str, *, outcome: str, who: str, model: str = "", version: str = "",
-               detail: str = "") -> object: ...
-
-
-@dataclass
-class _Counts:
-    """Of one arm, at the look before."""
-
-    calls: int = 0
-    errors: int = 0
-    latency: Mapping[int, int] = field(default_factory=dict)
-    outputs: Mapping[int, int] = field(default_factory=dict)
+OK, FAILED_PRECONDITION = 0, 9
 
 
 @dataclass
@@ -97,10 +39,7 @@ class _Model:
     past: list[dict[str, Any]]
     unfinished: bool            # it goes on, or what its end asks for is not all done
     labelled: tuple[int, int | None] | None = None      # where `stable` and `canary` were moved
-    tests: StepTests | None = None
-    tested: tuple[int, float] = (-1, 0.0)       # the step that `tests` are of
-    counts: dict[str, _Counts] = field(default_factory=dict)
-    clump: float = 1.0
+    looks: StepLooks | None = None              # of what its step has come to
     gate: asyncio.Task[str] | None = None       # the checks before its first step
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -253,23 +192,12 @@ class Controller:
     def _verdict(self, model: str, state: _Model) -> Verdict:
         rollout = state.rollout
         if rollout.state not in ("running", "paused"):
-            state.tests = None
+            state.looks = None
             return Verdict()
-        arms = self._models.arms(model)
-        names = str(rollout.plan.baseline), str(rollout.plan.to)
-        new = {name: counted(arms[name]) for name in names if name in arms}
-        old = state.counts
-        if state.tests is None or state.tested != (rollout.step, rollout.since):
-            settings = rollout.plan.settings
-            state.tested = rollout.step, rollout.since
-            state.tests = StepTests(settings.guardrails, steps=max(len(settings.steps) - 1, 1), alpha=settings.alpha,
-                                    min_samples=settings.min_samples, bins=self._bins)
-        elif all(name in old and name in new for name in names):
-            a, b = (since(old[name], new[name], state.clump) for name in names)
-            state.tests.add(a, b)
-        state.counts = new
-        state.clump = self._clump(model, names[1])
-        return state.tests.verdict()
+        if state.looks is None:
+            state.looks = StepLooks(rollout.plan, self._bins)
+        return state.looks.verdict((rollout.step, rollout.since), self._models.arms(model),
+                                   self._clump(model, str(rollout.plan.to)))
 
     def _clump(self, model: str, version: str) -> float:
         """Calls of a batch of the version, on average."""
@@ -400,18 +328,3 @@ def baseline_of(model: str, route: Any, to: int) -> int:
         raise FailedPrecondition(f"model {model!r} has no version ready that version {to} could be compared with; name "
                                  "one with --from, and have it served: version_policy { latest { num_versions: 2 } }")
     return max(lower)
-
-
-def counted(arm: ArmView) -> _Counts:
-    calls = arm.calls
-    judged = sum(calls) - calls[CANCELLED]
-    return _Counts(judged, judged - calls[OK], dict(arm.buckets()), arm.output_bins())
-
-
-def since(old: _Counts, new: _Counts, clump: float) -> Seen:
-    return Seen(new.calls - old.calls, new.errors - old.errors, _difference(old.latency, new.latency),
-                _difference(old.outputs, new.outputs), clump)
-
-
-def _difference(old: Mapping[int, int], new: Mapping[int, int]) -> dict[int, int]:
-    return {key: count - old.get(key, 0) for key, count in new.items() if count > old.get(key, 0)}

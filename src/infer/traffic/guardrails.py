@@ -10,7 +10,8 @@ is, each at `alpha`: that all of them are wrong together is not more likely than
 `errors`  share of calls that failed, by no doing of their client: at most that of the baseline and LIMIT more
 `p50`, `p95`, `p99`
           latency of calls that succeeded: no larger a share of the candidate's, but for a margin, takes LIMIT times the
-          baseline's quantile and `SLACK_NS` more than of the baseline's takes the quantile itself
+          baseline's quantile and the settings' slack more than of the baseline's takes the quantile itself: a version
+          with few calls finds the caches cold, which makes as much of a difference, whatever the two are
 `drift`   outputs: no more than LIMIT of all values move over a border between tenths of the baseline's, which is the
           distance of Kolmogorov and Smirnov there
 """
@@ -24,7 +25,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from infer.rollouts import QUANTILES, Guardrail
+from infer.rollouts import QUANTILES, Guardrail, RolloutSettings
 from infer.traffic.drift import DriftTest
 from infer.traffic.sequential import RateTest
 
@@ -33,8 +34,6 @@ PASS: Result = "pass"
 FAIL: Result = "fail"
 NOT_ENOUGH: Result = "not enough data"
 
-# A version with few calls finds the caches cold: that makes as much of a difference, whatever the two are.
-SLACK_NS = 500_000
 # Calls of the baseline that its quantiles are taken from; older ones count for less.
 QUANTILE_CALLS = 20_000
 
@@ -117,8 +116,8 @@ class ErrorsTest:
 class LatencyTest:
     """Shares of calls that took longer than a quantile of the baseline, as it was before the look."""
 
-    def __init__(self, quantile: float, ratio: float) -> None:
-        self._quantile, self._ratio = quantile, ratio
+    def __init__(self, quantile: float, ratio: float, slack_ns: float) -> None:
+        self._quantile, self._ratio, self._slack_ns = quantile, ratio, slack_ns
         self._worse: RateTest | None = None
         self._fine: RateTest | None = None
         self._a: dict[int, float] = {}
@@ -129,7 +128,7 @@ class LatencyTest:
         if self._worse is not None and self._fine is not None:
             # A bucket is counted as slower where all of it is.
             at = quantile_of(self._a, self._quantile)
-            over = self._ratio * at + SLACK_NS
+            over = self._ratio * at + self._slack_ns
             counts = (sum(a.latency.values()), sum(n for ns, n in a.latency.items() if ns >= at),
                       sum(b.latency.values()), sum(n for ns, n in b.latency.items() if ns >= over))
             for test in (self._worse, self._fine):
@@ -206,23 +205,25 @@ class OutputsTest:
         return 0.0, self._test.psi
 
 
-def test_of(guardrail: Guardrail, bins: int) -> GuardrailTest:
+def test_of(guardrail: Guardrail, settings: RolloutSettings, bins: int) -> GuardrailTest:
     if guardrail.kind == "errors":
         return ErrorsTest(guardrail.limit)
     if guardrail.kind == "drift":
         return OutputsTest(guardrail.limit, bins)
-    return LatencyTest(QUANTILES[guardrail.kind], guardrail.limit)
+    return LatencyTest(QUANTILES[guardrail.kind], guardrail.limit, settings.latency_slack_ms * 1e6)
 
 
 class StepTests:
     """All guardrails in one step of a rollout. `bins`: of outputs."""
 
-    def __init__(self, guardrails: Sequence[Guardrail], *, steps: int, alpha: float, min_samples: int, bins: int = 0
-                 ) -> None:
-        self._tests = [(each, test_of(each, bins)) for each in guardrails if each.kind != "drift" or bins]
-        self._worse = math.log(max(len(self._tests), 1) * steps / alpha)
-        self._fine = math.log(1.0 / alpha)
-        self._min_samples = min_samples
+    def __init__(self, settings: RolloutSettings, bins: int = 0) -> None:
+        self._tests = [(each, test_of(each, settings, bins)) for each in settings.guardrails
+                       if each.kind != "drift" or bins]
+        # At the last step nothing is left to be decided.
+        steps = max(len(settings.steps) - 1, 1)
+        self._worse = math.log(max(len(self._tests), 1) * steps / settings.alpha)
+        self._fine = math.log(1.0 / settings.alpha)
+        self._settings = settings
         self._samples = 0
 
     def add(self, a: Seen, b: Seen) -> None:
@@ -234,9 +235,10 @@ class StepTests:
         findings = [self._finding(guardrail, test) for guardrail, test in self._tests]
         failed = [each for each in findings if each.result == FAIL]
         if failed:
-            return Verdict(FAIL, self._samples, "; ".join(map(told, failed)), findings)
-        if self._samples < self._min_samples:
-            return Verdict(NOT_ENOUGH, self._samples, f"{self._samples} of {self._min_samples} calls", findings)
+            return Verdict(FAIL, self._samples, "; ".join(told(each, self._settings) for each in failed), findings)
+        if self._samples < self._settings.min_samples:
+            return Verdict(NOT_ENOUGH, self._samples, f"{self._samples} of {self._settings.min_samples} calls",
+                           findings)
         open_ = [each.kind for each in findings if each.result == NOT_ENOUGH]
         if open_:
             return Verdict(NOT_ENOUGH, self._samples, f"not decided yet: {', '.join(open_)}", findings)
@@ -248,7 +250,7 @@ class StepTests:
         return Finding(guardrail.kind, guardrail.limit, result, worse, fine, test.samples, *test.figures)
 
 
-def told(finding: Finding) -> str:
+def told(finding: Finding, settings: RolloutSettings) -> str:
     """In words, for people."""
     a, b, samples = finding.baseline, finding.candidate, f"of {finding.samples} calls"
     if finding.kind == "errors":
@@ -256,7 +258,7 @@ def told(finding: Finding) -> str:
     if finding.kind == "drift":
         return f"drift: more than {finding.limit:g} of the outputs have moved, PSI {b:.2f} {samples}"
     return (f"{finding.kind}: {b:.3g} ms {samples}, {a:.3g} ms of the baseline's at the same time, limit "
-            f"{finding.limit:g} times and {SLACK_NS / 1e6:g} ms")
+            f"{finding.limit:g} times and {settings.latency_slack_ms:g} ms")
 
 
 def plain(verdict: Verdict) -> dict[str, Any]:

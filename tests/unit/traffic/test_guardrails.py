@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from infer.rollouts import LIMITS, parse_guardrails
+from infer.rollouts import LIMITS, RolloutSettings, parse_guardrails
 from infer.traffic.guardrails import Seen, StepTests, Verdict, plain, quantile_of
 
-STEPS = 4
+STEPS = (1.0, 5.0, 25.0, 50.0, 100.0)
 BINS = 32
 
 
@@ -31,12 +33,18 @@ class Arms:
     def verdict_after(self, seconds: int, candidate: dict[str, float], guardrails: tuple[str, ...] = (),
                       min_samples: int = 100) -> tuple[Verdict, int]:
         """The first that is a failure, or the last; and the seconds until then."""
-        tests = StepTests(parse_guardrails(guardrails), steps=STEPS, alpha=0.05, min_samples=min_samples, bins=BINS)
+        tests = step_tests(guardrails, min_samples)
         verdict, passed = Verdict(), 0
         while verdict.result != "fail" and passed < seconds:
             tests.add(self.seen(0), self.seen(1, **candidate))
             verdict, passed = tests.verdict(), passed + 1
         return verdict, passed
+
+
+def step_tests(guardrails: tuple[str, ...] = (), min_samples: int = 1, steps: tuple[float, ...] = STEPS,
+               **settings: Any) -> StepTests:
+    return StepTests(RolloutSettings(steps, guardrails=parse_guardrails(guardrails), min_samples=min_samples,
+                                     **settings), BINS)
 
 
 def counted(values: np.ndarray) -> dict[int, int]:
@@ -73,7 +81,7 @@ def test_a_faster_version_passes() -> None:
 
 
 def test_few_calls_are_never_enough() -> None:
-    tests = StepTests(parse_guardrails(()), steps=1, alpha=0.05, min_samples=1, bins=BINS)
+    tests = step_tests(steps=(100.0,))
     for look in range(20):
         tests.add(Seen(100, 0, {1000: 100}, {1: 50, 2: 50}), Seen(1, 0, {1000: 1}, {1 + look % 2: 1}))
     assert tests.verdict().result == "not enough data"
@@ -88,18 +96,20 @@ def test_less_than_the_minimum_is_not_enough_whatever_the_tests_say() -> None:
 
 
 def test_without_a_baseline_nothing_is_decided() -> None:
-    tests = StepTests(parse_guardrails(()), steps=1, alpha=0.05, min_samples=1, bins=BINS)
+    tests = step_tests(steps=(100.0,))
     for _ in range(20):
         tests.add(Seen(), Seen(1000, 500, {1000: 500}, {1: 500}))
     assert tests.verdict().result == "not enough data"
 
 
-def test_the_latency_of_calls_that_are_quick_anyhow_is_of_no_matter() -> None:
-    """Within SLACK_NS nothing is slower, whatever the ratio is."""
-    tests = StepTests(parse_guardrails(("errors=off", "drift=off")), steps=1, alpha=0.05, min_samples=1)
+@pytest.mark.parametrize(("slack_ms", "result"), [(0.5, "pass"), (0.3, "fail")])
+def test_the_latency_of_calls_that_are_quick_anyhow_is_of_no_matter(slack_ms: float, result: str) -> None:
+    """Within the slack nothing is slower, whatever the ratio is."""
+    tests = step_tests(("errors=off", "drift=off"), steps=(100.0,), latency_slack_ms=slack_ms)
     for _ in range(60):
-        tests.add(Seen(1000, 0, {100_000: 1000}), Seen(50, 0, {600_000: 50}))
-    assert tests.verdict().result == "pass"
+        tests.add(Seen(1000, 0, {50_000: 500, 100_000: 500}), Seen(50, 0, {600_000: 50}))
+    assert tests.verdict().result == result
+    assert slack_ms == 0.5 or f"limit 1.5 times and {slack_ms:g} ms" in tests.verdict().reason
 
 
 def test_plain_is_json() -> None:

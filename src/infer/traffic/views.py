@@ -1,0 +1,45 @@
+"""What the controller of rollouts asks of the server around it. Loop thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from infer.split_plan import SplitPlan
+from infer.traffic.looks import ArmView
+
+
+class ModelsView(Protocol):
+    """The models of the server."""
+
+    def route(self, model: str) -> Any:
+        """The ModelRoute as the manager has it; None for a model that is not known."""
+
+    def has_version(self, model: str, version: int) -> bool:
+        """Whether the repositories hold it."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def split(self, model: str) -> SplitPlan | None: ...
+
+    def set_split(self, model: str, plan: SplitPlan | None) -> None: ...
+
+    def arms(self, model: str) -> Mapping[str, ArmView]: ...
+
+    async def check(self, model: str, version: int) -> str:
+        """Why the version, which is ready, is not to have any calls; "" where it may."""
+
+    async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
+        """Returns once it is kept; None for what the settings say."""
+
+
+class StoreView(Protocol):
+    def records(self) -> Mapping[str, Any]: ...
+
+    def save(self, model: str, record: Any) -> Future[bool]: ...
+
+
+class AuditView(Protocol):
+    def record(self, event: str, *, outcome: str, who: str, model: str = "", version: str = "",
+               detail: str = "") -> object: ...
