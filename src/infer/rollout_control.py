@@ -15,6 +15,7 @@ from infer.security.audit import AuditLog
 from infer.split_plan import SplitPlan
 from infer.state.store import Store
 from infer.traffic.controller import Controller
+from infer.traffic.splits import Splits
 
 LOOK_SECONDS = 1.0
 
@@ -22,8 +23,8 @@ LOOK_SECONDS = 1.0
 class RolloutModels:
     """The ModelsView of the controller."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, models: Models, splits: Splits) -> None:
+        self._models, self._splits = models, splits
 
     def route(self, model: str) -> ModelRoute | None:
         return self._models.traffic.served(model)
@@ -41,7 +42,7 @@ class RolloutModels:
         return self._models.traffic.splits.get(model)
 
     def set_split(self, model: str, plan: SplitPlan | None) -> None:
-        self._models.set_split(model, plan)
+        self._models.set_split(model, plan or self._splits.plans.get(model))
 
     def arms(self, model: str) -> Mapping[str, Arm]:
         return self._models.traffic.arms.get(model, {})
@@ -65,9 +66,11 @@ class RolloutModels:
 class Rollouts:
     """One per server: the controller, and its clock."""
 
-    def __init__(self, models: Models, store: Store, audit: AuditLog, loop: asyncio.AbstractEventLoop,
-                 changed: Callable[[], None]) -> None:
-        self.controller = Controller(RolloutModels(models), store, audit, now=time.time, changed=changed, bins=BINS)
+    def __init__(self, models: Models, splits: Splits, store: Store, audit: AuditLog, *,
+                 loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
+        self.controller = Controller(RolloutModels(models, splits), store, audit, now=time.time, changed=changed,
+                                     bins=BINS)
+        splits.taken = self.controller.taken
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
 

@@ -191,8 +191,8 @@ class Server:
                              set_routes=self._set_routes, changed=self.changes.notify)
         self.splits = Splits(self.store, written_splits(written or {}), self.models.traffic, self.models.set_split)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
-        self.rollouts = Rollouts(self.models, self.store, self.audit, loop, self.changes.notify)
-        self.splits.taken = self.rollouts.controller.taken
+        self.rollouts = Rollouts(self.models, self.splits, self.store, self.audit, loop=loop,
+                                 changed=self.changes.notify)
         self.repository = Repository(
             self.models.control, max_calls=settings.max_control_calls,
             files=OverrideFiles(settings.max_override_bytes, place, self.models.kept.directories()))

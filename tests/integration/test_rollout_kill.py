@@ -148,3 +148,19 @@ def test_one_that_a_restart_takes_back(rolling: tuple[Killed, Admin]) -> None:
             assert_divided(caller, 0)
             assert admin.events() == ["start", "gates", "step", "rolled back"]
     killed.verify()
+
+
+def test_a_split_that_the_settings_ask_for_meanwhile(rolling: tuple[Killed, Admin], tmp_path: Path) -> None:
+    killed, admin = rolling
+    with killed.serving():
+        admin.at_step()
+    toml = tmp_path / "infer.toml"
+    toml.write_text(toml.read_text() + "[models.m.split]\nto = { \"2\" = 100 }\n")
+    with killed.serving() as (_, caller):
+        assert admin.status() == ("running", 20)
+        assert_divided(caller, 20)
+        admin.change("Abort")
+        assert_divided(caller, 100)
+    with killed.serving() as (_, caller):
+        assert admin.status() == ("aborted", 0)
+        assert_divided(caller, 100)

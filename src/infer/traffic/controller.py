@@ -68,6 +68,10 @@ class Controller:
         """Has the traffic be as it was decided before the start, or as a restart decides. Before calls come."""
         for model, state in self._rollouts.items():
             if state.unfinished:
+                if self._models.split(model) is not None:
+                    log.warning("model %r: its rollout to version %d goes on; the split that the settings ask for "
+                                "counts again once that has ended", model, state.rollout.plan.to,
+                                extra={"model": model})
                 state.rollout.restarted(self._now())
                 self._tell(model, state)
                 await self._follow(model, state)
@@ -264,7 +268,7 @@ class Controller:
                 log.warning("model %r: the labels of its rollout cannot be moved yet: %s", model, error.message)
                 return
             if ended:
-                self._models.set_split(model, None)
+                self._give_back(model, rollout)
                 state.unfinished = False
                 await self._keep()
         self._changed()
@@ -272,11 +276,16 @@ class Controller:
     def _divide(self, model: str, rollout: Rollout, weight: float, is_back: bool) -> None:
         baseline, to = str(rollout.plan.baseline), str(rollout.plan.to)
         if is_back or not weight:
-            if self._models.split(model) is not None:
-                self._models.set_split(model, None)
+            self._give_back(model, rollout)
             return
         self._models.set_split(model, SplitPlan(
-            (ArmPlan(baseline, 100.0 - weight, baseline), ArmPlan(to, weight, to)), name=f"rollout-{baseline}-{to}"))
+            (ArmPlan(baseline, 100.0 - weight, baseline), ArmPlan(to, weight, to)), name=split_name(rollout)))
+
+    def _give_back(self, model: str, rollout: Rollout) -> None:
+        """Its requests are divided as others ask for, where the rollout has divided them."""
+        found = self._models.split(model)
+        if found is not None and found.name == split_name(rollout):
+            self._models.set_split(model, None)
 
     async def _label(self, model: str, state: _Model, *, ended: bool, done: bool) -> None:
         plan = state.rollout.plan
@@ -317,6 +326,10 @@ class Controller:
     def _is_known(self, model: str, route: Any, version: int) -> bool:
         return (any(entry.version == str(version) for entry in route.versions) or str(version) in route.unready
                 or self._models.has_version(model, version))
+
+
+def split_name(rollout: Rollout) -> str:
+    return f"rollout-{rollout.plan.baseline}-{rollout.plan.to}"
 
 
 def baseline_of(model: str, route: Any, to: int) -> int:

@@ -52,8 +52,8 @@ class Splits:
         for model in dict.fromkeys([*before, *after]):
             if before.get(model) != after.get(model):
                 if taken := self.taken(model):
-                    log.warning("model %r: what the settings say of its split does not count before the next start, "
-                                "since it has %s", model, taken, extra={"model": model})
+                    log.warning("model %r: what the settings say of its split does not count before what divides its "
+                                "requests has ended: %s", model, taken, extra={"model": model})
                 else:
                     self._apply(model, after.get(model))
         for model in dict.fromkeys([*old, *written]):

@@ -23,7 +23,8 @@ class ModelsView(Protocol):
 
     def split(self, model: str) -> SplitPlan | None: ...
 
-    def set_split(self, model: str, plan: SplitPlan | None) -> None: ...
+    def set_split(self, model: str, plan: SplitPlan | None) -> None:
+        """None: as it is asked for otherwise."""
 
     def arms(self, model: str) -> Mapping[str, ArmView]: ...
 

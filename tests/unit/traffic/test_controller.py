@@ -51,6 +51,7 @@ class Fake:
         self.unready: dict[str, tuple[int, str]] = {}
         self.labels: dict[str, int] = {}
         self.plan: SplitPlan | None = None
+        self.written: SplitPlan | None = None
         self.made: dict[str, FakeArm] = {}
         self.in_repository: set[int] = set()
         self.log: list[Any] = []
@@ -79,7 +80,7 @@ class Fake:
         return self.plan
 
     def set_split(self, model: str, plan: SplitPlan | None) -> None:
-        self.plan = plan
+        self.plan = plan = plan or self.written
         if plan is None:
             self.made = {}
         else:
@@ -293,6 +294,20 @@ async def test_a_restart_has_the_weight_last_decided() -> None:
     rig.restarted()
     await rig.controller.restore()
     assert rig.fake.log == []
+
+
+async def test_a_split_of_the_settings_counts_again_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    rig = await started()
+    await rig.second()
+    await rig.second()
+    rig.fake.plan = rig.fake.written = SplitPlan((ArmPlan("a", 1, "3"), ArmPlan("b", 1, "4")))
+    rig.restarted()
+    await rig.controller.restore()
+    assert "its rollout to version 4 goes on; the split that the settings ask for counts again" in caplog.text
+    assert rig.fake.weight == 10.0
+    await rig.controller.change("m", "abort", who="ann")
+    assert rig.fake.plan == rig.fake.written
+    assert rig.fake.kept["m"]["unfinished"] is False
 
 
 async def test_a_restart_may_roll_back() -> None:
