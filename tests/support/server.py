@@ -155,6 +155,8 @@ def in_process(repository: Path, *, toml: Path | None = None, **settings: Any) -
         finally:
             served.run(served.server.stop)
     finally:
+        # No thread of the server's gives back pages of the arena while tests that come after count them.
+        asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result(SECONDS)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(SECONDS)
         assert not thread.is_alive()
