@@ -31,6 +31,7 @@ from infer.adaptive_limit import AdaptiveLimit
 from infer.admin_port import AdminPort
 from infer.cache_file import CacheFile
 from infer.cache_redis import RedisLevel, connect, read_secret
+from infer.cache_sweep import CacheSweep
 from infer.config import Settings
 from infer.config_admission import CACHE_BYTES
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
@@ -171,6 +172,7 @@ class Server:
             raise
         self.pool = ExecutorPool(self.threads.executors, self.threads.max_running)
         self.cache = Cache(settings.cache or CACHE_BYTES, shared=settings.cache_shared)
+        self.cache_sweep = CacheSweep(loop, self.cache)
         self.cache_file = None if settings.cache_file is None else CacheFile(settings.cache_file, self.cache)
         self.tenants = Tenants(settings.max_tenants, quotas)
         self.pipeline = Pipeline(loop, self.pool, RouteTable([]), self.tenants, self.cache,
@@ -354,6 +356,7 @@ class Server:
     def _turn(self) -> None:
         self._beat = time.monotonic()
         self.models.count()
+        self.cache_sweep.step()
         memory = arena.stats()
         if self.pipeline.in_flight:
             self._busy = self._beat
@@ -421,6 +424,7 @@ class Server:
         self.loop.remove_reader(self.pool.eventfd)
         self.pipeline.on_wake()
         await self.models.ended()
+        self.cache_sweep.close()
         self.pipeline.close()
         for timer in (self._heart, self._chooser):
             if timer is not None:

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infer._core import clock
-from infer._core._testing_cache import LEAST_BYTES, FrequencyBox, bytes_listed, flights, force_collisions
+from infer._core._testing_cache import (
+    LEAST_BYTES,
+    FrequencyBox,
+    bytes_listed,
+    flights,
+    force_collisions,
+    remove_at_once,
+)
 from infer._core._testing_lru import table_bytes
 from infer._core.cache import Cache
 from infer._core.model_version import VersionEntry
@@ -117,7 +124,7 @@ STEPS = st.lists(st.one_of(
     st.tuples(st.just("cancel"), st.integers(0, 30)),
     st.tuples(st.just("advance"), st.integers(1, 15)),
     st.tuples(st.sampled_from(["take", "run", "publish", "wake", "turn"]), st.integers(0, 1)),
-    st.tuples(st.just("purge"), st.just(0))), max_size=60)
+    st.tuples(st.sampled_from(["purge", "sweep"]), st.just(0))), max_size=60)
 
 
 @pytest.mark.parametrize("collide", [False, True])
@@ -127,6 +134,7 @@ def test_every_call_ends_once_with_its_own_answer_whatever_the_order(collide: bo
     clock.set_fake(1_000_000_000_000)
     entry = make_entry(identity(), gather_rows=2, max_running=2)
     cache = Cache(8 * LEAST_BYTES)
+    remove_at_once(cache, 1)
     if collide:
         force_collisions(cache)
     bench = Bench(executors=2, cache=cache)
@@ -160,6 +168,8 @@ def test_every_call_ends_once_with_its_own_answer_whatever_the_order(collide: bo
                 bench.loop.fire_due()
             elif step == "purge":
                 cache.purge()
+            elif step == "sweep":
+                cache.sweep()
             assert cache.bytes == bytes_listed(cache) <= 8 * LEAST_BYTES
         for executor in bench.executors:
             if executor.taken:

@@ -25,9 +25,10 @@ class Model:
     known: OrderedDict[tuple[int, int], tuple[int, int, int]] = field(default_factory=OrderedDict)
     gone: list[tuple[int, int]] = field(default_factory=list)
     evicted: list[int] = field(default_factory=lambda: [0] * len(GROUP_OF_PART))
+    group_of: list[int] = field(default_factory=lambda: list(GROUP_OF_PART))
 
     def bytes_of(self, group: int | None = None) -> int:
-        return sum(size for _, size, part in self.known.values() if group is None or GROUP_OF_PART[part] == group)
+        return sum(size for _, size, part in self.known.values() if group is None or self.group_of[part] == group)
 
     def leave(self, key: tuple[int, int], reason: int) -> None:
         number, _, part = self.known.pop(key)
@@ -36,15 +37,15 @@ class Model:
             self.evicted[part] += 1
 
     def victim(self, part: int, size: int, limit_entries: int) -> tuple[int, int] | None:
-        group = GROUP_OF_PART[part]
+        group = self.group_of[part]
         if self.bytes_of(group) + size > GROUP_LIMITS[group]:
-            return next(key for key, value in self.known.items() if GROUP_OF_PART[value[2]] == group)
+            return next(key for key, value in self.known.items() if self.group_of[value[2]] == group)
         if self.bytes_of() + size > LIMIT or len(self.known) >= limit_entries:
             return next(iter(self.known))
         return None
 
     def put(self, number: int, key: tuple[int, int], size: int, part: int, limit_entries: int) -> bool:
-        if size > min(LIMIT, GROUP_LIMITS[GROUP_OF_PART[part]]):
+        if size > min(LIMIT, GROUP_LIMITS[self.group_of[part]]):
             return False
         if key in self.known:
             self.leave(key, OVERWRITTEN)
@@ -57,7 +58,8 @@ class Model:
 STEPS = st.lists(st.one_of(
     st.tuples(st.just("put"), KEYS, st.integers(0, 1100), PARTS), st.tuples(st.just("put"), KEYS, st.just(90), PARTS),
     st.tuples(st.just("get"), KEYS), st.tuples(st.just("peek"), KEYS), st.tuples(st.just("remove"), KEYS),
-    st.tuples(st.just("clear"), PARTS)), max_size=120)
+    st.tuples(st.just("clear"), PARTS, st.integers(0, 4)), st.tuples(st.just("move"), PARTS, st.integers(0, 1))),
+    max_size=120)
 
 
 @given(STEPS)
@@ -67,14 +69,18 @@ def test_against_an_ordered_dict(steps: list[tuple]) -> None:
     for number, (step, *said) in enumerate(steps):
         if step == "put":
             key, size, part = said
-            if size <= min(LIMIT, GROUP_LIMITS[GROUP_OF_PART[part]]):
+            if size <= min(LIMIT, GROUP_LIMITS[model.group_of[part]]):
                 victim = model.victim(part, size, box.limit_entries)
                 assert box.victim(part, size) == (None if victim is None else model.known[victim][0])
             assert box.put(number, *key, size, part) == model.put(number, key, size, part, box.limit_entries)
         elif step == "clear":
-            for key in [key for key, value in model.known.items() if value[2] == said[0]]:
+            own = [key for key, value in model.known.items() if value[2] == said[0]]
+            for key in own[:said[1]]:
                 model.leave(key, REMOVED)
-            box.clear(said[0])
+            assert box.clear(*said) == (len(own) > said[1])
+        elif step == "move":
+            model.group_of[said[0]] = said[1]
+            box.move(*said)
         else:
             key = said[0]
             found = model.known[key][0] if key in model.known else None

@@ -84,6 +84,13 @@ class Repository:
         """None: it is not known any more."""
         self.until(lambda: self.caller.index().get((model, version)) == expected)
 
+    def settled(self) -> bool:
+        """Whether no version is still waited for, to be whole or to be loaded. Read on the loop."""
+        models = self.served.server.models
+        return not models.manager.pending and models.watcher.last is not None and all(
+            files.whole or files.fault for model in models.watcher.last.models.values()
+            for files in model.versions.values())
+
     def looked(self, times: int = 2) -> None:
         """Once the repository was looked at so often."""
         before = self.served.look(lambda: self.served.server.models.watcher.looks)
@@ -95,7 +102,10 @@ def repository_server(root: Path, **settings: Any) -> Iterator[Repository]:
     with in_process(root, **QUICK | settings) as served:
         caller = Caller(served.address)
         try:
-            yield Repository(served, root, caller)
+            repository = Repository(served, root, caller)
+            # The first look takes what was just written for whole only if nothing beside it is older.
+            served.until(repository.settled)
+            yield repository
         finally:
             caller.client.close()
 

@@ -15,6 +15,11 @@ def force_collisions(Cache cache not None) -> None:
     cache.hash_mask = 0
 
 
+def remove_at_once(Cache cache not None, int entries) -> None:
+    """Of what is forgotten, at each turn."""
+    cache.removed_at_once = entries
+
+
 def flights(Cache cache not None) -> int:
     """Runs that others may wait for, and those without a leader."""
     return cache.flights.flights

@@ -11,7 +11,8 @@ from infer._core.clock cimport now_ns
 from infer._core.hash128 cimport Hash128, HashSecret, hash_begin, hash_end, hash_secret, hash_span
 from infer._core.lru cimport (
     LRU_EVICTED, LRU_OVERWRITTEN, LRU_REMOVED, Lru, LruGroup, LruLink, LruNode, LruPart, lru_add_part, lru_clear_part,
-    lru_drop_part, lru_free, lru_get, lru_group_init, lru_init, lru_peek, lru_put, lru_remove, lru_table_bytes,
+    lru_drop_part, lru_free, lru_get, lru_group_init, lru_init, lru_move_part, lru_peek,
+    lru_put, lru_remove, lru_table_bytes,
     lru_victim)
 
 EVICTED = <int> LRU_EVICTED
@@ -97,8 +98,11 @@ cdef class LruBox:
     def remove(self, low: int, high: int) -> None:
         lru_remove(&self.lru, lru_peek(&self.lru, low, high))
 
-    def clear(self, int part) -> None:
-        lru_clear_part(&self.lru, &self.parts[part])
+    def clear(self, int part, int most) -> bool:
+        return lru_clear_part(&self.lru, &self.parts[part], most)
+
+    def move(self, int part, int group) -> None:
+        lru_move_part(&self.parts[part], &self.groups[group])
 
     def drop(self, int part) -> None:
         lru_drop_part(&self.lru, &self.parts[part])

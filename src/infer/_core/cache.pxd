@@ -9,6 +9,9 @@ Design note. What would be evicted stays where it is asked for more often than w
 scan does not empty the cache. A version with hardly any hit is looked up by samples alone, chosen by what they ask for:
 then the hits among the samples are what the hits of all would be (Waldspurger et al., "Efficient MRC construction with
 SHARDS", 2015).
+
+What a reload or a purge forgets is out of use at once, and gives back its memory entry by entry, a few at each turn of
+the loop: a million at once would stall it.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
@@ -18,7 +21,7 @@ from infer._core.cache_entry cimport CacheEntry, CacheScope
 from infer._core.flight cimport FlightTable
 from infer._core.frequency cimport Frequency
 from infer._core.hash128 cimport HashSecret
-from infer._core.lru cimport Lru, LruGroup, LruPart
+from infer._core.lru cimport Lru, LruGroup, LruNode, LruPart
 from infer._core.model_version cimport CacheStats, Version, VersionEntry
 from infer._core.request cimport Request, Segment
 from infer._core.tensor_request cimport InferMessage
@@ -29,8 +32,14 @@ cdef enum CacheVerdict:
     CACHE_WAITS                  # for the answer of another that runs
     CACHE_HIT
 
+# What is kept of a version; outlives its CachePart for as long as it takes to remove it.
+cdef struct CacheShelf:
+    LruPart part                 # first: a node's part is its CacheShelf
+    CacheStats *stats            # of the VersionEntry, which the Cache holds; NULL: forgotten, nothing of it is used
+    CacheShelf *next             # of those that are forgotten
+
 cdef struct CachePart:
-    LruPart part                 # first: a node's part is its CachePart
+    CacheShelf *shelf
     uint64_t generation
     int64_t ttl_ns               # 0: for as long as the version is loaded
     int64_t waiting_rows
@@ -49,6 +58,9 @@ cdef class Cache:
     cdef Lru lru
     cdef Frequency frequency
     cdef FlightTable flights
+    cdef LruGroup gone           # of the shelves that are forgotten
+    cdef CacheShelf *forgotten
+    cdef int64_t removed_at_once
     cdef HashSecret secret
     cdef CacheEntry *found
     cdef readonly uint64_t limit_bytes
@@ -84,7 +96,10 @@ cdef class Cache:
     cdef void forget(self, VersionEntry entry) noexcept
     # Takes the entry over, its node and times set; False: it is larger than a bound, and gone.
     cdef bint take(self, CachePart *part, CacheEntry *made) noexcept
+    # What would have to go for so much more of the part, once nothing that is forgotten is in its way; NULL: nothing.
+    cdef LruNode *victim_for(self, CachePart *part, uint64_t size_bytes) noexcept
     cdef void make_room(self, CachePart *part, uint64_t size_bytes) noexcept
+    cdef void put_away(self, CacheShelf *shelf) noexcept
     cdef bint samples(self, CachePart *part, const Request *request) noexcept
     cdef void judge(self, CachePart *part) noexcept
 

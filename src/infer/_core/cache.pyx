@@ -18,7 +18,7 @@ from infer._core.frequency cimport frequency_add, frequency_free, frequency_init
 from infer._core.hash128 cimport hash_secret
 from infer._core.lru cimport (
     LRU_EVICTED, LruNode, lru_add_part, lru_clear_part, lru_drop_part, lru_evict, lru_free, lru_get, lru_group_init,
-    lru_init, lru_put, lru_remove, lru_table_bytes, lru_victim)
+    lru_init, lru_move_part, lru_put, lru_remove, lru_table_bytes, lru_victim)
 from infer._core.quota cimport Tenant
 from infer._core.reply cimport encode_kept, encode_tail, id_of, item_slices, tail_bytes
 from infer._core.span cimport Span
@@ -34,18 +34,29 @@ cdef enum:
     SAMPLED_SHARE = 64           # 1 request of so many
     SALT_REQUESTS_LOG2 = 14      # samples are others after so many requests
     JITTER_SHARE = 10            # of the time that an entry lives, at most 1/10 is taken off it
+    REMOVED_AT_ONCE = 256        # of what is forgotten: as long as a batch's replies take
 
 
 cdef void on_gone(LruNode *node, int reason, void *owner) noexcept nogil:
-    cdef CachePart *part = <CachePart *> node.part
-    note_size(part)
-    part.stats.evictions += reason == LRU_EVICTED
+    cdef CacheShelf *shelf = <CacheShelf *> node.part
+    if shelf.stats != NULL:
+        note_size(shelf)
+        shelf.stats.evictions += reason == LRU_EVICTED
     block_unref((<CacheEntry *> node).block)
 
 
-cdef inline void note_size(CachePart *part) noexcept nogil:
-    part.stats.entries = part.part.entries
-    part.stats.bytes = <int64_t> part.part.bytes
+cdef inline void note_size(CacheShelf *shelf) noexcept nogil:
+    shelf.stats.entries = shelf.part.entries
+    shelf.stats.bytes = <int64_t> shelf.part.bytes
+
+
+cdef CacheShelf *new_shelf(LruGroup *group, CacheStats *stats) noexcept nogil:
+    """NULL: no memory."""
+    cdef CacheShelf *shelf = <CacheShelf *> try_calloc(1, sizeof(CacheShelf))
+    if shelf != NULL:
+        shelf.stats = stats
+        lru_add_part(group, &shelf.part)
+    return shelf
 
 
 cdef CacheScope scope_of(const CachePart *part, const Request *request, bint shared) noexcept nogil:
@@ -72,6 +83,7 @@ cdef class Cache:
         self.filtering = filtering
         self.hash_mask = ~(<uint64_t> 0)
         self.generations = 0
+        self.removed_at_once = REMOVED_AT_ONCE
         self.models = {}
         self.versions = {}
         if not hash_secret(&self.secret):
@@ -82,6 +94,8 @@ cdef class Cache:
                 or frequency_init(&self.frequency, <uint64_t> self.lru.limit_entries) < 0
                 or flights_init(&self.flights) < 0):
             raise MemoryError(f"no memory for a cache of {limit_bytes} bytes")
+        self.forgotten = NULL
+        lru_group_init(&self.gone, self.lru.limit_bytes)
 
     def __dealloc__(self):
         if self.flights.buckets != NULL:
@@ -92,9 +106,11 @@ cdef class Cache:
         lru_free(&self.lru)
 
     def close(self):
-        """Forgets every version."""
+        """Forgets every version, and has removed all of it."""
         for entry in list(self.versions.values()):
             self.forget(entry)
+        while self.sweep():
+            pass
 
     # Versions.
 
@@ -105,19 +121,22 @@ cdef class Cache:
         cdef CacheModel model
         if entry.c.cached != NULL:
             raise ValueError(f"{entry!r} is cached already")
-        part = <CachePart *> try_calloc(1, sizeof(CachePart))
-        if part == NULL:
-            raise MemoryError("no memory for the version's part of the cache")
         if entry.name not in self.models:
             model = CacheModel()
             lru_group_init(&model.group, 0)
-            self.models[entry.name] = model
-        model = self.models[entry.name]
+        else:
+            model = self.models[entry.name]
+        part = <CachePart *> try_calloc(1, sizeof(CachePart))
+        if part != NULL:
+            part.shelf = new_shelf(&model.group, &entry.stats.cache)
+        if part == NULL or part.shelf == NULL:
+            free(part)
+            raise MemoryError("no memory for the version's part of the cache")
+        self.models[entry.name] = model
         model.versions += 1
         model.group.limit_bytes = self.lru.limit_bytes
         if 0 < model_bytes < model.group.limit_bytes:
             model.group.limit_bytes = model_bytes
-        lru_add_part(&model.group, &part.part)
         self.make_room(part, 0)
         self.generations += 1
         part.generation = self.generations
@@ -133,7 +152,7 @@ cdef class Cache:
         cdef CacheModel model
         if part == NULL:
             return
-        lru_drop_part(&self.lru, &part.part)
+        self.put_away(part.shelf)
         model = self.models[entry.name]
         model.versions -= 1
         if model.versions == 0:
@@ -147,16 +166,38 @@ cdef class Cache:
         way are not kept either."""
         cdef VersionEntry entry
         cdef CachePart *part
+        cdef CacheShelf *shelf
         cdef int64_t entries = 0
         cdef int64_t size_bytes = 0
         for entry in self.versions.values():
             if (model is None or entry.name == model.encode()) and version in (None, entry.version):
                 part = <CachePart *> entry.c.cached
-                entries += part.part.entries
-                size_bytes += <int64_t> part.part.bytes
-                lru_clear_part(&self.lru, &part.part)
+                shelf = new_shelf(part.shelf.part.group, part.stats)
+                if shelf == NULL:
+                    raise MemoryError("no memory to forget what is kept")
+                entries += part.shelf.part.entries
+                size_bytes += <int64_t> part.shelf.part.bytes
+                self.put_away(part.shelf)
+                part.shelf = shelf
                 flights_unkeep(&self.flights, &part.waiting_rows)
         return entries, size_bytes
+
+    cdef void put_away(self, CacheShelf *shelf) noexcept:
+        shelf.stats.entries = shelf.stats.bytes = 0
+        shelf.stats = NULL
+        lru_move_part(&shelf.part, &self.gone)
+        shelf.next = self.forgotten
+        self.forgotten = shelf
+        self.sweep()
+
+    def sweep(self) -> bint:
+        """Removes some of what is forgotten; whether there is more."""
+        cdef CacheShelf *shelf = self.forgotten
+        if shelf != NULL and not lru_clear_part(&self.lru, &shelf.part, self.removed_at_once):
+            self.forgotten = shelf.next
+            lru_drop_part(&self.lru, &shelf.part)
+            free(shelf)
+        return self.forgotten != NULL
 
     def cached(self):
         """The VersionEntries whose answers are kept."""
@@ -164,10 +205,12 @@ cdef class Cache:
 
     @property
     def bytes(self):
+        """What is forgotten counts until it is removed."""
         return self.lru.bytes
 
     @property
     def entries(self):
+        """The same."""
         return self.lru.entries
 
     def limit_of(self, VersionEntry entry not None):
@@ -212,7 +255,7 @@ cdef class Cache:
     cdef CacheEntry *find(self, CachePart *part, const CacheScope *scope, const Request *request, uint64_t low,
                           uint64_t high, int64_t max_age_ns, int64_t now) noexcept:
         cdef CacheEntry *found = <CacheEntry *> lru_get(&self.lru, low, high)
-        if found == NULL or not entry_answers(found, scope, request):
+        if found == NULL or found.node.part != &part.shelf.part or not entry_answers(found, scope, request):
             return NULL
         if found.expires_ns <= now:
             part.stats.expiries += 1
@@ -279,11 +322,20 @@ cdef class Cache:
 
     # Keeping.
 
+    cdef LruNode *victim_for(self, CachePart *part, uint64_t size_bytes) noexcept:
+        cdef LruGroup *group = part.shelf.part.group
+        cdef LruNode *victim = lru_victim(&self.lru, &part.shelf.part, size_bytes)
+        # Where the model's own bound is in the way, only what is the model's can go.
+        while victim != NULL and self.forgotten != NULL and group.bytes + size_bytes <= group.limit_bytes:
+            self.sweep()
+            victim = lru_victim(&self.lru, &part.shelf.part, size_bytes)
+        return victim
+
     cdef void make_room(self, CachePart *part, uint64_t size_bytes) noexcept:
-        cdef LruNode *victim = lru_victim(&self.lru, &part.part, size_bytes)
+        cdef LruNode *victim = self.victim_for(part, size_bytes)
         while victim != NULL:
             lru_evict(&self.lru, victim)
-            victim = lru_victim(&self.lru, &part.part, size_bytes)
+            victim = self.victim_for(part, size_bytes)
 
     cdef void keep(self, Request *leader, const Batch *batch, int index) noexcept:
         cdef VersionEntry entry = <VersionEntry> leader.version
@@ -317,9 +369,9 @@ cdef class Cache:
         cdef CacheEntry *made
         cdef LruNode *victim
         cdef uint64_t size_bytes = entry_bytes(request, tail_size_bytes)
-        if size_bytes == 0 or size_bytes > part.part.group.limit_bytes:
+        if size_bytes == 0 or size_bytes > part.shelf.part.group.limit_bytes:
             return NULL
-        victim = lru_victim(&self.lru, &part.part, size_bytes)
+        victim = self.victim_for(part, size_bytes)
         if (victim != NULL and self.filtering
                 and frequency_of(&self.frequency, low, high)
                 < frequency_of(&self.frequency, victim.low, victim.high)):
@@ -342,10 +394,10 @@ cdef class Cache:
         return made if self.take(part, made) else NULL
 
     cdef bint take(self, CachePart *part, CacheEntry *made) noexcept:
-        cdef bint taken = lru_put(&self.lru, &part.part, &made.node)
+        cdef bint taken = lru_put(&self.lru, &part.shelf.part, &made.node)
         if not taken:
             block_unref(made.block)
-        note_size(part)
+        note_size(part.shelf)
         return taken
 
     # Flights.

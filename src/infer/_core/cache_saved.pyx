@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 
 from infer._core.arena cimport at, offset_of
 from infer._core.block cimport block_data, block_new
-from infer._core.cache cimport Cache, CachePart
+from infer._core.cache cimport Cache, CachePart, CacheShelf
 from infer._core.cache_entry cimport CacheEntry, CacheScope, entry_bytes, entry_new, hash_request
 from infer._core.clock cimport now_ns
 from infer._core.lru cimport LruLink, lru_peek
@@ -34,7 +34,7 @@ def saved(Cache cache not None, uint64_t limit_bytes):
     while link != &cache.lru.nodes:
         entry = <CacheEntry *> link
         link = link.older
-        if entry.scope.tenant != 0 or entry.expires_ns <= now:
+        if (<CacheShelf *> entry.node.part).stats == NULL or entry.scope.tenant != 0 or entry.expires_ns <= now:
             continue
         taken += entry.node.size_bytes
         if taken > limit_bytes:
@@ -45,7 +45,7 @@ def saved(Cache cache not None, uint64_t limit_bytes):
             inputs.append(None if view.data_type == TYPE_NONE else (
                 view.data_type, [view.shape[k] for k in range(view.rank)],
                 (<const char *> at(view.data))[:view.size_bytes]))
-        found.append((cache.versions[(<CachePart *> entry.node.part).generation], now - entry.stored_ns,
+        found.append((cache.versions[entry.scope.generation], now - entry.stored_ns,
                       -1 if entry.expires_ns == INT64_MAX else entry.expires_ns - now,
                       [entry.outputs.bits[k] for k in range(4)], inputs,
                       (<const char *> entry.tail)[:entry.tail_bytes]))
@@ -123,7 +123,7 @@ cdef bint put(Cache cache, CachePart *part, Request *request, int64_t age_ns, in
     scope.generation = part.generation
     scope.tenant = 0
     hash_request(&cache.secret, &scope, request, &low, &high)
-    if size_bytes == 0 or size_bytes > part.part.group.limit_bytes or lru_peek(&cache.lru, low, high) != NULL:
+    if size_bytes == 0 or size_bytes > part.shelf.part.group.limit_bytes or lru_peek(&cache.lru, low, high) != NULL:
         return False
     cache.make_room(part, size_bytes)
     made = entry_new(&scope, request, <uint64_t> len(tail))

@@ -64,8 +64,10 @@ cdef uint64_t lru_table_bytes(uint64_t limit_bytes, uint64_t least_bytes) noexce
 cdef void lru_free(Lru *lru) noexcept nogil                                # removes what is in it
 cdef void lru_group_init(LruGroup *group, uint64_t limit_bytes) noexcept nogil
 cdef void lru_add_part(LruGroup *group, LruPart *part) noexcept nogil
-cdef void lru_clear_part(Lru *lru, LruPart *part) noexcept nogil           # removes what is in it
-cdef void lru_drop_part(Lru *lru, LruPart *part) noexcept nogil            # as much, and takes it out of its group
+# Removes up to `most` nodes of it, oldest first; whether more are left.
+cdef bint lru_clear_part(Lru *lru, LruPart *part, int64_t most) noexcept nogil
+cdef void lru_move_part(LruPart *part, LruGroup *group) noexcept nogil     # with what is in it
+cdef void lru_drop_part(Lru *lru, LruPart *part) noexcept nogil            # removes all, and takes it out of its group
 
 cdef LruNode *lru_get(Lru *lru, uint64_t low, uint64_t high) noexcept nogil     # now the last used; NULL: there is none
 cdef LruNode *lru_peek(const Lru *lru, uint64_t low, uint64_t high) noexcept nogil

@@ -4,6 +4,7 @@ Linear probing; whoever leaves closes the gap behind it, so there are no tombsto
 long is as good as a new one (Knuth, vol. 3, 6.4, algorithm R). The low half of the hash is the place.
 """
 
+from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport free
 from libc.string cimport memset
 
@@ -82,17 +83,32 @@ cdef void lru_add_part(LruGroup *group, LruPart *part) noexcept nogil:
     group.parts = part
 
 
-cdef void lru_clear_part(Lru *lru, LruPart *part) noexcept nogil:
-    while part.nodes.newer != &part.nodes:
+cdef bint lru_clear_part(Lru *lru, LruPart *part, int64_t most) noexcept nogil:
+    while most > 0 and part.nodes.newer != &part.nodes:
         lru_remove(lru, of_own(part.nodes.newer))
+        most -= 1
+    return part.nodes.newer != &part.nodes
 
 
-cdef void lru_drop_part(Lru *lru, LruPart *part) noexcept nogil:
+cdef void take_out(LruPart *part) noexcept nogil:
     cdef LruPart **at = &part.group.parts
-    lru_clear_part(lru, part)
     while at[0] != part:
         at = &at[0].next
     at[0] = part.next
+    part.group.bytes -= part.bytes
+
+
+cdef void lru_move_part(LruPart *part, LruGroup *group) noexcept nogil:
+    take_out(part)
+    part.group = group
+    part.next = group.parts
+    group.parts = part
+    group.bytes += part.bytes
+
+
+cdef void lru_drop_part(Lru *lru, LruPart *part) noexcept nogil:
+    lru_clear_part(lru, part, INT64_MAX)
+    take_out(part)
 
 
 # Table.

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from infer._core import _testing_memory as memory
-from infer._core import clock
-from infer._core._testing_cache import LEAST_BYTES, bytes_listed, flights, force_collisions
+from infer._core import cache_saved, clock
+from infer._core._testing_cache import LEAST_BYTES, bytes_listed, flights, force_collisions, remove_at_once
 from infer._core._testing_request import STATES
 from infer._core.cache import Cache
 from infer._core.model_version import VersionEntry
@@ -366,6 +366,77 @@ def test_purge_forgets_what_is_kept_and_what_runs() -> None:
     assert (cache.entries, cache.bytes) == (0, 0)
     answer(bench, fp32_request([[9.0] * 4], "m"))
     assert cache.entries == 1
+    bench.close()
+
+
+def kept(bench: Bench, count: int, first: int = 0) -> None:
+    for number in range(first, first + count):
+        answer(bench, fp32_request([[float(number)] * 4]))
+
+
+def test_what_is_forgotten_is_out_of_use_at_once_and_removed_a_little_at_a_time() -> None:
+    entry = make_entry(identity())
+    bench = new_bench(entry)
+    cache = cache_of(bench)
+    remove_at_once(cache, 10)
+    kept(bench, 50)
+    assert cache.purge()[0] == 50
+    assert (cached(entry)["entries"], cached(entry)["bytes"], cache.entries) == (0, 0, 40)
+    assert cache_saved.saved(cache, MIB) == []
+    rows = rows_of(entry)
+    kept(bench, 5, first=30)
+    assert rows_of(entry) == rows + 5
+    assert cached(entry)["entries"] == len(cache_saved.saved(cache, MIB)) == 5
+    # One more that is forgotten before the first is gone.
+    assert cache.purge()[0] == 5
+    kept(bench, 1)
+    sweeps = 1
+    while cache.sweep():
+        sweeps += 1
+    assert sweeps in (4, 5)
+    assert cache.entries == cached(entry)["entries"] == 1
+    assert cache.bytes == cached(entry)["bytes"] == bytes_listed(cache)
+    assert not cache.sweep()
+    cache.purge()
+    kept(bench, 30)
+    bench.close()
+    assert cache.bytes == 0
+
+
+def test_what_is_forgotten_goes_before_anything_that_is_in_use() -> None:
+    old, new = make_entry(identity()), make_entry(identity(), version="2")
+    bench = new_bench(old, limit_bytes=64 * LEAST_BYTES)
+    cache = cache_of(bench)
+    remove_at_once(cache, 1)
+    kept(bench, 100)
+    room = cache.entries
+    assert room > 40
+    bench.publish(new)
+    bench.unload(old)
+    assert cache.entries == room - 1
+    # Asked for once each, which is less often than nothing that is in use.
+    for number in range(room):
+        answer(bench, fp32_request([[1000.0 + number] * 4]))
+        assert cached(new)["entries"] == number + 1
+    assert cached(new)["evictions"] == cached(new)["rejections"] == 0
+    bench.close()
+
+
+def test_a_model_over_its_own_bound_pushes_out_its_own_whatever_else_is_forgotten() -> None:
+    entries = [make_entry(identity(), "m"), make_entry(identity(), "n")]
+    bench = Bench(cache=Cache(MIB))
+    bench.publish(entries[0])
+    bench.publish(entries[1], model_bytes=4 * LEAST_BYTES)
+    cache = cache_of(bench)
+    remove_at_once(cache, 1)
+    for number in range(20):
+        answer(bench, fp32_request([[float(number)] * 4], "m"))
+    cache.purge("m")
+    for number in range(6):
+        for _ in range(number + 1):
+            answer(bench, fp32_request([[float(number)] * 4], "n"))
+    assert cached(entries[1])["entries"] == 4
+    assert cache.entries == 19 + 4
     bench.close()
 
 
