@@ -23,5 +23,8 @@ class TrafficSettings(BaseModel):
         le=1 << 20)
     max_shadow_bytes: Size | None = setting(
         None, "Bytes of requests and replies that copies may hold.", "SIZE", "a sixteenth of the memory limit", ge=1)
+    max_outcomes: Count = setting(
+        1 << 20, "Requests, and outcomes, that are remembered of each model whose outcomes are counted.", "N",
+        "1 Mi of each", ge=1, le=1 << 30)
     capture_dir: Path | None = setting(
         None, "Directory that `infer capture` has calls written to; without it nothing is captured.", "DIR", "none")

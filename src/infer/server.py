@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from infer._core import arena
+from infer._core import arena, clock
 from infer._core.cache import Cache
 from infer._core.executor import ExecutorPool
 from infer._core.fallback import answers
@@ -67,6 +67,7 @@ from infer.slo import STEP_SECONDS, SloController
 from infer.sockets import address_of, bind_all, named
 from infer.state.store import Store
 from infer.traffic.captures import Captures
+from infer.traffic.outcomes import Outcomes
 from infer.traffic.shadows import Shadows
 from infer.traffic.splits import Splits
 from infer.transport import GRPCIO, Transport, chosen_transport
@@ -192,6 +193,7 @@ class Server:
         self.models = Models(settings, loop, self._loader(memory), self.store, self.audit, written=written or {},
                              set_routes=self._set_routes, changed=self.changes.notify)
         self.splits = Splits(self.store, written_splits(written or {}), self.models.traffic, self.models.set_split)
+        self.outcomes = Outcomes(self.models.traffic, now_ns=clock.now, remembered=settings.max_outcomes)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
         self.rollouts = Rollouts(self.models, self.splits, self.store, self.audit, loop=loop,
                                  changed=self.changes.notify)

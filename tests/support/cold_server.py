@@ -6,7 +6,8 @@ It mounts the same {path: handler} tables as the real transports do, so that a c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import grpc
 
 from infer.errors import InferError, NotFound
+from infer.outcome_metrics import Outcome
 from infer.proto import message
 from infer.services.call import Changes, Service
 from infer.services.control import FixedModels, ModelControl, Repository
@@ -100,6 +102,20 @@ class FakeAudit:
 
 
 @dataclass
+class FakeOutcomes:
+    """An OutcomesView that knows model `m` alone."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    results: dict[str, int] = field(default_factory=dict)
+
+    def record(self, outcomes: Sequence[Outcome]) -> Counter[str]:
+        if any(each.model != "m" for each in outcomes):
+            raise NotFound("no such model")
+        self.outcomes += outcomes
+        return Counter(self.results)
+
+
+@dataclass
 class FakeServer:
     """A ServerView."""
 
@@ -109,6 +125,7 @@ class FakeServer:
     stopping: bool = False
     changes: Changes = field(default_factory=Changes)
     control: ModelControl | None = None
+    outcomes: FakeOutcomes = field(default_factory=FakeOutcomes)
     audit: FakeAudit = field(default_factory=FakeAudit)
     failing: set[tuple[str, str]] = field(default_factory=set)     # models, and versions, whose breaker is open
 

@@ -41,7 +41,7 @@ def test_defaults_are_those_of_the_flag_table() -> None:
         "replicas": (), "replicas_dns": None, "replicas_self": None, "replicas_forward": "cache",
         "replicas_timeout": 0.25, "replicas_ca": None,
         "cache_redis": None, "cache_redis_secret": None, "cache_redis_timeout": 0.005,
-        "max_shadow_copies": 1024, "max_shadow_bytes": None, "capture_dir": None,
+        "max_shadow_copies": 1024, "max_shadow_bytes": None, "max_outcomes": 1 << 20, "capture_dir": None,
         "max_tenants": 4096, "tenant_metadata_key": None, "routing_metadata_key": "infer-routing-key",
         "max_message_bytes": 64 << 20,
             "max_cold_message_bytes": 256 << 10,

@@ -13,7 +13,7 @@ CORE = SOURCES / "_core"
 
 LEVELS = [
     {"debug", "clock", "status"},
-    {"frequency", "hash128", "hash_ring", "lru", "fair_share", "lanes", "split",
+    {"frequency", "hash128", "hash_ring", "lru", "recent", "fair_share", "lanes", "split",
      "abuse", "arena", "block", "breaker", "draw",
      "file_content", "frame_heads", "idle_thread", "span", "ring", "stream_ids",
      "timer_wheel", "token_bucket", "counters", "codel", "pace", "queue_policy", "tensor_view", "slab", "utf8"},
@@ -161,8 +161,8 @@ def test_the_core_imports_no_python_of_ours_but_errors() -> None:
 
 # Python packages: what of `infer` each may import besides itself.
 SHARED = {"config", "config_changes", "config_admission", "config_file", "config_traffic", "config_values", "errors",
-          "versions", "proto", "cores", "quotas", "rollouts", "shadow_plan", "split_plan", "capture_plan",
-          "capture_file", "reply_comparison", "_core", "__init__"}
+          "versions", "proto", "cores", "quotas", "rollouts", "shadow_plan", "split_plan", "outcome_metrics",
+          "capture_plan", "capture_file", "reply_comparison", "_core", "__init__"}
 PACKAGES = {
     "services": SHARED,
     "observe": SHARED,

@@ -4,10 +4,11 @@ Made by Python and kept for as long as its split goes on, over any number of rou
 it holds a reference, from `hold_arm` until `drop_arm`. Loop thread, but that a scrape reads the numbers.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 from infer._core.counters cimport Histogram
 from infer._core.output_sketch cimport OutputSketch
+from infer._core.recent cimport Recent
 
 # Written by the loop thread alone.
 cdef struct ArmStats:
@@ -22,6 +23,8 @@ cdef class Arm:
     cdef readonly str model      # whose requests it takes
     cdef readonly str split
     cdef readonly str name
+    cdef readonly Recent recent  # the ids of its requests; None: nobody asks for them
+    cdef int32_t number          # what they are remembered with
     cdef bytes variant           # the name, as a trailer has it
     cdef bytes mark              # the name, as a parameter of a reply, encoded
 

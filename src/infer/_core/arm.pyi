@@ -1,5 +1,7 @@
 from typing import final
 
+from infer._core.recent import Recent
+
 VARIANT_PARAMETER: str
 VARIANT_TRAILER: str
 
@@ -8,7 +10,9 @@ class Arm:
     model: str
     split: str
     name: str
+    recent: Recent | None
     def __init__(self, model: str, split: str, name: str) -> None: ...
+    def remember(self, recent: Recent | None, number: int = 0) -> None: ...
     @property
     def calls(self) -> list[int]: ...
     @property

@@ -5,6 +5,7 @@ from libc.string cimport memset
 
 from infer._core.counters cimport HISTOGRAM_BUCKETS, Histogram, bucket_floor, merge, observe, quantile, snapshot
 from infer._core.output_sketch cimport sketch_counts, sketch_free
+from infer._core.recent cimport Recent
 from infer._core.status cimport STATUS_CODES, STATUS_OK
 from infer._core.tensor cimport encode_text_parameter
 
@@ -29,6 +30,11 @@ cdef class Arm:
 
     def __dealloc__(self):
         sketch_free(&self.outputs)
+
+    def remember(self, Recent recent, int32_t number=0):
+        """From now on the ids of its requests are put there, with their routing keys as unit; None: nowhere."""
+        self.number = number
+        self.recent = recent
 
     @property
     def calls(self):

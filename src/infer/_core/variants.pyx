@@ -4,9 +4,11 @@ from libc.stdint cimport int32_t, uint64_t
 
 import secrets
 
+from infer._core.arena cimport at
 from infer._core.arm cimport Arm, hold_arm
 from infer._core.model_version cimport VersionEntry
 from infer._core.quota cimport Tenant
+from infer._core.recent cimport recent_put
 from infer._core.span cimport Span, span_left
 from infer._core.split cimport (
     MAX_ARMS, MAX_RULES, key_hash, split_add_arm, split_add_rule, split_choose, split_free, split_init)
@@ -83,10 +85,16 @@ cdef uint64_t routing_key(Split split, const Request *request, const uint8_t *me
 cdef void *assign_variant(void *split, Request *request, const uint8_t *message, uint64_t message_bytes,
                           void *otherwise) noexcept:
     cdef Split of = <Split> split
-    cdef int32_t i = split_choose(&of.table, routing_key(of, request, message, message_bytes))
+    cdef uint64_t key = routing_key(of, request, message, message_bytes)
+    cdef int32_t i = split_choose(&of.table, key)
     cdef void *entry = of.entry_of[i]
+    cdef Arm arm
     if entry == NULL:
         entry = otherwise
     if entry != NULL and of.arm_of[i] != NULL:
         request.arm = hold_arm(<Arm> of.arm_of[i])
+        arm = <Arm> of.arm_of[i]
+        if arm.recent is not None and request.id_bytes > 0:
+            recent_put(&arm.recent.table, key_hash(<const uint8_t *> at(request.id_offset), request.id_bytes), key,
+                       arm.number, request.received_ns)
     return entry

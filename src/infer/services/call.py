@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from infer.errors import Internal
+from infer.outcome_metrics import Outcome
 from infer.proto import message
 
 if TYPE_CHECKING:
@@ -243,6 +244,13 @@ class AuditView(Protocol):
                detail: str = "") -> object: ...
 
 
+class OutcomesView(Protocol):
+    """Where outcomes are counted."""
+
+    def record(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
+        """How many of them came to what: accepted, duplicate, unknown, late. Raises InferError."""
+
+
 class ServerView(Protocol):
     """The server's state, read on the loop thread."""
 
@@ -266,6 +274,10 @@ class ServerView(Protocol):
     @property
     def repository(self) -> Repository:
         """What changes the models, and says which there are."""
+
+    @property
+    def outcomes(self) -> OutcomesView:
+        """Where what clients report of replies is counted."""
 
     @property
     def audit(self) -> AuditView: ...

@@ -8,6 +8,7 @@ from typing import NoReturn
 from infer.errors import Unimplemented
 from infer.services.call import Call, Handler, ServerView
 from infer.services.metadata import metadata_rpcs
+from infer.services.outcomes import outcome_rpcs
 from infer.services.repository import repository_rpcs
 from infer.services.settings import settings_rpcs
 from infer.services.statistics import statistics_rpcs
@@ -25,6 +26,7 @@ def inference_service(server: ServerView) -> Mapping[str, Handler]:
         **statistics_rpcs(server),
         **repository_rpcs(server),
         **settings_rpcs(server),
+        **outcome_rpcs(server.outcomes),
         **{method: _refusal(f"{method}: {text}") for method, text in NOT_SERVED.items()},
     }
     return {f"/{SERVICE}/{method}": handler for method, handler in rpcs.items()}

@@ -8,11 +8,12 @@ its numbers go on over changes of weights and versions.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from infer._core.arm import Arm
 from infer._core.model_version import VersionEntry
+from infer._core.recent import Recent
 from infer._core.router import ModelRoute
 from infer._core.variants import Split
 from infer.split_plan import ArmPlan, SplitPlan
@@ -29,6 +30,8 @@ class Traffic:
         self.splits: dict[str, SplitPlan] = {}
         self.arms: Mapping[str, Mapping[str, Arm]] = {}         # by model and name
         self.unready: Mapping[str, Mapping[str, str]] = {}      # why, by model and name of an arm
+        self._divisions: dict[str, Split] = {}
+        self._remembering: dict[str, tuple[Recent, Callable[[str], int]]] = {}
         self._served: dict[str, ModelRoute] = {}
         self._changed: set[str] = set()
         self._closed = False
@@ -38,13 +41,31 @@ class Traffic:
         before = self.splits.get(model)
         if plan is None:
             self.splits.pop(model, None)
+            self._divisions.pop(model, None)
         else:
             self.splits[model] = plan
         kept = self.arms.get(model, {}) if plan and before and plan.name == before.name else {}
         arms = {arm.name: kept.get(arm.name) or Arm(model, plan.name, arm.name) for arm in plan.arms} if plan else {}
         others = {name: each for name, each in self.arms.items() if name != model}
         self.arms = {**others, model: arms} if arms else others
+        if model in self._remembering:
+            self.remember(model, *self._remembering[model])
         self._changed.add(model)
+
+    def remember(self, model: str, recent: Recent | None, number_of: Callable[[str], int] = lambda name: 0) -> None:
+        """The ids of its divided requests are put into `recent` from now on, under the number of their arm's name."""
+        if recent is None:
+            self._remembering.pop(model, None)
+        else:
+            self._remembering[model] = recent, number_of
+        for name, arm in self.arms.get(model, {}).items():
+            arm.remember(recent, 0 if recent is None else number_of(name))
+
+    def arm_of(self, model: str, key: bytes) -> str | None:
+        """The name of the arm that a routing key of the model belongs to now; None: it belongs to none."""
+        division = self._divisions.get(model)
+        arm = None if division is None else division.arms[division.choose(key)]
+        return None if arm is None else arm.name
 
     def merged(self, changes: Changes) -> dict[str, ModelRoute | None]:
         """Those, and what else they and new plans change, as the table is to have them."""
@@ -112,10 +133,11 @@ class Traffic:
         # The same name elsewhere is another experiment.
         salt = f"{model}/{plan.name}"
         order = [arm.name for arm in plan.arms]
-        return route._replace(split=Split(
+        self._divisions[model] = division = Split(
             salt, [(arm.name, float(arm.weight), arms[arm.name] if targets[arm.name] is not None else default,
                     targets[arm.name]) for arm in plan.arms],
-            [(key.encode(), order.index(arm)) for key, arm in plan.rules.items()], plan.key))
+            [(key.encode(), order.index(arm)) for key, arm in plan.rules.items()], plan.key)
+        return route._replace(split=division)
 
     def _tell(self) -> None:
         """Logs the arms that have come to be without a version, or with one again."""

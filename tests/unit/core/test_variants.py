@@ -15,8 +15,9 @@ from infer._core.arm import Arm
 from infer._core.cache import Cache
 from infer._core.fallback import set_guard
 from infer._core.model_version import VersionEntry
+from infer._core.recent import Recent
 from infer._core.router import ModelRoute, RouteTable, route_to_highest
-from infer._core.variants import Split
+from infer._core.variants import Split, hash_of
 from infer.quotas import Limits, Quotas
 from tests.support import models
 from tests.support.engine import AGES_NS, set_budget
@@ -33,8 +34,9 @@ LIMITS: dict[str, Any] = {"fallback": "previous", "window_ns": 10 * SECOND_NS, "
                           "slow_ns": 0, "slow_rate": 0.5, "open_ns": 2 * SECOND_NS, "probes": 2}
 
 
-def request(value: float = GOOD, *, model: str = "m", version: str = "", columns: int = 4, **parameters: Any) -> bytes:
-    message = infer_request(model, model_version=version)
+def request(value: float = GOOD, *, model: str = "m", version: str = "", columns: int = 4, identity: str = "",
+            **parameters: Any) -> bytes:
+    message = infer_request(model, model_version=version, id=identity)
     for name, given in parameters.items():
         kind = {str: "string_param", int: "int64_param", bool: "bool_param", float: "double_param"}[type(given)]
         setattr(message.parameters[name], kind, given)
@@ -296,3 +298,26 @@ def test_what_is_no_split() -> None:
     with pytest.raises(TypeError):
         Split("s", [("1", 1.0, "no arm", entry)], [], "k")  # type: ignore[list-item]
     assert repr(Split("s", [("1", 1.0, arm, entry)], [], "k")) == "<Split s of 1 arms>"
+
+
+def test_ids_of_requests_are_remembered_where_somebody_asks(divided: Divided) -> None:
+    recent = Recent(4)
+    divided.call(request(identity="before"))
+    for number, arm in enumerate(divided.arms.values(), 5):
+        arm.remember(recent, number)
+    keys = {arm: key_of(arm) for arm in WEIGHTS}
+    for arm, key in keys.items():
+        divided.call(request(identity=f"of-{arm}"), routing_key=key)
+    divided.call(request(version="1", identity="named"))
+    divided.call(request(), routing_key=keys["1"])      # without an id
+    divided.call(request(columns=3, identity="wrong"), routing_key=keys["2"])
+    found = {text: recent.find(hash_of(text.encode())) for text in ("before", "of-1", "of-2", "named", "wrong")}
+    assert {text: known and known[:2] for text, known in found.items()} == {
+        "before": None, "of-1": (hash_of(keys["1"]), 5), "of-2": (hash_of(keys["2"]), 6), "named": None,
+        "wrong": (hash_of(keys["2"]), 6)}
+    assert found["of-1"] is not None
+    assert found["of-1"][2] == clock.now()
+    for arm in divided.arms.values():
+        arm.remember(None)
+    divided.call(request(identity="after"))
+    assert recent.find(hash_of(b"after")) is None

@@ -30,7 +30,7 @@ SHARED_MEMORY = [f"{kind}SharedMemory{verb}"
                  for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")]
 METHODS = ["ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig",
            "ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload", "LogSettings",
-           "TraceSetting"]
+           "TraceSetting", "RecordOutcome"]
 
 
 def test_table_holds_every_rpc_but_inference(server: FakeServer) -> None:
