@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer.errors import InferError
+from infer.rollouts import ATOL, RTOL
 
 if TYPE_CHECKING:
     from infer._core.ort_session import OrtSession, Tensor
 
 FILE = "golden.npz"
-RTOL, ATOL = 1e-3, 1e-5
 _TYPES = {"FP32": "f4", "FP64": "f8", "FP16": "f2", "INT8": "i1", "INT16": "i2", "INT32": "i4", "INT64": "i8",
           "UINT8": "u1", "UINT16": "u2", "UINT32": "u4", "UINT64": "u8", "BOOL": "?"}
 

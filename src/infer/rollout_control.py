@@ -9,12 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from infer._core.arm import Arm
 from infer._core.output_sketch import BINS
 from infer._core.router import ModelRoute
+from infer._core.shadow import Shadow
 from infer.golden import FILE, failure_of
 from infer.lifecycle import Models
 from infer.security.audit import AuditLog
+from infer.shadow_plan import ShadowPlan
 from infer.split_plan import SplitPlan
 from infer.state.store import Store
 from infer.traffic.controller import Controller
+from infer.traffic.shadows import Shadows
 from infer.traffic.splits import Splits
 
 LOOK_SECONDS = 1.0
@@ -23,8 +26,8 @@ LOOK_SECONDS = 1.0
 class RolloutModels:
     """The ModelsView of the controller."""
 
-    def __init__(self, models: Models, splits: Splits) -> None:
-        self._models, self._splits = models, splits
+    def __init__(self, models: Models, splits: Splits, shadows: Shadows) -> None:
+        self._models, self._splits, self._shadows = models, splits, shadows
 
     def route(self, model: str) -> ModelRoute | None:
         return self._models.traffic.served(model)
@@ -47,6 +50,19 @@ class RolloutModels:
     def arms(self, model: str) -> Mapping[str, Arm]:
         return self._models.traffic.arms.get(model, {})
 
+    def shadow(self, model: str) -> Shadow | None:
+        return self._shadows.running.get(model) if self._shadows.held(model) else None
+
+    def shadow_taken(self, model: str) -> str:
+        plan = None if self._shadows.held(model) else self._shadows.plans.get(model)
+        return "" if plan is None else f"it has one already: {plan}"
+
+    def set_shadow(self, model: str, baseline: int, plan: ShadowPlan | None) -> None:
+        if plan is None:
+            self._shadows.let_go(model)
+        else:
+            self._shadows.hold(model, plan, str(baseline))
+
     async def check(self, model: str, version: int) -> str:
         """By the version's golden inputs and outputs, where it has any."""
         snapshot, route = self._models.watcher.last, self.route(model)
@@ -66,11 +82,9 @@ class RolloutModels:
 class Rollouts:
     """One per server: the controller, and its clock."""
 
-    def __init__(self, models: Models, splits: Splits, store: Store, audit: AuditLog, *,
-                 loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
-        self.controller = Controller(RolloutModels(models, splits), store, audit, now=time.time, changed=changed,
-                                     bins=BINS)
-        splits.taken = self.controller.taken
+    def __init__(self, models: RolloutModels, store: Store, audit: AuditLog, *, loop: asyncio.AbstractEventLoop,
+                 changed: Callable[[], None]) -> None:
+        self.controller = Controller(models, store, audit, now=time.time, changed=changed, bins=BINS)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
 

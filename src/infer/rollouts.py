@@ -15,10 +15,14 @@ OnNewVersion = Literal["serve", "rollout"]
 
 # Quantiles of latency that a guardrail may be about.
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-KINDS = ("errors", *QUANTILES, "drift")
+# What a shadow of the new version tells.
+SHADOW_KINDS = ("disagreement", "top1")
+KINDS = ("errors", *QUANTILES, "drift", *SHADOW_KINDS)
 LIMITS = {"errors": 0.01, "p50": 1.5, "p99": 1.5, "drift": 0.1}
 MAX_STEPS = 32
 DAY_SECONDS = 86400.0
+# Outputs of versions that are the same to their callers; those of one version on two machines are nearer.
+RTOL, ATOL = 1e-3, 1e-5
 
 
 def _is_number(value: object) -> bool:
@@ -32,7 +36,7 @@ def _ensure(good: bool, text: str) -> None:
 
 @dataclass(frozen=True)
 class Guardrail:
-    """`limit`: of `errors` and `drift` a difference of shares, of a quantile a ratio."""
+    """`limit`: of `errors` and `drift` a difference of shares, of a quantile a ratio, of those of a shadow a share."""
 
     kind: str
     limit: float
@@ -42,6 +46,8 @@ class Guardrail:
         low, high = (1.0, 100.0) if self.kind in QUANTILES else (0.0, 1.0)
         _ensure(_is_number(self.limit) and low <= self.limit < high,
                 f"guardrail {self.kind!r}: expected a limit from {low:g} to below {high:g}, got {self.limit!r}")
+        _ensure(self.kind not in SHADOW_KINDS or self.limit > 0,
+                f"guardrail {self.kind!r}: expected a limit above 0, got {self.limit!r}: none is never shown")
 
     def __str__(self) -> str:
         return f"{self.kind}={self.limit:g}"
@@ -73,14 +79,19 @@ class RolloutSettings:
     min_samples: int = 100                      # calls of the new version in a step; fewer say nothing
     alpha: float = 0.05                         # chance that a version as good as the old one is taken back
     latency_slack_ms: float = 0.5               # within which no latency is worse, whatever the ratio is
+    rtol: float = RTOL                          # within which two outputs are the same: this part of the old version's
+    atol: float = ATOL                          # and this beside it
+    shadow_fraction: float = 1.0                # of the old version's calls that its shadow has copies of
     on_restart: OnRestart = "continue"          # what a server does that was started anew
     on_new_version: OnNewVersion = "serve"      # what becomes of a version that is new in the repository
 
     def __post_init__(self) -> None:
-        good = all(_is_number(each) and 0 < each <= 100 for each in self.steps)
+        good = all(_is_number(each) and 0 <= each <= 100 for each in self.steps)
         _ensure(good and 0 < len(self.steps) <= MAX_STEPS and list(self.steps) == sorted(set(self.steps))
                 and self.steps[-1] == 100, f"steps: expected up to {MAX_STEPS} percentages that rise to 100, such as "
                                            f"1,5,25,50,100; got {list(self.steps)}")
+        _ensure(self.steps[0] > 0 or self.has_shadow, "steps: a first step of 0% needs a guardrail of a shadow: "
+                f"{' or '.join(SHADOW_KINDS)}")
         _ensure(_is_number(self.every_s) and 0 <= self.every_s <= 30 * DAY_SECONDS,
                 f"every: expected 0 to 30 days, got {self.every_s!r} s")
         _ensure(len(self.guardrails) > 0, "guardrails: expected at least one that is not off")
@@ -90,10 +101,20 @@ class RolloutSettings:
                 f"alpha: expected 1e-6 to 0.5, got {self.alpha!r}")
         _ensure(_is_number(self.latency_slack_ms) and 0 <= self.latency_slack_ms <= 1e6,
                 f"latency_slack_ms: expected 0 to 1e6, got {self.latency_slack_ms!r}")
+        for name in ("rtol", "atol"):
+            _ensure(_is_number(getattr(self, name)) and 0 <= getattr(self, name) <= 1e6,
+                    f"{name}: expected 0 to 1e6, got {getattr(self, name)!r}")
+        _ensure(_is_number(self.shadow_fraction) and 0 < self.shadow_fraction <= 1,
+                f"shadow_fraction: expected a part of all calls, above 0 and at most 1, got {self.shadow_fraction!r}")
         _ensure(self.on_restart in get_args(OnRestart),
                 f"on_restart: expected continue or rollback, got {self.on_restart!r}")
         _ensure(self.on_new_version in get_args(OnNewVersion),
                 f"on_new_version: expected serve or rollout, got {self.on_new_version!r}")
+
+    @property
+    def has_shadow(self) -> bool:
+        """Whether any guardrail needs one."""
+        return any(each.kind in SHADOW_KINDS for each in self.guardrails)
 
     def to_record(self) -> dict[str, Any]:
         return {**vars(self), "steps": list(self.steps),
@@ -130,7 +151,8 @@ def parse_rollout(value: object) -> RolloutSettings:
         raise ValueError(error.message) from None
 
 
-_KEYS = ("steps", "every", "guardrails", "min_samples", "alpha", "latency_slack_ms", "on_restart", "on_new_version")
+_KEYS = ("steps", "every", "guardrails", "min_samples", "alpha", "latency_slack_ms", "rtol", "atol", "shadow_fraction",
+         "on_restart", "on_new_version")
 
 
 def parse_steps(text: str) -> tuple[float, ...]:

@@ -48,7 +48,7 @@ from infer.observe.metrics import renderer
 from infer.observe.startup import MTLS, PLAINTEXT, TLS, Security, Start, Step, address_text
 from infer.proto import DESCRIPTORS
 from infer.quotas import NONE, Quotas
-from infer.rollout_control import Rollouts
+from infer.rollout_control import RolloutModels, Rollouts
 from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
 from infer.services.admin import admin_service
@@ -195,8 +195,9 @@ class Server:
         self.splits = Splits(self.store, written_splits(written or {}), self.models.traffic, self.models.set_split)
         self.outcomes = Outcomes(self.models.traffic, now_ns=clock.now, remembered=settings.max_outcomes)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
-        self.rollouts = Rollouts(self.models, self.splits, self.store, self.audit, loop=loop,
-                                 changed=self.changes.notify)
+        self.rollouts = Rollouts(RolloutModels(self.models, self.splits, self.shadows), self.store, self.audit,
+                                 loop=loop, changed=self.changes.notify)
+        self.splits.taken = self.rollouts.controller.taken
         self.repository = Repository(
             self.models.control, max_calls=settings.max_control_calls,
             files=OverrideFiles(settings.max_override_bytes, place, self.models.kept.directories()))

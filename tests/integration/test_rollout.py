@@ -149,6 +149,53 @@ def test_a_version_that_fails_its_golden_outputs_gets_no_call(tmp_path: Path, tr
         assert "before the first step" in rig.rollout("status", "m").output
 
 
+MIRRORED = """
+[models.m]
+version_policy = { all = {} }
+labels = { stable = 1 }
+[models.m.rollout]
+steps = [0, 50, 100]
+every = 0
+min_samples = 20
+rtol = 0.01
+guardrails = { disagreement = 0.2, errors = "off", p50 = "off", p99 = "off", drift = "off" }
+"""
+
+
+@pytest.mark.parametrize(("factor", "state", "answering"), [(1.001, "done", {"1", "2"}), (1.1, "rolled back", {"1"})])
+def test_a_shadow_says_whether_it_may_be_called(tmp_path: Path, transport: str, factor: float, state: str,
+                                                answering: set[str]) -> None:
+    with rig_of(tmp_path, transport, toml=MIRRORED, factor=factor, state_dir=tmp_path / "state") as rig:
+        shadows = rig.served.server.shadows
+
+        def shadow(*arguments: str) -> Result:
+            return CliRunner().invoke(main, ["shadow", *arguments, "--address", rig.admin])
+
+        assert rig.rollout("start", "m", "--to", "2").exit_code == 0
+        rig.look()
+        rig.look()
+        assert rig.served.look(lambda: shadows.running["m"].target.version) == "2"
+        assert [line.split()[3:5] for line in rig.rollout("status").output.splitlines()[1:2]] == [["running", "0%"]]
+        refused = shadow("stop", "m")
+        assert "FAILED_PRECONDITION: the shadow of model 'm' is that of its rollout to version 2" in refused.output
+        answered = set()
+        for _ in range(LOOKS):
+            answered |= {rig.caller.answer("m")[0] for _ in range(CALLS)}
+            rig.served.until(lambda: shadows.pool.bytes == 0)
+            rig.look()
+            if rig.state in ("done", "rolled back"):
+                break
+        assert (rig.state, answered) == (state, answering)
+        assert rig.served.look(lambda: dict(shadows.running)) == {}
+        assert "no model has a shadow" in shadow("report").output
+        status = rig.rollout("status").output
+        assert ("disagreement: 100.00% of" in status) == (state == "rolled back")
+        assert shadow("start", "m", "--to", "2").exit_code == 0
+        refused = rig.rollout("start", "m", "--to", "1" if state == "done" else "2")
+        assert "FAILED_PRECONDITION: the rollout of model 'm' needs a shadow of version" in refused.output
+        assert "end that with `infer shadow stop m`" in refused.output
+
+
 def test_people_have_their_say(tmp_path: Path, transport: str) -> None:
     with rig_of(tmp_path, transport) as rig:
         for arguments, told in [
@@ -159,6 +206,8 @@ def test_people_have_their_say(tmp_path: Path, transport: str) -> None:
                 (("start", "m", "--to", "1"), "FAILED_PRECONDITION: model 'm' has no version ready"),
                 (("start", "m", "--to", "2", "--guardrail", "speed=1"), "INVALID_ARGUMENT: guardrail 'speed'"),
                 (("start", "m", "--to", "2", "--steps", "5,1"), "INVALID_ARGUMENT: steps"),
+                (("start", "m", "--to", "2", "--steps", "0,1,100"), "INVALID_ARGUMENT: steps: a first step of 0%"),
+                (("start", "m", "--to", "2", "--guardrail", "top1=0"), "INVALID_ARGUMENT: guardrail 'top1'"),
                 (("start", "m", "--to", "2", "--alpha", "0.9"), "INVALID_ARGUMENT: alpha")]:
             refused = rig.rollout(*arguments)
             assert refused.exit_code != 0

@@ -19,7 +19,7 @@ KEPT = (
     "infer.state.store:Store.save@after",                    # on its way to the disk
     "infer.state.store:Store._forget@before",                # on the disk, and not in effect
 )
-CHANGING = (*KEPT, "infer.traffic.controller:Controller._divide@after")
+CHANGING = (*KEPT, "infer.traffic.steering:Steering.follow@after")
 # Labels follow.
 LABELLED = (*CHANGING, "infer.models.manager:Manager.ask_label@before", "infer.models.manager:Manager.ask_label@after",
             "infer.model_control:KeptRecord.keep@after")
@@ -35,13 +35,21 @@ class Admin:
             return client.call(f"/infer.v1.Admin/Rollout{verb}", message(f"infer.v1.{kind}")(**fields)
                                .SerializeToString())
 
-    def start(self, on_restart: str = "continue") -> None:
+    def start(self, on_restart: str = "continue", **fields: object) -> None:
         # No step ends by itself.
-        self.ask("Start", "RolloutStartRequest", model="m", to=2, steps=[20, 60, 100], every_seconds=0,
-                 min_samples=10 ** 9, on_restart=on_restart, **{"from": 1})
+        self.ask("Start", "RolloutStartRequest", **{
+            "model": "m", "from": 1, "to": 2, "steps": [20, 60, 100], "every_seconds": 0, "min_samples": 10 ** 9,
+            "on_restart": on_restart, **fields})
 
     def change(self, verb: str, **fields: object) -> None:
         self.ask(verb, "RolloutChangeRequest", model="m", **fields)
+
+    def shadow(self) -> str:
+        """The version that is one, or nothing."""
+        with InferClient(self._address, timeout=30.0, retry=RetryPolicy(attempts=1)) as client:
+            content = client.call("/infer.v1.Admin/ShadowReport", b"")
+        found = message("infer.v1.ShadowReportResponse").FromString(content).shadows
+        return found[0].version if found else ""
 
     def status(self) -> tuple[str, float]:
         found = message("infer.v1.Rollouts").FromString(self.ask("Status", "RolloutRequest")).rollouts
@@ -164,3 +172,24 @@ def test_a_split_that_the_settings_ask_for_meanwhile(rolling: tuple[Killed, Admi
     with killed.serving() as (_, caller):
         assert admin.status() == ("aborted", 0)
         assert_divided(caller, 100)
+
+
+MIRRORED = {"steps": [0, 60, 100], "guardrails": ["disagreement=0.01"]}
+
+
+def test_its_shadow_is_there_as_long_as_it_goes_on(rolling: tuple[Killed, Admin]) -> None:
+    killed, admin = rolling
+
+    def back(caller: Caller) -> None:
+        if admin.status()[0] != "running":
+            admin.start(**MIRRORED)
+        admin.at_step()
+        assert admin.shadow() == "2"
+
+    def check(caller: Caller, answered: bool) -> None:
+        found = admin.status()
+        assert found == ("aborted", 0) or (found == ("running", 0) and not answered)
+        assert admin.shadow() == ("2" if found == ("running", 0) else "")
+        assert_divided(caller, 0)
+
+    killed.through(CHANGING[-2:], back, lambda caller, _: admin.change("Abort"), check)

@@ -182,7 +182,7 @@ PACKAGES = {
     "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "lifecycle", "sockets",
                         "traffic", "slo", "adaptive_limit", "replicas", "gauges", "admin_port", "cache_redis",
                         "cache_file", "cache_sweep", "rollout_control"},
-    "golden": {"errors", "_core"},
+    "golden": {"errors", "rollouts", "_core"},
     "rollout_control": SHARED | {"golden", "lifecycle", "traffic", "security", "state"},
     "lifecycle": SHARED | {"models", "security", "state", "traffic", "model_control", "watcher"},
     "slo": SHARED | {"slo_policy"},

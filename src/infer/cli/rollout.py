@@ -15,7 +15,11 @@ from infer.cli.tables import columns
 HEAD = ("MODEL", "FROM", "TO", "STATE", "WEIGHT", "STEPS", "CALLS", "VERDICT")
 GUARDRAILS = ("", "GUARDRAIL", "LIMIT", "BASELINE", "CANDIDATE", "CALLS", "RESULT")
 EVENTS = ("TIME", "MODEL", "TO", "EVENT", "WEIGHT", "WHO", "REASON")
-UNITS = {"errors": "{:.2%}", "drift": "PSI {:.2f}"}
+UNITS = {"errors": "{:.2%}", "drift": "PSI {:.2f}", "disagreement": "{:.2%}", "top1": "{:.2%}"}
+
+
+# What is sent as it is given.
+PLAIN = ("min_samples", "alpha", "latency_slack_ms", "rtol", "atol", "shadow_fraction", "on_restart")
 
 
 @click.group("rollout")
@@ -31,14 +35,20 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 @click.option("--to", type=click.IntRange(min=1), required=True, metavar="VERSION", help="The version to roll out.")
 @click.option("--from", "baseline", type=click.IntRange(min=0), default=0, metavar="VERSION",
               help="What it is compared with and takes over from; what answers now unless given.")
-@click.option("--steps", default="", metavar="PERCENT,...", help="Such as 1,5,25,50,100.")
+@click.option("--steps", default="", metavar="PERCENT,...", help="Such as 1,5,25,50,100; 0 first for a shadow alone.")
 @click.option("--every", default="", metavar="TIME", help="How long a step lasts at least, such as 5m.")
 @click.option("--guardrail", "guardrails", multiple=True, metavar="KIND=LIMIT",
-              help="errors=0.01, p50=1.5, p95=1.5, p99=1.5, drift=0.1; KIND=off leaves one out. May be repeated.")
+              help="errors=0.01, p50=1.5, p95=1.5, p99=1.5, drift=0.1; of a shadow disagreement=0.01 (copies answered "
+                   "otherwise), top1=0.01 (another largest element); KIND=off leaves one out. May be repeated.")
 @click.option("--min-samples", type=click.IntRange(min=1), metavar="N", help="Calls that a step has to see.")
 @click.option("--alpha", type=float, metavar="P", help="Chance that a version as good as the old one is taken back.")
 @click.option("--slack", "latency_slack_ms", type=click.FloatRange(min=0), metavar="MS",
               help="Within which no latency is worse, whatever p50, p95 and p99 allow.  [default: 0.5]")
+@click.option("--rtol", type=click.FloatRange(min=0), metavar="R",
+              help="Outputs are the same within this part of the old version's.  [default: 0.001]")
+@click.option("--atol", type=click.FloatRange(min=0), metavar="A", help="And this beside it.  [default: 1e-05]")
+@click.option("--shadow-fraction", type=click.FloatRange(0, 1, min_open=True), metavar="F",
+              help="Of the old version's calls that a shadow answers too, for disagreement and top1.  [default: 1]")
 @click.option("--on-restart", type=click.Choice(["continue", "rollback"]), help="What a server does that is restarted.")
 @reason_option
 @admin_options
@@ -59,7 +69,7 @@ def start(*, steps: str, every: str, **options: Any) -> None:
             said["every_seconds"] = parse_seconds(every)
     except InvalidArgument as error:
         raise click.BadParameter(error.message) from None
-    for name in ("min_samples", "alpha", "latency_slack_ms", "on_restart"):
+    for name in PLAIN:
         value = options.pop(name)
         if value is not None:
             said[name] = value

@@ -115,11 +115,13 @@ def settings_in(request: Any, settings: RolloutSettings) -> RolloutSettings:
         said["steps"] = tuple(request.steps)
     if request.guardrails:
         said["guardrails"] = parse_guardrails(request.guardrails)
-    for name, setting in (("every_seconds", "every_s"), ("min_samples", "min_samples"), ("alpha", "alpha"),
-                          ("latency_slack_ms", "latency_slack_ms"), ("on_restart", "on_restart")):
-        if request.HasField(name):
-            said[setting] = getattr(request, name)
+    if request.HasField("every_seconds"):
+        said["every_s"] = request.every_seconds
+    said |= {name: getattr(request, name) for name in _PLAIN if request.HasField(name)}
     return replace(settings, **said)
+
+
+_PLAIN = ("min_samples", "alpha", "latency_slack_ms", "rtol", "atol", "shadow_fraction", "on_restart")
 
 
 def status_of(model: str, rollout: Any, *, history: bool = True) -> Any:

@@ -16,10 +16,10 @@ from typing import Any
 
 from infer.errors import FailedPrecondition, InferError, NotFound
 from infer.rollouts import RolloutSettings
-from infer.split_plan import ArmPlan, SplitPlan
 from infer.traffic.guardrails import Verdict
-from infer.traffic.looks import StepLooks
+from infer.traffic.looks import Sources, StepLooks
 from infer.traffic.rollout import ENDS, ITSELF, STATES, Facts, Rollout, RolloutPlan
+from infer.traffic.steering import Steering
 from infer.traffic.views import AuditView, ModelsView, StoreView
 
 log = logging.getLogger("infer.traffic")
@@ -54,6 +54,7 @@ class Controller:
     def __init__(self, models: ModelsView, store: StoreView, audit: AuditView, *, now: Callable[[], float],
                  changed: Callable[[], None] = lambda: None, bins: int = 0) -> None:
         self._models, self._store, self._audit = models, store, audit
+        self._steering = Steering(models)
         self._now, self._changed, self._bins = now, changed, bins
         self._tasks: set[asyncio.Task[Any]] = set()
         self._rollouts: dict[str, _Model] = {}
@@ -68,10 +69,13 @@ class Controller:
         """Has the traffic be as it was decided before the start, or as a restart decides. Before calls come."""
         for model, state in self._rollouts.items():
             if state.unfinished:
-                if self._models.split(model) is not None:
-                    log.warning("model %r: its rollout to version %d goes on; the split that the settings ask for "
-                                "counts again once that has ended", model, state.rollout.plan.to,
-                                extra={"model": model})
+                for what, there in (("split", self._models.split(model) is not None),
+                                    ("shadow", state.rollout.plan.settings.has_shadow
+                                     and self._models.shadow_taken(model))):
+                    if there:
+                        log.warning("model %r: its rollout to version %d goes on; the %s that the settings ask for "
+                                    "counts again once that has ended", model, state.rollout.plan.to, what,
+                                    extra={"model": model})
                 state.rollout.restarted(self._now())
                 self._tell(model, state)
                 await self._follow(model, state)
@@ -121,6 +125,9 @@ class Controller:
             raise FailedPrecondition(f"model {model!r} version {baseline}, which version {to} would be compared with, "
                                      "is not ready")
         plan = RolloutPlan(baseline, to, settings or self.settings_of(model))
+        if plan.settings.has_shadow and (taken := self._models.shadow_taken(model)):
+            raise FailedPrecondition(f"the rollout of model {model!r} needs a shadow of version {to}, and {taken}; end "
+                                     f"that with `infer shadow stop {model}`")
         rollout = Rollout(plan, self._now(), who, reason)
         past = [] if before is None else [*before.past, before.rollout.to_record()][-MAX_PAST:]
         state = self._rollouts[model] = _Model(rollout, past, True)
@@ -200,8 +207,8 @@ class Controller:
             return Verdict()
         if state.looks is None:
             state.looks = StepLooks(rollout.plan, self._bins)
-        return state.looks.verdict((rollout.step, rollout.since), self._models.arms(model),
-                                   self._clump(model, str(rollout.plan.to)))
+        return state.looks.verdict((rollout.step, rollout.since), Sources(
+            self._models.arms(model), self._clump(model, str(rollout.plan.to)), self._models.shadow(model)))
 
     def _clump(self, model: str, version: str) -> float:
         """Calls of a batch of the version, on average."""
@@ -258,7 +265,7 @@ class Controller:
             rollout = state.rollout
             ended, weight, finished = rollout.ended, rollout.weight, rollout.state == "done"
             await self._keep()
-            self._divide(model, rollout, weight, ended and not finished)
+            self._steering.follow(model, rollout, 0.0 if ended and not finished else weight)
             if not state.unfinished:
                 return
             try:
@@ -268,24 +275,10 @@ class Controller:
                 log.warning("model %r: the labels of its rollout cannot be moved yet: %s", model, error.message)
                 return
             if ended:
-                self._give_back(model, rollout)
+                self._steering.give_back(model, rollout)
                 state.unfinished = False
                 await self._keep()
         self._changed()
-
-    def _divide(self, model: str, rollout: Rollout, weight: float, is_back: bool) -> None:
-        baseline, to = str(rollout.plan.baseline), str(rollout.plan.to)
-        if is_back or not weight:
-            self._give_back(model, rollout)
-            return
-        self._models.set_split(model, SplitPlan(
-            (ArmPlan(baseline, 100.0 - weight, baseline), ArmPlan(to, weight, to)), name=split_name(rollout)))
-
-    def _give_back(self, model: str, rollout: Rollout) -> None:
-        """Its requests are divided as others ask for, where the rollout has divided them."""
-        found = self._models.split(model)
-        if found is not None and found.name == split_name(rollout):
-            self._models.set_split(model, None)
 
     async def _label(self, model: str, state: _Model, *, ended: bool, done: bool) -> None:
         plan = state.rollout.plan
@@ -326,10 +319,6 @@ class Controller:
     def _is_known(self, model: str, route: Any, version: int) -> bool:
         return (any(entry.version == str(version) for entry in route.versions) or str(version) in route.unready
                 or self._models.has_version(model, version))
-
-
-def split_name(rollout: Rollout) -> str:
-    return f"rollout-{rollout.plan.baseline}-{rollout.plan.to}"
 
 
 def baseline_of(model: str, route: Any, to: int) -> int:

@@ -12,6 +12,10 @@ is, each at `alpha`: that all of them are wrong together is not more likely than
           latency of calls that succeeded: no larger a share of the candidate's, but for a margin, takes LIMIT times the
           baseline's quantile and the settings' slack more than of the baseline's takes the quantile itself: a version
           with few calls finds the caches cold, which makes as much of a difference, whatever the two are
+`disagreement`
+          copies of the baseline's calls that a shadow of the candidate answers otherwise, or not at all: at most LIMIT
+          of those that were compared
+`top1`    vectors of their outputs whose largest element is another one: at most LIMIT
 `drift`   outputs: no more than LIMIT of all values move over a border between tenths of the baseline's, which is the
           distance of Kolmogorov and Smirnov there
 """
@@ -25,9 +29,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from infer.rollouts import QUANTILES, Guardrail, RolloutSettings
+from infer.rollouts import QUANTILES, SHADOW_KINDS, Guardrail, RolloutSettings
 from infer.traffic.drift import DriftTest
-from infer.traffic.sequential import RateTest
+from infer.traffic.sequential import RateTest, ShareTest
 
 Result = Literal["pass", "fail", "not enough data"]
 PASS: Result = "pass"
@@ -39,6 +43,19 @@ QUANTILE_CALLS = 20_000
 
 
 @dataclass(frozen=True)
+class Copies:
+    """What a shadow has compared."""
+
+    compared: int = 0
+    differing: int = 0
+    vectors: int = 0        # along the last dimension of outputs
+    others: int = 0         # of these, whose largest element is another one
+
+    def __sub__(self, other: Copies) -> Copies:
+        return Copies(*(mine - its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+@dataclass(frozen=True)
 class Seen:
     """Of one arm, since the look before."""
 
@@ -47,6 +64,7 @@ class Seen:
     latency: Mapping[int, int] = field(default_factory=dict)    # calls by the smallest ns of their bucket
     outputs: Mapping[int, int] = field(default_factory=dict)    # values by the number of their bin
     clump: float = 1.0                                          # calls that shared a batch
+    copies: Copies = Copies()                                   # of a shadow of it
 
 
 @dataclass(frozen=True)
@@ -205,29 +223,61 @@ class OutputsTest:
         return 0.0, self._test.psi
 
 
+class CopiesTest:
+    """Shares of what a shadow has compared."""
+
+    def __init__(self, kind: str, limit: float) -> None:
+        self._vectors = kind == "top1"
+        self._worse, self._fine = ShareTest(limit, above=True), ShareTest(limit, above=False)
+        self._cases = 0
+        self.samples = 0
+
+    def add(self, a: Seen, b: Seen) -> None:
+        seen = b.copies
+        if not seen.compared:
+            return
+        n, cases = (seen.vectors, seen.others) if self._vectors else (seen.compared, seen.differing)
+        for test in (self._worse, self._fine):
+            # Vectors of one reply share a fate.
+            test.add(n, cases, n / seen.compared)
+        self.samples += n
+        self._cases += cases
+
+    @property
+    def evidence(self) -> tuple[float, float]:
+        return float(self._worse.log_e), float(self._fine.log_e)
+
+    @property
+    def figures(self) -> tuple[float, float]:
+        return 0.0, self._cases / max(self.samples, 1)
+
+
 def test_of(guardrail: Guardrail, settings: RolloutSettings, bins: int) -> GuardrailTest:
     if guardrail.kind == "errors":
         return ErrorsTest(guardrail.limit)
     if guardrail.kind == "drift":
         return OutputsTest(guardrail.limit, bins)
+    if guardrail.kind in SHADOW_KINDS:
+        return CopiesTest(guardrail.kind, guardrail.limit)
     return LatencyTest(QUANTILES[guardrail.kind], guardrail.limit, settings.latency_slack_ms * 1e6)
 
 
 class StepTests:
-    """All guardrails in one step of a rollout. `bins`: of outputs."""
+    """All guardrails in one step of a rollout, at 0% those that a shadow tells. `bins`: of outputs."""
 
-    def __init__(self, settings: RolloutSettings, bins: int = 0) -> None:
+    def __init__(self, settings: RolloutSettings, weight: float = 100.0, bins: int = 0) -> None:
         self._tests = [(each, test_of(each, settings, bins)) for each in settings.guardrails
-                       if each.kind != "drift" or bins]
+                       if (each.kind != "drift" or bins) and (weight or each.kind in SHADOW_KINDS)]
         # At the last step nothing is left to be decided.
         steps = max(len(settings.steps) - 1, 1)
-        self._worse = math.log(max(len(self._tests), 1) * steps / settings.alpha)
+        self._worse = math.log(len(settings.guardrails) * steps / settings.alpha)
         self._fine = math.log(1.0 / settings.alpha)
         self._settings = settings
+        self._called = weight > 0
         self._samples = 0
 
     def add(self, a: Seen, b: Seen) -> None:
-        self._samples += b.calls
+        self._samples += b.calls if self._called else b.copies.compared
         for _, test in self._tests:
             test.add(a, b)
 
@@ -237,16 +287,19 @@ class StepTests:
         if failed:
             return Verdict(FAIL, self._samples, "; ".join(told(each, self._settings) for each in failed), findings)
         if self._samples < self._settings.min_samples:
-            return Verdict(NOT_ENOUGH, self._samples, f"{self._samples} of {self._settings.min_samples} calls",
-                           findings)
+            return Verdict(NOT_ENOUGH, self._samples, f"{self._samples} of {self._settings.min_samples} "
+                           f"{'calls' if self._called else 'copies'}", findings)
         open_ = [each.kind for each in findings if each.result == NOT_ENOUGH]
         if open_:
             return Verdict(NOT_ENOUGH, self._samples, f"not decided yet: {', '.join(open_)}", findings)
-        return Verdict(PASS, self._samples, f"every guardrail held over {self._samples} calls", findings)
+        return Verdict(PASS, self._samples, f"every guardrail held over {self._samples} "
+                       f"{'calls' if self._called else 'copies'}", findings)
 
     def _finding(self, guardrail: Guardrail, test: GuardrailTest) -> Finding:
         worse, fine = test.evidence
-        result = FAIL if worse >= self._worse else PASS if fine >= self._fine else NOT_ENOUGH
+        # Calls of the candidate are enough before copies need be.
+        few = guardrail.kind in SHADOW_KINDS and test.samples < self._settings.min_samples
+        result = FAIL if worse >= self._worse else PASS if fine >= self._fine and not few else NOT_ENOUGH
         return Finding(guardrail.kind, guardrail.limit, result, worse, fine, test.samples, *test.figures)
 
 
@@ -255,6 +308,10 @@ def told(finding: Finding, settings: RolloutSettings) -> str:
     a, b, samples = finding.baseline, finding.candidate, f"of {finding.samples} calls"
     if finding.kind == "errors":
         return f"errors: {b:.2%} {samples}, {a:.2%} of the baseline's at the same time, limit +{finding.limit:.2%}"
+    if finding.kind in SHADOW_KINDS:
+        what = ("copies were answered otherwise" if finding.kind == "disagreement"
+                else "vectors have another largest element")
+        return f"{finding.kind}: {b:.2%} of {finding.samples} {what}, limit {finding.limit:.2%}"
     if finding.kind == "drift":
         return f"drift: more than {finding.limit:g} of the outputs have moved, PSI {b:.2f} {samples}"
     return (f"{finding.kind}: {b:.3g} ms {samples}, {a:.3g} ms of the baseline's at the same time, limit "

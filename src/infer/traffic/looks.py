@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
-from infer.traffic.guardrails import Seen, StepTests, Verdict
+from infer.traffic.guardrails import Copies, Seen, StepTests, Verdict
 from infer.traffic.rollout import RolloutPlan
 
 OK, CANCELLED = 0, 1
@@ -24,6 +24,31 @@ class ArmView(Protocol):
 
     def output_bins(self) -> Mapping[int, int]:
         """Values of outputs by their bin."""
+
+
+class ShadowView(Protocol):
+    """A shadow of the candidate, since it began."""
+
+    @property
+    def agreed(self) -> int: ...
+
+    @property
+    def differed(self) -> int: ...
+
+    @property
+    def failed(self) -> int: ...
+
+    def outputs_compared(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a look is at: the arms by name, the shadow, and how many calls of the candidate share a batch, on
+    average."""
+
+    arms: Mapping[str, ArmView]
+    clump: float = 1.0
+    shadow: ShadowView | None = None
 
 
 @dataclass(frozen=True)
@@ -47,18 +72,45 @@ class StepLooks:
         self._step = (-1, 0.0)
         self._counts: dict[str, Counts] = {}
         self._clump = 1.0
+        self._shadow: ShadowView | None = None
+        self._copies = Copies()
 
-    def verdict(self, step: tuple[int, float], arms: Mapping[str, ArmView], clump: float) -> Verdict:
-        """`step`: which, and since when; `clump`: calls of a batch of the candidate, on average."""
-        old, new = self._counts, {name: counted(arms[name]) for name in self._names if name in arms}
-        if self._tests is None or self._step != step:
+    def verdict(self, step: tuple[int, float], sources: Sources) -> Verdict:
+        """`step`: which, and since when."""
+        begun = self._tests is None or self._step != step
+        if begun:
             self._step = step
-            self._tests = StepTests(self._plan.settings, self._bins)
-        elif all(name in old and name in new for name in self._names):
-            a, b = (since(old[name], new[name], self._clump) for name in self._names)
+            self._tests = StepTests(self._plan.settings, self._plan.steps[step[0]], self._bins)
+        assert self._tests is not None
+        a, b = self._arms(sources.arms)
+        b = replace(b, copies=self._compared(sources.shadow))
+        if not begun:
             self._tests.add(a, b)
-        self._counts, self._clump = new, clump
+        self._clump = sources.clump
         return self._tests.verdict()
+
+    def _arms(self, arms: Mapping[str, ArmView]) -> tuple[Seen, Seen]:
+        """Since the look before; nothing where they are new."""
+        old, self._counts = self._counts, {name: counted(arms[name]) for name in self._names if name in arms}
+        if not all(name in old and name in self._counts for name in self._names):
+            return Seen(), Seen()
+        a, b = (since(old[name], self._counts[name], self._clump) for name in self._names)
+        return a, b
+
+    def _compared(self, shadow: ShadowView | None) -> Copies:
+        known = shadow is not None and shadow is self._shadow
+        old, self._copies, self._shadow = self._copies, compared(shadow), shadow
+        return self._copies - old if known else Copies()
+
+
+def compared(shadow: ShadowView | None) -> Copies:
+    """A copy that it has failed on differs; one that was dropped was not compared."""
+    if shadow is None:
+        return Copies()
+    outputs = shadow.outputs_compared().values()
+    vectors, same = (sum(each[name] for each in outputs) for name in ("top1", "top1_same"))
+    differing = shadow.differed + shadow.failed
+    return Copies(shadow.agreed + differing, differing, vectors, vectors - same)
 
 
 def counted(arm: ArmView) -> Counts:

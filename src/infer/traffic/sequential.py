@@ -13,6 +13,8 @@ expectation, whose logarithm is concave in the rates, has its largest value, 1, 
 first and the other so that this holds exactly, which needs no search. Points come from what was seen before the block.
 Evidence is a mixture over some distances from the border, so that none has to be known, and over the times at which
 the difference may have begun (as e-detectors: Shin, Ramdas & Rinaldo 2024), so that a long good past does not hide it.
+`ShareTest` has one arm, and a border that is given: the likelihood ratio of each alternative and the border, whose
+expectation is at most 1 for every share on the border's other side.
 Calls that share a batch share a fate: with `clump` calls together, evidence is taken to the power 1 / clump, which is
 exact for calls that are alike, and valid anyhow (Jensen).
 """
@@ -89,16 +91,10 @@ def points(n_a: Any, n_b: Any, rate_a: Any, *, ratio: Any, increase: Any, side: 
     return q_a, q_b, p_a, p_b
 
 
-class RateTest:
-    """Evidence that p_b > ratio * p_a + increase (`above`), or that it is less. What holds all the time shows as
-    evidence soon; a border that no pair of rates can cross never does."""
+class _Evidence:
+    """Over a mixture of distances (the last axis), and of times at which the difference may have begun."""
 
-    def __init__(self, *, ratio: Any = 1.0, increase: Any = 0.0, above: bool = True, prior: tuple[Any, Any] = (0, 0)
-                 ) -> None:
-        """`prior`: calls and cases of arm a before; without, the first batch is only learnt from."""
-        self.ratio, self.increase = np.asarray(ratio, float), np.asarray(increase, float)
-        self._side = 1 if above else -1
-        self._calls, self._cases = (np.asarray(each, float) for each in prior)
+    def __init__(self) -> None:
         self._active: Floats = np.array(-np.inf)
         self._batches = 0
         self._begun = 0
@@ -114,6 +110,46 @@ class RateTest:
         total = np.logaddexp.reduce(self._active, axis=-1) - math.log(len(DISTANCES))
         return np.asarray(np.logaddexp(total, unspent))
 
+    def _gain(self, gained: Floats) -> None:
+        if self._batches % BEGIN_EVERY == 0:
+            self._begin()
+        self._active = self._active + gained
+        self._batches += 1
+
+    def _begin(self) -> None:
+        k = self._begun
+        weight = FROM_START if k == 0 else (1.0 - FROM_START) / (k * (k + 1))
+        self._begun += 1
+        self._unspent = max(self._unspent - weight, 0.0)
+        self._active = np.logaddexp(self._active, math.log(weight))
+
+
+class ShareTest(_Evidence):
+    """Evidence that the share of cases is larger than `limit` (`above`), or that it is less."""
+
+    def __init__(self, limit: float, *, above: bool) -> None:
+        super().__init__()
+        self._border = _clipped(limit)
+        self._alternatives = _clipped(_expit(_logit(self._border) + (1 if above else -1) * DISTANCES))
+
+    def add(self, n: Any, x: Any, clump: Any = 1.0) -> None:
+        """A batch: how many, and how many of them were cases."""
+        n, x, clump = (np.asarray(each, float)[..., None] for each in (n, x, clump))
+        self._gain(log_ratio(n, x, self._alternatives, self._border) / np.maximum(clump, 1.0))
+
+
+class RateTest(_Evidence):
+    """Evidence that p_b > ratio * p_a + increase (`above`), or that it is less. What holds all the time shows as
+    evidence soon; a border that no pair of rates can cross never does."""
+
+    def __init__(self, *, ratio: Any = 1.0, increase: Any = 0.0, above: bool = True, prior: tuple[Any, Any] = (0, 0)
+                 ) -> None:
+        """`prior`: calls and cases of arm a before; without, the first batch is only learnt from."""
+        super().__init__()
+        self.ratio, self.increase = np.asarray(ratio, float), np.asarray(increase, float)
+        self._side = 1 if above else -1
+        self._calls, self._cases = (np.asarray(each, float) for each in prior)
+
     def add(self, n_a: Any, x_a: Any, n_b: Any, x_b: Any, clump: Any = 1.0) -> None:
         """A batch of both arms: calls, and how many of them were cases."""
         n_a, x_a, n_b, x_b = (np.asarray(each, float) for each in (n_a, x_a, n_b, x_b))
@@ -124,20 +160,9 @@ class RateTest:
         gained = log_ratio(n_a[..., None], x_a[..., None], p_a, q_a) + log_ratio(
             n_b[..., None], x_b[..., None], p_b, q_b)
         gained = gained / np.maximum(np.asarray(clump, float), 1.0)[..., None]
-        gained = np.where((known & (n_a > 0) & (n_b > 0))[..., None], gained, 0.0)
-        if self._batches % BEGIN_EVERY == 0:
-            self._begin()
-        self._active = self._active + gained
-        self._batches += 1
+        self._gain(np.where((known & (n_a > 0) & (n_b > 0))[..., None], gained, 0.0))
         self._calls = MEMORY * self._calls + n_a
         self._cases = MEMORY * self._cases + x_a
-
-    def _begin(self) -> None:
-        k = self._begun
-        weight = FROM_START if k == 0 else (1.0 - FROM_START) / (k * (k + 1))
-        self._begun += 1
-        self._unspent = max(self._unspent - weight, 0.0)
-        self._active = np.logaddexp(self._active, math.log(weight))
 
 
 def samples_needed(rate_a: float, rate_b: float, *, alpha: float, share_b: float, ratio: float = 1.0,

@@ -1,8 +1,9 @@
 """Shadows of a server's models: what is asked for, and what of it can be, beside the versions that are served.
 
 Loop thread, but for `gauges`. What was asked for by RPC is in the store before it applies, and stands over what the
-settings say, also where it was to have none. A version that goes takes its shadow with it, and the next one begins anew
-when it is served: its counts are those of that version.
+settings say, also where it was to have none; what a rollout holds stands over both, for as long as it goes on. A
+version that goes takes its shadow with it, and the next one begins anew when it is served: its counts are those of that
+version.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 from infer._core.model_version import VersionEntry
 from infer._core.shadow import Shadow, ShadowPool
-from infer.errors import InferError, NotFound
+from infer.errors import FailedPrecondition, InferError, NotFound
 from infer.shadow_plan import ShadowPlan, plan_of
 from infer.state.store import Store
 
@@ -50,6 +51,7 @@ class Shadows:
         self._store = store
         self._written = dict(written)
         self._asked = _asked(store)
+        self._held: dict[str, tuple[ShadowPlan, str]] = {}      # by model, and the version that it is of the calls of
         self._routes: Routes | None = None
         self._closed = False
 
@@ -57,8 +59,9 @@ class Shadows:
 
     @property
     def plans(self) -> dict[str, ShadowPlan]:
-        """By model; what was asked for by RPC stands over what is written."""
-        return {model: plan for model, plan in {**self._written, **self._asked}.items() if plan is not None}
+        """By model: what a rollout holds, else what was asked for by RPC, else what is written."""
+        held = {model: plan for model, (plan, _) in self._held.items()}
+        return {model: plan for model, plan in {**self._written, **self._asked, **held}.items() if plan is not None}
 
     def asked_by_rpc(self, model: str) -> bool:
         return model in self._asked
@@ -71,10 +74,26 @@ class Shadows:
         for model in [model for model in {**before, **after} if before.get(model) != after.get(model)]:
             self._apply(model)
 
+    def hold(self, model: str, plan: ShadowPlan, primary: str) -> None:
+        """The model's shadow is that, with copies of what version `primary` answers, until `let_go`. Nothing of it is
+        kept."""
+        self._held[model] = plan, primary
+        self._apply(model)
+
+    def let_go(self, model: str) -> None:
+        if self._held.pop(model, None) is not None:
+            self._apply(model)
+
+    def held(self, model: str) -> bool:
+        return model in self._held
+
     async def ask(self, model: str, plan: ShadowPlan | None) -> None:
         """Kept first, then applied; None: the model has none, whatever is written."""
         if self._routes is None or self._routes.route_of(model) is None:
             raise NotFound(f"model {model!r} is not known: `infer models` lists those that are")
+        if model in self._held:
+            raise FailedPrecondition(f"the shadow of model {model!r} is that of its rollout to version "
+                                     f"{self._held[model][0].to}; end that first")
         if plan is None and model not in self.plans:
             raise NotFound(f"model {model!r} has no shadow")
         before = self._asked
@@ -112,7 +131,8 @@ class Shadows:
             running = None
         if plan is None or target is None or route is None:
             return
-        primaries = tuple(entry for entry in route.versions if entry is not target)
+        only = self._held[model][1] if model in self._held else ""
+        primaries = tuple(entry for entry in route.versions if entry is not target and only in ("", entry.version))
         if running is None:
             self.running[model] = self.pool.begin(target, primaries, fraction=plan.fraction, rtol=plan.rtol,
                                                   atol=plan.atol)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from infer.shadow_plan import ShadowPlan
 from infer.split_plan import SplitPlan
-from infer.traffic.looks import ArmView
+from infer.traffic.looks import ArmView, ShadowView
 
 
 class ModelsView(Protocol):
@@ -27,6 +28,15 @@ class ModelsView(Protocol):
         """None: as it is asked for otherwise."""
 
     def arms(self, model: str) -> Mapping[str, ArmView]: ...
+
+    def shadow(self, model: str) -> ShadowView | None:
+        """The one that `set_shadow` asked for, where it runs."""
+
+    def shadow_taken(self, model: str) -> str:
+        """What else the model has a shadow for; "" for nothing."""
+
+    def set_shadow(self, model: str, baseline: int, plan: ShadowPlan | None) -> None:
+        """Of the calls of that version; None: as it is asked for otherwise."""
 
     async def check(self, model: str, version: int) -> str:
         """Why the version, which is ready, is not to have any calls; "" where it may."""

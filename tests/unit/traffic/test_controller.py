@@ -14,6 +14,7 @@ import pytest
 
 from infer.errors import FailedPrecondition, NotFound, Unavailable
 from infer.rollouts import RolloutSettings, parse_guardrails
+from infer.shadow_plan import ShadowPlan
 from infer.split_plan import ArmPlan, SplitPlan
 from infer.traffic.controller import MAX_PAST, Controller
 
@@ -53,6 +54,9 @@ class Fake:
         self.plan: SplitPlan | None = None
         self.written: SplitPlan | None = None
         self.made: dict[str, FakeArm] = {}
+        self.mirrored: ShadowPlan | None = None
+        self.copied = SimpleNamespace(agreed=0, differed=0, failed=0, outputs_compared=dict)
+        self.shadow_problem = ""
         self.in_repository: set[int] = set()
         self.log: list[Any] = []
         self.kept: dict[str, Any] = {}
@@ -93,6 +97,18 @@ class Fake:
 
     def arms(self, model: str) -> Mapping[str, FakeArm]:
         return self.made
+
+    def shadow(self, model: str) -> Any:
+        return None if self.mirrored is None else self.copied
+
+    def shadow_taken(self, model: str) -> str:
+        return self.shadow_problem
+
+    def set_shadow(self, model: str, baseline: int, plan: ShadowPlan | None) -> None:
+        if plan != self.mirrored:
+            self.log.append(("shadow", baseline, None if plan is None else plan.to))
+            self.copied = SimpleNamespace(agreed=0, differed=0, failed=0, outputs_compared=dict)
+        self.mirrored = plan
 
     async def check(self, model: str, version: int) -> str:
         return self.gate
@@ -261,6 +277,67 @@ async def test_checks_before_the_first_step() -> None:
     await rig.second()
     assert (rig.state, rig.fake.plan) == ("rolled back", None)
     assert rig.controller.rollouts()["m"].history[-1].reason == "before the first step: output 'y' differs"
+
+
+MIRRORED = RolloutSettings((0.0, 10.0, 100.0), 10.0, parse_guardrails(
+    ("p50=off", "p99=off", "drift=off", "disagreement=0.05")), shadow_fraction=0.5, rtol=0.1)
+
+
+async def test_a_shadow_goes_before_the_calls_and_beside_them() -> None:
+    rig = await started(MIRRORED)
+    assert rig.fake.mirrored is None
+    await rig.second()
+    await rig.second()
+    assert (rig.state, rig.fake.plan) == ("running", None)
+    assert rig.fake.mirrored == ShadowPlan("4", 0.5, rtol=0.1, atol=1e-5)
+    for _ in range(30):
+        await rig.second()
+    # Nothing has been compared yet.
+    assert (rig.state, rig.fake.plan) == ("running", None)
+    while rig.fake.plan is None:
+        rig.fake.copied.agreed += 100
+        await rig.second()
+    assert rig.fake.weight == 10.0
+    assert rig.fake.mirrored is not None
+    # From here on its agreement is asked for anew.
+    for _ in range(50):
+        await rig.second()
+    assert rig.fake.weight == 10.0
+    while rig.state == "running":
+        rig.fake.copied.agreed += 100
+        await rig.second()
+    assert (rig.state, rig.fake.mirrored, rig.fake.labels) == ("done", None, {"stable": 4})
+
+
+@pytest.mark.parametrize("differs", ["differed", "failed"])
+async def test_a_shadow_that_answers_otherwise_takes_the_version_back(differs: str) -> None:
+    rig = await started(MIRRORED)
+    while rig.state != "rolled back":
+        rig.fake.copied.agreed += 80
+        setattr(rig.fake.copied, differs, getattr(rig.fake.copied, differs) + 20)
+        await rig.second()
+    assert rig.fake.mirrored is None
+    assert "copies were answered otherwise" in rig.controller.rollouts()["m"].history[-1].reason
+    assert not any(each[0] == "weight" and each[1] for each in rig.fake.log)
+
+
+async def test_a_shadow_that_is_taken_and_one_that_a_restart_finds(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(Fake(3, 4))
+    rig.fake.labels["stable"] = 3
+    rig.fake.shadow_problem = "it has one already"
+    with pytest.raises(FailedPrecondition, match="needs a shadow of version 4, and it has one already; end that with"):
+        await rig.controller.start("m", to=4, settings=MIRRORED, who="ann")
+    rig.fake.shadow_problem = ""
+    await rig.controller.start("m", to=4, settings=MIRRORED, who="ann")
+    await rig.second()
+    await rig.second()
+    rig.fake.mirrored, rig.fake.shadow_problem = None, "it has one already"
+    rig.restarted()
+    await rig.controller.restore()
+    assert rig.fake.mirrored is not None
+    assert "the shadow that the settings ask for counts again" in caplog.text
+    await rig.controller.change("m", "abort", who="ann")
+    assert rig.fake.mirrored is None
 
 
 async def test_commands() -> None:

@@ -9,7 +9,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from infer.rollouts import LIMITS, RolloutSettings, parse_guardrails
-from infer.traffic.guardrails import Seen, StepTests, Verdict, plain, quantile_of
+from infer.traffic.guardrails import Copies, Seen, StepTests, Verdict, plain, quantile_of
 
 STEPS = (1.0, 5.0, 25.0, 50.0, 100.0)
 BINS = 32
@@ -42,9 +42,9 @@ class Arms:
 
 
 def step_tests(guardrails: tuple[str, ...] = (), min_samples: int = 1, steps: tuple[float, ...] = STEPS,
-               **settings: Any) -> StepTests:
+               weight: float = 1.0, **settings: Any) -> StepTests:
     return StepTests(RolloutSettings(steps, guardrails=parse_guardrails(guardrails), min_samples=min_samples,
-                                     **settings), BINS)
+                                     **settings), weight, BINS)
 
 
 def counted(values: np.ndarray) -> dict[int, int]:
@@ -110,6 +110,62 @@ def test_the_latency_of_calls_that_are_quick_anyhow_is_of_no_matter(slack_ms: fl
         tests.add(Seen(1000, 0, {50_000: 500, 100_000: 500}), Seen(50, 0, {600_000: 50}))
     assert tests.verdict().result == result
     assert slack_ms == 0.5 or f"limit 1.5 times and {slack_ms:g} ms" in tests.verdict().reason
+
+
+def copies(rng: np.random.Generator, share: float, n: int = 100, vectors: int = 1) -> Seen:
+    """Of which `share` differ; those have other largest elements in all of their vectors."""
+    differing = int(rng.binomial(n, share))
+    return Seen(copies=Copies(n, differing, vectors * n, vectors * differing))
+
+
+@pytest.mark.parametrize("kind", ["disagreement", "top1"])
+@pytest.mark.parametrize(("share", "result"), [(0.1, "fail"), (0.0, "pass")])
+def test_what_a_shadow_tells_before_the_first_call(kind: str, share: float, result: str) -> None:
+    rng = np.random.default_rng(4)
+    tests = step_tests((f"{kind}=0.01",), 100, (0.0, *STEPS), weight=0.0)
+    looks = 0
+    while tests.verdict().result == "not enough data":
+        tests.add(Seen(), copies(rng, share, vectors=2))
+        looks += 1
+    verdict = tests.verdict()
+    assert verdict.result == result
+    assert [each.kind for each in verdict.findings] == [kind]
+    assert (f"{kind}: " if share else "every guardrail held") in verdict.reason
+    assert looks <= 10
+
+
+def test_copies_that_were_dropped_count_for_nothing() -> None:
+    tests = step_tests(("disagreement=0.01",), 1, (0.0, 100.0), weight=0.0)
+    for _ in range(100):
+        tests.add(Seen(), Seen())
+    assert tests.verdict().result == "not enough data"
+    assert tests.verdict().samples == 0
+
+
+def test_few_copies_are_never_enough() -> None:
+    rng = np.random.default_rng(5)
+    tests = step_tests(("disagreement=0.5",), 1000, (0.0, 100.0), weight=0.0)
+    for _ in range(9):
+        tests.add(Seen(), copies(rng, 0.0))
+    assert tests.verdict().findings[0].log_e_fine > 5
+    assert tests.verdict().result == "not enough data"
+    tests.add(Seen(), copies(rng, 0.0))
+    assert tests.verdict().result == "pass"
+
+
+def test_a_version_that_agrees_as_its_limit_says_seldom_fails() -> None:
+    """At the limit itself, over all steps."""
+    runs, failed = 100, 0
+    for seed in range(runs):
+        rng = np.random.default_rng(seed)
+        for _ in STEPS:
+            tests = step_tests(("disagreement=0.02", "errors=off", "p50=off", "p99=off", "drift=off"), 100)
+            for _ in range(50):
+                tests.add(Seen(), copies(rng, 0.02))
+                failed += tests.verdict().result == "fail"
+                if tests.verdict().result == "fail":
+                    break
+    assert proportion_confint(failed, runs, alpha=0.1, method="beta")[0] <= 0.05
 
 
 def test_plain_is_json() -> None:

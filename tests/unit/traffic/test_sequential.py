@@ -16,6 +16,7 @@ from infer.traffic.sequential import (
     BoundedMean,
     RateInterval,
     RateTest,
+    ShareTest,
     log_gamma,
     log_ratio,
     mean_difference,
@@ -142,6 +143,42 @@ def test_a_long_good_past_does_not_hide_what_begins_late() -> None:
                         lambda batch: (0.0, 0.0 if batch <= 200 else 0.1), alpha=0.0025)
     assert np.mean(found <= 230) > 0.97
     assert np.mean(found <= 200) <= ALPHA
+
+
+@pytest.mark.parametrize("above", [True, False])
+@pytest.mark.parametrize(("limit", "n", "clump"), [(0.01, 60, 1), (0.3, 5, 1), (0.05, 80, 8)])
+def test_a_share_at_its_limit_is_seldom_told_from_it(limit: float, n: int, clump: int, above: bool) -> None:
+    rng = np.random.default_rng(12)
+    test = ShareTest(limit, above=above)
+    wrong = np.zeros(RUNS, bool)
+    for _ in range(200):
+        test.add(np.full(RUNS, n), clump * rng.binomial(n // clump, limit, RUNS), clump)
+        wrong |= test.log_e >= math.log(1 / ALPHA)
+    assert_seldom(wrong.sum())
+
+
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(1, 12), limit=st.floats(0.001, 0.9), along=st.floats(0, 1), above=st.booleans())
+def test_a_share_is_worth_at_most_1_wherever_the_null_holds(*, n: int, limit: float, along: float, above: bool) -> None:
+    share = along * limit if above else limit + along * (1 - limit)
+    worth = np.zeros(())
+    for x, chance in enumerate(chances(n, share)):
+        test = ShareTest(limit, above=above)
+        test.add(n, x)
+        worth = worth + chance * np.exp(test.log_e)
+    assert worth <= 1 + 1e-9
+
+
+@pytest.mark.parametrize(("share", "limit", "above", "needed"), [
+    (0.05, 0.01, True, 300), (0.02, 0.01, True, 2000), (0.0, 0.01, False, 700), (0.5, 0.01, True, 20)])
+def test_shares_beyond_their_limit_are_found(share: float, limit: float, above: bool, needed: int) -> None:
+    rng = np.random.default_rng(13)
+    test = ShareTest(limit, above=above)
+    found = np.zeros(RUNS, bool)
+    for _ in range(needed // 10):
+        test.add(np.full(RUNS, 10), rng.binomial(10, share, RUNS))
+        found |= test.log_e >= math.log(1 / ALPHA)
+    assert_mostly(found.sum())
 
 
 def test_without_one_of_the_arms_there_is_no_evidence() -> None:

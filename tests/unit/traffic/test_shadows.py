@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infer.errors import NotFound
+from infer.errors import FailedPrecondition, NotFound
 from infer.shadow_plan import ShadowPlan
 from infer.state.store import Store
 from infer.traffic.shadows import RECORD, Shadows
@@ -126,6 +126,26 @@ async def test_what_was_asked_for_is_kept_before_it_applies_and_stands_over_what
         await shadows.ask("m", None)
     later, _ = shadows_of({"m": ShadowPlan("1")}, store)
     assert later.plans == {}
+
+
+async def test_what_a_rollout_holds_stands_over_both_until_it_lets_go() -> None:
+    store = Store(None)
+    shadows, pool = shadows_of({"m": ShadowPlan("1")}, store)
+    shadows.routed(Routes(ONE, TWO, THREE))
+    pool.took()
+    shadows.hold("m", ShadowPlan("3", 0.5), "2")
+    assert pool.took() == [("end", "1"), ("begin", "3", "2")]
+    shadows.hold("m", ShadowPlan("3", 0.5), "2")
+    shadows.set_written({"m": ShadowPlan("2")})
+    assert (pool.took(), shadows.plans, shadows.held("m")) == ([], {"m": ShadowPlan("3", 0.5)}, True)
+    for plan in (ShadowPlan("1"), None):
+        with pytest.raises(FailedPrecondition, match="is that of its rollout to version 3"):
+            await shadows.ask("m", plan)
+    assert store.records() == {}
+    shadows.let_go("m")
+    assert pool.took() == [("end", "3"), ("begin", "2", "1", "3")]
+    shadows.let_go("m")
+    assert (pool.took(), shadows.held("m")) == ([], False)
 
 
 def test_a_damaged_record_is_said_and_left_aside(caplog: pytest.LogCaptureFixture) -> None:
