@@ -78,12 +78,12 @@ class RolloutSettings:
     guardrails: tuple[Guardrail, ...] = tuple(Guardrail(*each) for each in LIMITS.items())
     min_samples: int = 100                      # calls of the new version in a step; fewer say nothing
     alpha: float = 0.05                         # chance that a version as good as the old one is taken back
+    on_restart: OnRestart = "continue"          # what a server does that was started anew
+    on_new_version: OnNewVersion = "serve"      # what becomes of a version that is new in the repository
     latency_slack_ms: float = 0.5               # within which no latency is worse, whatever the ratio is
     rtol: float = RTOL                          # within which two outputs are the same: this part of the old version's
     atol: float = ATOL                          # and this beside it
     shadow_fraction: float = 1.0                # of the old version's calls that its shadow has copies of
-    on_restart: OnRestart = "continue"          # what a server does that was started anew
-    on_new_version: OnNewVersion = "serve"      # what becomes of a version that is new in the repository
 
     def __post_init__(self) -> None:
         good = all(_is_number(each) and 0 <= each <= 100 for each in self.steps)
