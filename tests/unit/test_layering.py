@@ -22,11 +22,11 @@ LEVELS = [
      "quota", "arm", "request"},
     {"cache", "cache_entry", "cache_saved", "row_cache", "row_plan", "flight", "second_level", "no_inference",
      "tenants", "admission", "variants", "router", "batch_policy", "lateness", "queue_order", "batcher", "batch",
-     "batch_stats", "reply",
+     "batch_stats", "reply", "request_bind",
      "external_data", "onnx_facts", "self_check", "ort_runtime", "ort_provider", "ort_inspect", "ort_run",
      "ort_session", "ort_watch", "executor", "fallback", "reply_reader", "shadow", "shadow_lane", "tap", "capture",
      "idle_zlib"},
-    {"pipeline"},
+    {"version_queues", "answers", "pipeline"},
     {"flush_buffer", "reply_fields", "http2_session", "http2_coding", "http2_streams", "http2_events", "grpc_stream",
      "cold_call", "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats",
      "load_record", "load_loop", "load_client", "unary_sink"},
@@ -35,6 +35,9 @@ LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in 
 
 # Inside a level: from each module to those that it may import.
 INSIDE = {
+    "request_bind": {"admission"},
+    "answers": {"version_queues"},
+    "pipeline": {"answers", "version_queues"},
     "arena": {"idle_thread"},
     "block": {"arena"},
     "utf8": {"span"},

@@ -37,3 +37,4 @@ cdef int64_t time_to_drain_ms(const Version *version, int64_t now) noexcept nogi
 cdef void say_waited(const Version *version, int64_t wait_ns, ErrorText *error) noexcept nogil
 # And one whose run was stopped.
 cdef void say_overdue(const Version *version, ErrorText *error) noexcept nogil
+cdef void say_no_memory(ErrorText *error) noexcept nogil

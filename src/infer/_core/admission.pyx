@@ -193,3 +193,7 @@ cdef void say_overdue(const Version *version, ErrorText *error) noexcept nogil:
     say_int(error, version.run_timeout_ns // 1000000)
     say(error, " ms (--run-timeout, or run_timeout of the model) on the batch that held this request, and was stopped; "
                "send fewer rows, or let runs take longer")
+
+
+cdef void say_no_memory(ErrorText *error) noexcept nogil:
+    say(error, "the server's memory for requests is used up; retry later or send to another replica")

@@ -6,64 +6,39 @@ A refusal at any stage ends the call there. Owns the deadline wheel and every Re
 Loop thread only.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport free
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from infer._core.admission cimport (
-    ADMITTED, admit_deadline, admit_to_queue, say_overdue, say_waited, time_to_drain_ms, triton_code)
+    ADMITTED, admit_deadline, admit_to_queue, say_no_memory, say_overdue, say_waited, time_to_drain_ms)
 from infer._core.arena cimport at, offset_of
-from infer._core.arm cimport Arm, count_arm, drop_arm
-from infer._core.batch cimport BatchItem, batch_free
+from infer._core.batch cimport Batch, BatchItem, batch_free
 from infer._core.batch_stats cimport count_batch
-from infer._core.batcher cimport kick as kick_batcher
-from infer._core.batcher cimport delay_queued, put, remove_queued, set_batching, set_limits, set_max_running
-from infer._core.block cimport Block, block_data, block_new, block_unref
+from infer._core.batcher cimport delay_queued, put, remove_queued, set_max_running
+from infer._core.block cimport Block, block_data, block_unref
 from infer._core.breaker cimport CLOSED, Breaker
-from infer._core.cache cimport CACHE_HIT, CACHE_LEADS, CACHE_WAITS, CacheVerdict, waiting_rows_of
+from infer._core.cache cimport CACHE_HIT, CACHE_LEADS, CACHE_WAITS, Cache, CacheVerdict, waiting_rows_of
 from infer._core.clock cimport now_ns
 from infer._core.counters cimport observe
-from infer._core.debug cimport try_calloc
-from infer._core.fair_share cimport WEIGHT_MAX
-from infer._core.fallback cimport divert, leave_trial, record_batch, say_open, static_batch
-from infer._core.model_version cimport FALLBACK_NONE, FALLBACK_PREVIOUS, FALLBACK_UNAVAILABLE, drop_handle, take_handle
-from infer._core.pace cimport Pace
-from infer._core.queue_order cimport VersionQueue, queue_free, queue_new
-from infer._core.queue_policy cimport (
-    REFUSED_STANDING, REFUSED_TIMEOUT, LevelPolicy, QueuePolicy, level_of, policy_free, policy_new, timeout_of)
-from infer._core.reply cimport encode_kept, id_of
+from infer._core.executor cimport ExecutorPool
+from infer._core.fallback cimport divert, record_batch, say_open, static_batch
+from infer._core.model_version cimport FALLBACK_PREVIOUS, FALLBACK_UNAVAILABLE, take_handle
+from infer._core.queue_order cimport VersionQueue
+from infer._core.queue_policy cimport REFUSED_STANDING, REFUSED_TIMEOUT, LevelPolicy, QueuePolicy, level_of, timeout_of
 from infer._core.request cimport (
-    ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, ResponseSink, request_free, request_new, request_of,
-    request_reserve_views, try_transition)
+    ANSWERED, DONE, QUEUED, RECEIVING, RUNNING, Reply, ResponseSink, request_new, request_of, try_transition)
+from infer._core.request_bind cimport bind_request, decode_typed
 from infer._core.ring cimport waker_acknowledge, waker_arm
 from infer._core.router cimport ModelSlot
-from infer._core.row_cache cimport keep_run, look_up, reply_hit
-from infer._core.row_plan cimport asked_rows, reply_run, rows_differ
+from infer._core.row_cache cimport look_up, reply_hit
 from infer._core.second_level cimport admit_forwarded, block_of
-from infer._core.span cimport Span, span_left
+from infer._core.span cimport span_left
 from infer._core.status cimport (
-    STATUS_CANCELLED, STATUS_CODES, STATUS_DEADLINE_EXCEEDED, STATUS_INTERNAL, STATUS_OK, STATUS_RESOURCE_EXHAUSTED,
-    STATUS_UNAVAILABLE)
-from infer._core.tap cimport tell_taps
-from infer._core.tensor cimport (
-    MAX_ID_BYTES, bind_inputs, decode_contents, decode_request, message_free, message_init, say)
-from infer._core.tensor_view cimport FORM_RAW, FORM_TYPED, TensorView
-from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_init, wheel_next_ns, wheel_remove
+    STATUS_CANCELLED, STATUS_DEADLINE_EXCEEDED, STATUS_OK, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE)
+from infer._core.tenants cimport Tenants
+from infer._core.tensor cimport MAX_ID_BYTES, decode_request, message_free, message_init, say
+from infer._core.timer_wheel cimport TimerNode, wheel_add, wheel_expire, wheel_next_ns, wheel_remove
 from infer._core.variants cimport assign_variant
-
-cdef enum:
-    ALIGNMENT = 64
-
-
-cdef inline uint64_t mix(uint64_t value) noexcept nogil:
-    """splitmix64's finaliser (Steele, Lea, Flood 2014)."""
-    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ULL
-    value = (value ^ (value >> 27)) * 0x94d049bb133111ebULL
-    return value ^ (value >> 31)
-
-
-cdef inline void *variant_of(const Request *request) noexcept:
-    return NULL if request.arm == NULL else <void *> (<Arm> request.arm).variant
 
 
 cdef void expire(TimerNode *node, void *context) noexcept:
@@ -74,7 +49,7 @@ cdef void expire(TimerNode *node, void *context) noexcept:
         pipeline.expired(request_of(node))
 
 
-cdef class Pipeline(RequestSink):
+cdef class Pipeline(Answers):
     """The one instance that transports submit to.
 
     `loop` is the event loop, `pool` the executors, `routes` the first RouteTable, `tenants` whose calls they are,
@@ -83,8 +58,6 @@ cdef class Pipeline(RequestSink):
 
     def __cinit__(self):
         message_init(&self.message)
-        memset(self.unrouted, 0, sizeof(self.unrouted))
-        wheel_init(&self.wheel, now_ns())
         memset(&self.watch, 0, sizeof(self.watch))
         self.watch_step_ns = 0
         self.runs_stopped = 0
@@ -92,14 +65,12 @@ cdef class Pipeline(RequestSink):
         self.withheld = {}
         self.timer = None
         self.timer_ns = INT64_MAX
-        self.in_flight = 0
 
     def __init__(self, loop, ExecutorPool pool not None, RouteTable routes not None, Tenants tenants not None,
                  Cache cache=None, *, bint judge_deadlines=True, int64_t codel_target_ns=0,
                  int64_t codel_interval_ns=100000000, bint triton_codes=False):
         self.loop = loop
         self.cache = cache
-        self.leading = False
         self.ending_turn = False
         self.pool = pool
         self.routes = routes
@@ -109,9 +80,6 @@ cdef class Pipeline(RequestSink):
         self.codel_target_ns = codel_target_ns
         self.codel_interval_ns = codel_interval_ns
         self.triton_codes = triton_codes
-        self.refusal = ADMITTED
-        self.after_turn = None
-        self.on_run_failure = None
         self.on_stopped_run = None
         waker_arm(&pool.waker)
 
@@ -120,83 +88,12 @@ cdef class Pipeline(RequestSink):
 
     # Versions.
 
-    def attach(self, VersionEntry entry not None, cached=None):
-        """Gives the version its queue, and with `cached` a part of the cache, whose bounds it has (Cache.attach);
-        before a RouteTable that leads to it is set."""
-        entry.c.queue = queue_new(&entry.c)
-        entry.c.pace = try_calloc(1, sizeof(Pace))
-        if entry.c.queue == NULL or entry.c.pace == NULL:
-            self.detach(entry)
-            raise MemoryError("no memory for the version's queue")
-        (<Pace *> entry.c.pace).judges = self.judge_deadlines
-        (<VersionQueue *> entry.c.queue).codel.target_ns = self.codel_target_ns
-        (<VersionQueue *> entry.c.queue).codel.interval_ns = self.codel_interval_ns
-        self.tenants.attach(entry)
-        if cached is not None and self.cache is not None:
-            try:
-                self.cache.attach(entry, **cached)
-            except MemoryError:
-                self.detach(entry)
-                raise
-
-    def detach(self, VersionEntry entry not None):
-        """Takes the queue back, and what is kept of it; after the version has drained."""
-        if entry.c.cached != NULL:
-            self.cache.forget(entry)
-        if self.second is not None:
-            self.second.forget(entry)
-        self.tenants.detach(entry)
-        queue_free(<VersionQueue *> entry.c.queue)
-        free(entry.c.pace)
-        entry.c.queue = entry.c.pace = NULL
-
-    def set_bounds(self, *, int64_t queued_rows, int64_t queued_bytes):
-        """What may wait in all queues together."""
-        if min(queued_rows, queued_bytes) < 1:
-            raise ValueError(f"queued_rows {queued_rows} and queued_bytes {queued_bytes} must be at least 1")
-        self.bounds.rows = queued_rows
-        self.bounds.bytes = queued_bytes
-
-    def set_limits(self, VersionEntry entry not None, *, int64_t delay_ns, int64_t queue_limit_rows,
-                   int64_t queue_limit_bytes=INT64_MAX, int64_t weight=1, int default_level=0, policies=()):
-        """Other bounds for an attached version; they count for requests that wait as well, but for how long they may
-        wait and what becomes of them then. The levels stay: a queue has its requests in their order."""
-        cdef QueuePolicy *policy
-        if delay_ns < 0 or min(queue_limit_rows, queue_limit_bytes) < 1 or not 0 < weight <= WEIGHT_MAX:
-            raise ValueError(f"{entry!r}: delay_ns {delay_ns} must be at least 0, queue_limit_rows {queue_limit_rows} "
-                             f"and queue_limit_bytes {queue_limit_bytes} at least 1, weight {weight} from 1 to "
-                             f"{WEIGHT_MAX}")
-        if entry.c.queue == NULL:
-            raise ValueError(f"{entry!r} is not attached")
-        policy = policy_new(entry.levels, default_level, policies)
-        policy_free(entry.c.policy)
-        entry.c.policy = policy
-        entry.c.queue_limit_bytes = queue_limit_bytes
-        set_limits(&self.pool.batcher, <VersionQueue *> entry.c.queue, delay_ns if entry.c.signature.batched else 0,
-                   queue_limit_rows, weight)
-        self.kick()
-
-    def set_adaptive_rows(self, VersionEntry entry not None, int64_t rows):
-        """How many rows of an attached version may wait beside its bound; 0: as many as that. Nothing that waits is
-        refused."""
-        if rows < 0 or entry.c.queue == NULL:
-            raise ValueError(f"{entry!r} must be attached, rows {rows} at least 0")
-        entry.c.adaptive_rows = rows
-
     def set_run_timeout(self, VersionEntry entry not None, int64_t timeout_ns):
         """How long a run of the version may take before it is stopped; 0: as long as it likes."""
         entry.c.run_timeout_ns = timeout_ns
         if timeout_ns > 0:
             self.watch_step_ns = min(self.watch_step_ns or timeout_ns, timeout_ns)
             self.watch_runs(now_ns() + timeout_ns)
-
-    def set_batching(self, VersionEntry entry not None, *, int64_t gather_rows, int64_t delay_ns):
-        """What an attached version that is batched gathers, and how long a batch may wait; for what waits as well."""
-        if entry.c.queue == NULL or not entry.c.signature.batched or gather_rows < 1 or delay_ns < 0:
-            raise ValueError(f"{entry!r} must be attached and batched, gather_rows {gather_rows} at least 1, delay_ns "
-                             f"{delay_ns} at least 0")
-        set_batching(&self.pool.batcher, <VersionQueue *> entry.c.queue, gather_rows, delay_ns)
-        self.kick()
 
     def set_routes(self, RouteTable routes not None):
         """Swaps the route table: calls submitted from now on see the new one."""
@@ -211,29 +108,6 @@ cdef class Pipeline(RequestSink):
         if self.cache is not None:
             self.cache.close()
 
-    # Statistics.
-
-    def queued_rows_of(self, VersionEntry entry not None):
-        """Rows that wait in the version's queue."""
-        return (<VersionQueue *> entry.c.queue).rows if entry.c.queue != NULL else 0
-
-    def queued_bytes_of(self, VersionEntry entry not None):
-        """Bytes of the messages that wait in the version's queue."""
-        return (<VersionQueue *> entry.c.queue).bytes if entry.c.queue != NULL else 0
-
-    @property
-    def queued_rows(self):
-        return self.pool.batcher.rows
-
-    @property
-    def queued_requests(self):
-        return self.pool.batcher.requests
-
-    def unrouted_calls(self):
-        """Calls that ended before a model was found, by gRPC code."""
-        cdef int code
-        return [self.unrouted[code] for code in range(STATUS_CODES)]
-
     # open
 
     cdef Request *open(self, ResponseSink sink, void *call, int64_t received_ns, int64_t deadline_ns) noexcept:
@@ -241,7 +115,7 @@ cdef class Pipeline(RequestSink):
         cdef Reply reply
         if request == NULL:
             self.error.size_bytes = 0
-            self.say_no_memory()
+            say_no_memory(&self.error)
             memset(&reply, 0, sizeof(reply))
             reply.code = STATUS_RESOURCE_EXHAUSTED
             reply.message = self.error.text
@@ -272,31 +146,6 @@ cdef class Pipeline(RequestSink):
         if code != STATUS_OK:
             self.answer(request, code, -1)
         return code == STATUS_OK
-
-    cdef void say_late(self, Request *request) noexcept:
-        self.error.size_bytes = 0
-        if request.flight != NULL and request.state == RECEIVING:
-            say(&self.error, "the deadline passed while the request waited for the run of an identical one; it was not "
-                             "run itself")
-        elif request.state == RECEIVING:
-            say(&self.error, "the deadline passed before the request was whole")
-        elif request.state == DONE:
-            say(&self.error, "the deadline passed while the request waited in its queue; it was not run")
-        else:
-            say(&self.error, "the deadline passed while the model ran")
-
-    cdef void say_no_memory(self) noexcept:
-        say(&self.error, "the server's memory for requests is used up; retry later or send to another replica")
-
-    cdef int say_no_reply(self, Request *request) noexcept:
-        if rows_differ(request):
-            say(&self.error, "the model's outputs have not the shape that they had for equal inputs before, so that "
-                             "rows which are kept do not go with others; it is run on whole requests from now on: send "
-                             "the request again, and take cache_rows out of its configuration")
-            return STATUS_INTERNAL
-        say(&self.error, "the server's memory for replies is used up, or the reply passes 4 GiB; ask for less, or "
-                         "retry later")
-        return STATUS_RESOURCE_EXHAUSTED
 
     cdef void arm(self, int64_t deadline_ns) except *:
         cdef int64_t wait_ns = deadline_ns - now_ns()
@@ -470,33 +319,11 @@ cdef class Pipeline(RequestSink):
             self.stand_in(request, entry, now)
             return
         binding.typed_bytes = 0
-        code = self.bind(request, entry, &binding)
+        code = bind_request(&self.message, request, entry, &binding, &self.error)
         if code != STATUS_OK:
             self.answer(request, code, -1)
         elif entry.c.cached == NULL or not self.recall(request, entry, now):
             self.enter(request, entry, &binding, now)
-
-    cdef int bind(self, Request *request, VersionEntry entry, Binding *binding) noexcept:
-        """Its tensors by the model's signature; a gRPC status, with its text in `error`."""
-        cdef int code
-        if not request_reserve_views(request, entry.c.signature.n_inputs):
-            self.say_no_memory()
-            return STATUS_RESOURCE_EXHAUSTED
-        code = bind_inputs(&self.message, &entry.c.signature, request.views, binding, &self.error)
-        if code != STATUS_OK:
-            return code
-        request.rows = binding.rows
-        request.outputs = binding.outputs
-        request.deferred = binding.deferred != 0
-        request.key.shape = 0
-        if entry.c.signature.batched:
-            request.key.shape = mix(binding.shape_hash ^ mix(
-                binding.outputs.bits[0] ^ binding.outputs.bits[1] ^ binding.outputs.bits[2] ^ binding.outputs.bits[3]))
-        # The cache looks at what a model would get.
-        if entry.c.cached != NULL and binding.typed_bytes != 0 and not request.deferred:
-            code = self.decode_typed(request, entry, binding)
-            binding.typed_bytes = 0
-        return code
 
     cdef bint recall(self, Request *request, VersionEntry entry, int64_t now) noexcept:
         """Whether the cache has its answer, or has it wait for an identical one's."""
@@ -551,15 +378,6 @@ cdef class Pipeline(RequestSink):
         if self.after_turn is not None:
             self.after_turn()
 
-    cdef void send_kept(self, Request *request, Block *block) noexcept:
-        cdef Span identity = id_of(request)
-        cdef int n = encode_kept(self.segments, <VersionEntry> request.version, block, block_data(block),
-                                 block.size_bytes, &identity, request.fallback, request.arm)
-        if n > 0:
-            self.send(request, n)
-            return
-        self.answer(request, self.say_no_reply(request), -1)
-
     cdef void enter_alone(self, Request *request) noexcept:
         """One that has waited, whose message is gone."""
         cdef Binding binding
@@ -605,7 +423,7 @@ cdef class Pipeline(RequestSink):
             self.answer(request, code, pushback_ms)
             return
         binding.typed_bytes = 0
-        code = self.bind(request, entry, &binding)
+        code = bind_request(&self.message, request, entry, &binding, &self.error)
         if code == STATUS_OK:
             # It runs no rows.
             if not self.allow(request, entry, 0, now):
@@ -617,7 +435,7 @@ cdef class Pipeline(RequestSink):
                 return
             if batch != NULL:
                 batch_free(batch)
-            self.say_no_memory()
+            say_no_memory(&self.error)
             code = STATUS_RESOURCE_EXHAUSTED
         self.answer(request, code, -1)
 
@@ -647,7 +465,7 @@ cdef class Pipeline(RequestSink):
             return STATUS_RESOURCE_EXHAUSTED
         if binding.typed_bytes == 0 or request.deferred:
             return STATUS_OK
-        return self.decode_typed(request, entry, binding)
+        return decode_typed(request, &entry.c.signature, &self.error)
 
     cdef void arm_wait(self, Request *request, const QueuePolicy *policy, int64_t now) noexcept:
         """How long it may wait: the earlier of that and its deadline is timed."""
@@ -662,34 +480,6 @@ cdef class Pipeline(RequestSink):
             if request.wait_until_ns < self.timer_ns:
                 self.arm(request.wait_until_ns)
 
-    cdef int decode_typed(self, Request *request, VersionEntry entry, Binding *binding) noexcept:
-        """Small typed contents become raw ones here, in a Block of the Request's own."""
-        cdef uint64_t room = 0
-        cdef uint64_t used = 0
-        cdef TensorView *view
-        cdef int i, code
-        for i in range(request.n_views):
-            if request.views[i].form == FORM_TYPED:
-                room += (request.views[i].size_bytes + ALIGNMENT - 1) & ~(<uint64_t> ALIGNMENT - 1)
-        request.decoded = block_new(room)
-        if request.decoded == NULL:
-            self.say_no_memory()
-            return STATUS_RESOURCE_EXHAUSTED
-        for i in range(request.n_views):
-            view = &request.views[i]
-            if view.form != FORM_TYPED:
-                continue
-            code = decode_contents(view, &entry.c.signature, i, block_data(request.decoded) + used, &self.error)
-            if code != STATUS_OK:
-                return code
-            view.form = FORM_RAW
-            view.data = offset_of(block_data(request.decoded) + used)
-            used += (view.size_bytes + ALIGNMENT - 1) & ~(<uint64_t> ALIGNMENT - 1)
-        return STATUS_OK
-
-    cdef void kick(self) noexcept:
-        kick_batcher(&self.pool.batcher)
-
     cdef void cancel(self, Request *request, int code=STATUS_CANCELLED) noexcept:
         request.sink = NULL
         self.count(request, code)
@@ -700,81 +490,6 @@ cdef class Pipeline(RequestSink):
         else:
             wheel_remove(&self.wheel, &request.timer)
             try_transition(request, RUNNING, ANSWERED)
-
-    # Answers.
-
-    cdef void count(self, Request *request, int code) noexcept:
-        cdef VersionEntry entry
-        cdef int64_t duration_ns = now_ns() - request.received_ns
-        if request.arm != NULL:
-            count_arm(<Arm> request.arm, code, asked_rows(request), duration_ns)
-        if request.version == NULL:
-            self.unrouted[code] += 1
-            return
-        entry = <VersionEntry> request.version
-        entry.stats.calls[code] += 1
-        observe(&entry.stats.request, duration_ns)
-        if code == STATUS_OK:
-            entry.stats.request_ns += duration_ns
-        else:
-            entry.stats.failed_ns += duration_ns
-
-    cdef void answer(self, Request *request, int code, int64_t pushback_ms) noexcept:
-        """Ends the call with `code` and the text in `error`; frees the Request unless its batch still runs."""
-        cdef Reply reply
-        if self.triton_codes:
-            code = triton_code(code, self.refusal, request.state != RECEIVING, &self.error)
-        self.refusal = ADMITTED
-        self.count(request, code)
-        memset(&reply, 0, sizeof(reply))
-        reply.code = code
-        reply.message = self.error.text
-        reply.message_bytes = self.error.size_bytes
-        reply.pushback_ms = pushback_ms
-        reply.id = <const uint8_t *> at(request.id_offset)
-        reply.id_bytes = request.id_bytes
-        reply.variant = variant_of(request)
-        if request.sink != NULL:
-            (<ResponseSink> request.sink).finish(request.call, &reply)
-            request.sink = NULL
-        if request.state == ANSWERED:
-            wheel_remove(&self.wheel, &request.timer)
-        else:
-            self.retire(request)
-
-    cdef void retire(self, Request *request) noexcept:
-        cdef VersionEntry entry
-        wheel_remove(&self.wheel, &request.timer)
-        if request.flight != NULL and self.cache.leave(request) and not self.leading:
-            # Not now: transports end their calls one after the other, and its refusal would be one more of theirs.
-            self.leading = True
-            self.loop.call_soon(self.lead_again)
-        if self.second is not None:
-            self.second.leave(request)
-        if request.charged:
-            self.tenants.release(request, &(<VersionEntry> request.version).c if request.version != NULL else NULL)
-        if request.version != NULL:
-            entry = <VersionEntry> request.version
-            if request.probe != 0:
-                leave_trial(entry, request)
-            request.version = NULL
-            drop_handle(entry)
-        if request.arm != NULL:
-            drop_arm(request.arm)
-        request_free(request)
-        self.in_flight -= 1
-
-    def lead_again(self):
-        """Of those that waited for a request which gave no answer, the first is run in its stead."""
-        cdef Request *request
-        self.leading = False
-        request = self.cache.next_leader()
-        while request != NULL:
-            self.enter_alone(request)
-            request = self.cache.next_leader()
-        self.kick()
-        if self.after_turn is not None:
-            self.after_turn()
 
     # complete
 
@@ -851,58 +566,10 @@ cdef class Pipeline(RequestSink):
                 memcpy(self.error.text, block_data(text), text.size_bytes)
                 self.error.size_bytes = <uint32_t> text.size_bytes
             elif item.code == STATUS_RESOURCE_EXHAUSTED:
-                self.say_no_memory()
+                say_no_memory(&self.error)
             else:
                 say(&self.error, "the model could not be run on this request; the server's log says why")
             self.answer(request, item.code, -1)
         if batch.detail != NULL:
             self.report(entry, batch.detail)
         batch_free(batch)
-
-    cdef void share(self, Request *leader, Batch *batch, int index) noexcept:
-        """Keeps what an item came to, and answers those that waited for it."""
-        cdef int64_t now = now_ns()
-        cdef Request *request
-        keep_run(self.cache, leader, batch, index)
-        if self.second is not None:
-            self.second.store(leader, batch, index)
-        request = self.cache.take_waiting(leader, now)
-        while request != NULL:
-            if not self.reply(request, batch, index):
-                self.error.size_bytes = 0
-                self.answer(request, self.say_no_reply(request), -1)
-            request = self.cache.take_waiting(leader, now)
-
-    cdef void report(self, VersionEntry entry, Block *detail) noexcept:
-        """The runtime's own words about a failed run, for the log."""
-        if self.on_run_failure is not None:
-            text = (<const char *> block_data(detail))[:detail.size_bytes]
-            self.on_run_failure(entry, text.decode("utf-8", "replace"))
-
-    cdef bint reply(self, Request *request, Batch *batch, int index) noexcept:
-        """Encodes the item's rows and hands them over; False: no memory."""
-        cdef int n = reply_run(self.segments, request, batch, index)
-        if n == 0:
-            return False
-        self.send(request, n)
-        return True
-
-    cdef void send(self, Request *request, int n_segments) noexcept:
-        """Ends the call with the message in `segments`."""
-        cdef Reply reply
-        cdef VersionEntry entry = <VersionEntry> request.version
-        self.count(request, STATUS_OK)
-        if entry.c.tapped and request.fallback == FALLBACK_NONE:
-            tell_taps(entry, request, self.segments, n_segments)
-        memset(&reply, 0, sizeof(reply))
-        reply.code = STATUS_OK
-        reply.n_segments = n_segments
-        reply.segments = self.segments
-        reply.pushback_ms = -1
-        reply.id = <const uint8_t *> at(request.id_offset)
-        reply.id_bytes = request.id_bytes
-        reply.variant = variant_of(request)
-        reply.final = request.final_asked
-        (<ResponseSink> request.sink).finish(request.call, &reply)
-        request.sink = NULL
-        self.retire(request)
