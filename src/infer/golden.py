@@ -50,6 +50,12 @@ def failure_of(session: OrtSession, path: Path) -> str:
     return ""
 
 
+def golden_inputs(session: OrtSession, path: Path) -> list[Tensor | None]:
+    """Those of a file that `failure_of` has found to be good."""
+    with np.load(path, allow_pickle=False) as stored:
+        return _inputs(session, {name: stored[name] for name in stored.files})
+
+
 def _inputs(session: OrtSession, arrays: Mapping[str, Any]) -> list[Tensor | None]:
     tensors: list[Tensor | None] = []
     for info in session.inputs:

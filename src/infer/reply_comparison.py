@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from infer._core.difference import Comparison
 from infer.proto import message
+
+Tensor = tuple[str, tuple[int, ...], bytes]
 
 
 class ReplyComparison:
@@ -21,8 +23,16 @@ class ReplyComparison:
         """How far ModelInferResponse `other` is from the reference: 0 where they agree, infinity where they cannot be
         compared."""
         one, two = _tensors(reference), _tensors(other)
+        return self._add(one, two, {**one, **two})
+
+    def add_tensors(self, reference: bytes, outputs: Mapping[str, Tensor]) -> float:
+        """The same of outputs by name, of which those that the reference has count."""
+        one = _tensors(reference)
+        return self._add(one, outputs, one)
+
+    def _add(self, one: Mapping[str, Tensor], two: Mapping[str, Tensor], names: Iterable[str]) -> float:
         badness = 0.0
-        for name in {**one, **two}:
+        for name in names:
             if name in self._unseen:
                 continue
             if name not in self._outputs:
@@ -37,7 +47,7 @@ class ReplyComparison:
         return {name: each.result() for name, each in self._outputs.items()}
 
 
-def _tensors(reply: bytes) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+def _tensors(reply: bytes) -> dict[str, Tensor]:
     response = message("inference.ModelInferResponse").FromString(reply)
     return {output.name: (output.datatype, tuple(output.shape), raw)
             for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)}

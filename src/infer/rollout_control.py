@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from infer._core.arm import Arm
+from infer._core.model_version import Hold
 from infer._core.output_sketch import BINS
 from infer._core.router import ModelRoute
 from infer._core.shadow import Shadow
-from infer.golden import FILE, failure_of
+from infer.capture_plan import SUFFIX
+from infer.errors import FailedPrecondition
+from infer.gates import Gates
+from infer.golden import FILE
 from infer.lifecycle import Models
+from infer.models.inside import resolve_inside
+from infer.rollouts import RolloutSettings
 from infer.security.audit import AuditLog
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import SplitPlan
@@ -26,8 +34,9 @@ LOOK_SECONDS = 1.0
 class RolloutModels:
     """The ModelsView of the controller."""
 
-    def __init__(self, models: Models, splits: Splits, shadows: Shadows) -> None:
-        self._models, self._splits, self._shadows = models, splits, shadows
+    def __init__(self, models: Models, splits: Splits, shadows: Shadows, captures: Path | None) -> None:
+        """`captures`: the directory of captured calls."""
+        self._models, self._splits, self._shadows, self._captures = models, splits, shadows, captures
 
     def route(self, model: str) -> ModelRoute | None:
         return self._models.traffic.served(model)
@@ -63,17 +72,51 @@ class RolloutModels:
         else:
             self._shadows.hold(model, plan, str(baseline))
 
-    async def check(self, model: str, version: int) -> str:
-        """By the version's golden inputs and outputs, where it has any."""
+    def ensure_gates(self, settings: RolloutSettings) -> None:
+        self._captured(settings)
+
+    def _captured(self, settings: RolloutSettings) -> Path | None:
+        """The file that is replayed. Raises FailedPrecondition."""
+        name = settings.gates.replay
+        if not name:
+            return None
+        if self._captures is None:
+            raise FailedPrecondition(f"gate replay={name}: this server has no --capture-dir, below which the file has "
+                                     "to be")
+        for path in (name, name + SUFFIX):
+            try:
+                found = resolve_inside(self._captures, self._captures / path)
+            except OSError:
+                continue
+            if found.is_file():
+                return found
+        raise FailedPrecondition(f"gate replay={name}: {self._captures} has no such file; `infer capture status` lists "
+                                 "those that are being made")
+
+    async def check(self, model: str, version: int, settings: RolloutSettings) -> tuple[str, str]:
         snapshot, route = self._models.watcher.last, self.route(model)
         seen = None if snapshot is None else snapshot.models.get(model)
         entry = None if route is None else next((each for each in route.versions if each.version == str(version)), None)
-        if seen is None or entry is None or version not in seen.versions:
-            return ""
-        path = seen.versions[version].directory / FILE
-        if not path.is_file():
-            return ""
-        return await asyncio.get_running_loop().run_in_executor(None, failure_of, entry.session, path)
+        if entry is None:
+            return "", ""
+        golden = None if seen is None or version not in seen.versions else seen.versions[version].directory / FILE
+        try:
+            gates = Gates(settings, golden if golden is not None and golden.is_file() else None,
+                          self._captured(settings))
+        except FailedPrecondition as error:
+            return error.message, ""
+        stopped = threading.Event()
+        # It is not unloaded while it runs.
+        hold = Hold(entry)
+        work = asyncio.get_running_loop().run_in_executor(None, gates.checked, entry, stopped)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            stopped.set()
+            await asyncio.wait((work,))
+            raise
+        finally:
+            hold.drop()
 
     async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
         await self._models.control.label(model, label, version or 0, who)
@@ -101,4 +144,4 @@ class Rollouts:
         """Nothing is looked at any more: what goes away from now on is no failure."""
         if self._timer is not None:
             self._timer.cancel()
-        await self.controller.settled()
+        await self.controller.close()

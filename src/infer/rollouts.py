@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from infer.errors import InvalidArgument
+from infer.gate_plan import GatePlan, parse_gates
 
 OnRestart = Literal["continue", "rollback"]
 OnNewVersion = Literal["serve", "rollout"]
@@ -21,6 +22,7 @@ KINDS = ("errors", *QUANTILES, "drift", *SHADOW_KINDS)
 LIMITS = {"errors": 0.01, "p50": 1.5, "p99": 1.5, "drift": 0.1}
 MAX_STEPS = 32
 DAY_SECONDS = 86400.0
+NO_GATES = GatePlan()
 # Outputs of versions that are the same to their callers; those of one version on two machines are nearer.
 RTOL, ATOL = 1e-3, 1e-5
 
@@ -84,6 +86,7 @@ class RolloutSettings:
     rtol: float = RTOL                          # within which two outputs are the same: this part of the old version's
     atol: float = ATOL                          # and this beside it
     shadow_fraction: float = 1.0                # of the old version's calls that its shadow has copies of
+    gates: GatePlan = NO_GATES                  # what comes before the first step
 
     def __post_init__(self) -> None:
         good = all(_is_number(each) and 0 <= each <= 100 for each in self.steps)
@@ -118,13 +121,14 @@ class RolloutSettings:
 
     def to_record(self) -> dict[str, Any]:
         return {**vars(self), "steps": list(self.steps),
-                "guardrails": {each.kind: each.limit for each in self.guardrails}}
+                "guardrails": {each.kind: each.limit for each in self.guardrails}, "gates": vars(self.gates)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> RolloutSettings:
         """Raises InvalidArgument, or KeyError and the like for what is no record of one."""
         guardrails = tuple(Guardrail(*each) for each in record["guardrails"].items())
-        return cls(**{**record, "steps": tuple(record["steps"]), "guardrails": guardrails})
+        return cls(**{**record, "steps": tuple(record["steps"]), "guardrails": guardrails,
+                      "gates": GatePlan(**record.get("gates", {}))})
 
 
 def parse_rollout(value: object) -> RolloutSettings:
@@ -146,13 +150,18 @@ def parse_rollout(value: object) -> RolloutSettings:
             if not isinstance(table, Mapping):
                 raise ValueError('guardrails: expected limits by kind, such as { errors = 0.01, drift = "off" }')
             said["guardrails"] = parse_guardrails(f"{kind}={limit}" for kind, limit in table.items())
+        if "gates" in said:
+            table = said["gates"]
+            if not isinstance(table, Mapping):
+                raise ValueError('gates: expected limits by kind, such as { latency = "5ms", replay = "monday" }')
+            said["gates"] = parse_gates(f"{kind}={limit}" for kind, limit in table.items())
         return RolloutSettings(**said)
     except InvalidArgument as error:
         raise ValueError(error.message) from None
 
 
 _KEYS = ("steps", "every", "guardrails", "min_samples", "alpha", "latency_slack_ms", "rtol", "atol", "shadow_fraction",
-         "on_restart", "on_new_version")
+         "gates", "on_restart", "on_new_version")
 
 
 def parse_steps(text: str) -> tuple[float, ...]:

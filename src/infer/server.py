@@ -195,8 +195,9 @@ class Server:
         self.splits = Splits(self.store, written_splits(written or {}), self.models.traffic, self.models.set_split)
         self.outcomes = Outcomes(self.models.traffic, now_ns=clock.now, remembered=settings.max_outcomes)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
-        self.rollouts = Rollouts(RolloutModels(self.models, self.splits, self.shadows), self.store, self.audit,
-                                 loop=loop, changed=self.changes.notify)
+        self.rollouts = Rollouts(
+            RolloutModels(self.models, self.splits, self.shadows, settings.capture_dir), self.store, self.audit,
+            loop=loop, changed=self.changes.notify)
         self.splits.taken = self.rollouts.controller.taken
         self.repository = Repository(
             self.models.control, max_calls=settings.max_control_calls,

@@ -196,6 +196,46 @@ def test_a_shadow_says_whether_it_may_be_called(tmp_path: Path, transport: str, 
         assert "end that with `infer shadow stop m`" in refused.output
 
 
+@pytest.mark.parametrize(("factor", "state", "told"), [
+    (1.0, "done", "golden outputs are as they were; latency: 95% of the runs within "),
+    (1.1, "rolled back", "before the first step: replay: 10 of 10 captured calls are answered otherwise; at most 0.5 "
+                         "of them may be, within rtol 0.001 and atol 1e-05")])
+def test_gates_come_before_any_call(tmp_path: Path, transport: str, factor: float, state: str, told: str) -> None:
+    row = np.ones((1, 4), np.float32)
+    with rig_of(tmp_path, transport, factor=factor, capture_dir=tmp_path / "captured") as rig:
+        golden = tmp_path / "models" / "m" / "2" / "golden.npz"
+        np.savez(golden, **{"input.x": row, "output.y": np.float32(factor) * row})
+        for verb in (("start", "m", "--name", "before", "--per-second", "0"), ("stop", "m")):
+            done = CliRunner().invoke(main, ["capture", *verb, "--address", rig.admin])
+            assert done.exit_code == 0, done.output
+            assert {rig.caller.answer("m")[0] for _ in range(10)} == {"1"}
+        for gates, refused in [(("replay=after",), "FAILED_PRECONDITION: gate replay=after: "),
+                               (("replay=../models/m/1/model.onnx",), "INVALID_ARGUMENT: gate replay"),
+                               (("latency=soon",), "INVALID_ARGUMENT: gate latency=soon")]:
+            asked = rig.rollout("start", "m", "--to", "2", *(f"--gate={each}" for each in gates))
+            assert asked.exit_code != 0
+            assert refused in asked.output
+        (tmp_path / "captured" / "out.capture").symlink_to(tmp_path / "infer.toml")
+        assert "has no such file" in rig.rollout("start", "m", "--to", "2", "--gate", "replay=out").output
+        started = rig.rollout("start", "m", "--to", "2", "--gate", "latency=60s", "--gate", "replay=before.capture",
+                              "--gate", "differs=0.5")
+        assert started.exit_code == 0, started.output
+        rig.until_ended()
+        assert rig.state == state
+        assert told in rig.rollout("history", "m").output
+
+
+def test_a_budget_that_a_version_does_not_keep(tmp_path: Path, transport: str) -> None:
+    with rig_of(tmp_path, transport) as rig:
+        # No run is that quick.
+        assert rig.rollout("start", "m", "--to", "2", "--gate", "latency=0.1us").exit_code == 0
+        assert rig.until_ended() == {"1"}
+        assert "before the first step: latency: more than 5% of 100 runs took longer than 0.0001 ms" in rig.rollout(
+            "history", "m").output
+        refused = rig.rollout("start", "m", "--to", "2", "--gate", "replay=any")
+        assert "this server has no --capture-dir" in refused.output
+
+
 def test_people_have_their_say(tmp_path: Path, transport: str) -> None:
     with rig_of(tmp_path, transport) as rig:
         for arguments, told in [

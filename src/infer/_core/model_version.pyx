@@ -3,6 +3,7 @@
 Made, closed and dropped on the loop thread; owns the strings and specs that its Signature points to.
 """
 
+cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport INT64_MAX
@@ -279,6 +280,21 @@ cdef void call_drained(VersionEntry entry) noexcept:
     entry.on_drained = None
     if callback is not None:
         callback()
+
+
+@cython.final
+cdef class Hold:
+    """A handle that Python has from its making until `drop`: the version does not unload meanwhile. Loop thread."""
+
+    cdef VersionEntry entry
+
+    def __cinit__(self, VersionEntry entry not None):
+        take_handle(entry)
+        self.entry = entry
+
+    def drop(self):
+        entry, self.entry = self.entry, None
+        drop_handle(entry)
 
 
 cdef void drop_handle(VersionEntry entry) noexcept:

@@ -40,6 +40,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 @click.option("--guardrail", "guardrails", multiple=True, metavar="KIND=LIMIT",
               help="errors=0.01, p50=1.5, p95=1.5, p99=1.5, drift=0.1; of a shadow disagreement=0.01 (copies answered "
                    "otherwise), top1=0.01 (another largest element); KIND=off leaves one out. May be repeated.")
+@click.option("--gate", "gates", multiple=True, metavar="KIND=LIMIT",
+              help="Before the first call: latency=5ms, the 95th of 100 runs, one at a time at the lowest priority, of "
+                   "the golden inputs or of a made-up row; replay=FILE below the server's --capture-dir, whose calls "
+                   "are answered as they were captured but for a share differs=0.01, none farther off than apart=0.1. "
+                   "May be repeated.")
 @click.option("--min-samples", type=click.IntRange(min=1), metavar="N", help="Calls that a step has to see.")
 @click.option("--alpha", type=float, metavar="P", help="Chance that a version as good as the old one is taken back.")
 @click.option("--slack", "latency_slack_ms", type=click.FloatRange(min=0), metavar="MS",
@@ -61,7 +66,8 @@ def start(*, steps: str, every: str, **options: Any) -> None:
     from infer.errors import InvalidArgument
     from infer.rollouts import parse_seconds, parse_steps
 
-    said: dict[str, Any] = {"from": options.pop("baseline"), "guardrails": list(options.pop("guardrails"))}
+    said: dict[str, Any] = {"from": options.pop("baseline"), "guardrails": list(options.pop("guardrails")),
+                            "gates": list(options.pop("gates"))}
     try:
         if steps:
             said["steps"] = parse_steps(steps)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from infer.errors import Internal, InvalidArgument, NotFound, Unavailable
+from infer.gate_plan import parse_gates
 from infer.proto import message
 from infer.rollouts import RolloutSettings, parse_guardrails
 from infer.services.call import Call, Changes, Handler, StreamCall, Streaming, parsed, shown
@@ -115,6 +116,8 @@ def settings_in(request: Any, settings: RolloutSettings) -> RolloutSettings:
         said["steps"] = tuple(request.steps)
     if request.guardrails:
         said["guardrails"] = parse_guardrails(request.guardrails)
+    if request.gates:
+        said["gates"] = parse_gates(request.gates)
     if request.HasField("every_seconds"):
         said["every_s"] = request.every_seconds
     said |= {name: getattr(request, name) for name in _PLAIN if request.HasField(name)}

@@ -40,7 +40,7 @@ class _Model:
     unfinished: bool            # it goes on, or what its end asks for is not all done
     labelled: tuple[int, int | None] | None = None      # where `stable` and `canary` were moved
     looks: StepLooks | None = None              # of what its step has come to
-    gate: asyncio.Task[str] | None = None       # the checks before its first step
+    gate: asyncio.Task[tuple[str, str]] | None = None       # the checks before its first step
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def to_record(self) -> dict[str, Any]:
@@ -88,6 +88,13 @@ class Controller:
         for model in self._models.names():
             self._begin_by_itself(model)
 
+    async def close(self) -> None:
+        """Checks that go on are given up; those who wait for what was decided are answered."""
+        for state in self._rollouts.values():
+            if state.gate is not None:
+                state.gate.cancel()
+        await self.settled()
+
     async def settled(self) -> None:
         """Once what was decided is kept, and has taken effect."""
         while self._tasks:
@@ -128,6 +135,7 @@ class Controller:
         if plan.settings.has_shadow and (taken := self._models.shadow_taken(model)):
             raise FailedPrecondition(f"the rollout of model {model!r} needs a shadow of version {to}, and {taken}; end "
                                      f"that with `infer shadow stop {model}`")
+        self._models.ensure_gates(plan.settings)
         rollout = Rollout(plan, self._now(), who, reason)
         past = [] if before is None else [*before.past, before.rollout.to_record()][-MAX_PAST:]
         state = self._rollouts[model] = _Model(rollout, past, True)
@@ -183,7 +191,7 @@ class Controller:
             return
         rollout.look(now, self._facts(model, state), self._verdict(model, state))
         if rollout.state == "gates" and state.gate is None:
-            state.gate = self._run(self._models.check(model, rollout.plan.to))
+            state.gate = self._run(self._models.check(model, rollout.plan.to, rollout.plan.settings))
         if self._tell(model, state):
             self._later(model, state)
         self._changed()
@@ -198,7 +206,12 @@ class Controller:
             return Facts(ready=False, failure=text if code == FAILED_PRECONDITION else "")
         if entry.guard is not None and entry.guard.state == "open":
             return Facts(failure=f"the breaker of version {version} is open: {entry.guard.why}")
-        return Facts(gate=state.gate.result() if state.gate is not None and state.gate.done() else None)
+        if state.gate is None or not state.gate.done():
+            return Facts(gate=None)
+        if error := state.gate.exception():
+            return Facts(gate=f"{type(error).__name__}: {error}")
+        failure, told = state.gate.result()
+        return Facts(gate=failure, told=told)
 
     def _verdict(self, model: str, state: _Model) -> Verdict:
         rollout = state.rollout
@@ -264,6 +277,8 @@ class Controller:
         async with state.lock:
             rollout = state.rollout
             ended, weight, finished = rollout.ended, rollout.weight, rollout.state == "done"
+            if ended and state.gate is not None:
+                state.gate.cancel()
             await self._keep()
             self._steering.follow(model, rollout, 0.0 if ended and not finished else weight)
             if not state.unfinished:

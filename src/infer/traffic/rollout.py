@@ -56,11 +56,12 @@ class RolloutPlan:
 @dataclass(frozen=True)
 class Facts:
     """Of the candidate, now. `failure`: why it cannot be rolled out any further; `gate`: what the checks before the
-    first step came to, None while they go on, "" where it may go on."""
+    first step came to, None while they go on, "" where it may go on, and `told` that in words."""
 
     ready: bool = True
     failure: str = ""
     gate: str | None = ""
+    told: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Rollout:
             if facts.gate:
                 self._end(now, "rolled back", f"before the first step: {facts.gate}")
             elif facts.gate is not None:
-                self._enter(now, 0, ITSELF, "")
+                self._enter(now, 0, ITSELF, facts.told)
         elif verdict.result == FAIL:
             self._end(now, "rolled back", verdict.reason)
         elif self.state == "running" and verdict.result == PASS and now - self.since >= self.plan.settings.every_s:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from infer.rollouts import RolloutSettings
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import SplitPlan
 from infer.traffic.looks import ArmView, ShadowView
@@ -38,8 +39,12 @@ class ModelsView(Protocol):
     def set_shadow(self, model: str, baseline: int, plan: ShadowPlan | None) -> None:
         """Of the calls of that version; None: as it is asked for otherwise."""
 
-    async def check(self, model: str, version: int) -> str:
-        """Why the version, which is ready, is not to have any calls; "" where it may."""
+    def ensure_gates(self, settings: RolloutSettings) -> None:
+        """Raises FailedPrecondition where what they need is not there."""
+
+    async def check(self, model: str, version: int, settings: RolloutSettings) -> tuple[str, str]:
+        """Why the version, which is ready, is not to have any calls, "" where it may; and what it came to. Ends early
+        where it is cancelled."""
 
     async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
         """Returns once it is kept; None for what the settings say."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from infer._core.model_version import TensorInfo, VersionEntry
+from infer._core.model_version import Hold, TensorInfo, VersionEntry
 from tests.support.models import gather, identity, two_in_three_out
 from tests.support.puppets import Bench, codes_of, fp32_request, int64_request, make_entry
 
@@ -148,3 +148,13 @@ def test_the_parts_of_a_failed_batch_are_counted_by_their_size(stepped_clock: No
     assert [(rows, runs) for rows, runs, *_ in stats["batch_sizes"]] == [(1, 1), (2, 1)]
     assert (stats["rows"], stats["batches"]) == (3, 2)
     bench.close()
+
+
+def test_python_holds_a_version_until_it_drops_it() -> None:
+    entry = make_entry(identity())
+    hold = Hold(entry)
+    drained: list[int] = []
+    entry.close(lambda: drained.append(entry.handles))
+    assert (entry.handles, drained) == (1, [])
+    hold.drop()
+    assert (entry.handles, drained) == (0, [0])

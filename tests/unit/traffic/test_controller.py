@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from infer.errors import FailedPrecondition, NotFound, Unavailable
+from infer.gate_plan import GatePlan
 from infer.rollouts import RolloutSettings, parse_guardrails
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import ArmPlan, SplitPlan
@@ -63,6 +64,7 @@ class Fake:
         self.hangs = False
         self.refuses_labels = False
         self.gate = ""
+        self.endless = False
         self.audited: list[tuple[str, str, str]] = []
 
     def names(self) -> list[str]:
@@ -110,8 +112,18 @@ class Fake:
             self.copied = SimpleNamespace(agreed=0, differed=0, failed=0, outputs_compared=dict)
         self.mirrored = plan
 
-    async def check(self, model: str, version: int) -> str:
-        return self.gate
+    def ensure_gates(self, settings: RolloutSettings) -> None:
+        if settings.gates.replay:
+            raise FailedPrecondition("no such file")
+
+    async def check(self, model: str, version: int, settings: RolloutSettings) -> tuple[str, str]:
+        if self.endless:
+            self.log.append("checking")
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.log.append("given up")
+        return self.gate, "as good as gold"
 
     async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
         if self.refuses_labels:
@@ -277,6 +289,30 @@ async def test_checks_before_the_first_step() -> None:
     await rig.second()
     assert (rig.state, rig.fake.plan) == ("rolled back", None)
     assert rig.controller.rollouts()["m"].history[-1].reason == "before the first step: output 'y' differs"
+    rig.fake.gate = ""
+    await rig.controller.start("m", to=4, settings=QUICK, who="ann")
+    await rig.second()
+    await rig.second()
+    assert (rig.state, rig.controller.rollouts()["m"].history[-1].reason) == ("running", "as good as gold")
+    await rig.controller.change("m", "abort", who="ann")
+    with pytest.raises(FailedPrecondition, match="no such file"):
+        await rig.controller.start("m", to=4, settings=RolloutSettings(gates=GatePlan(replay="x")), who="ann")
+
+
+@pytest.mark.parametrize("how", ["abort", "close"])
+async def test_checks_that_go_on_are_given_up(how: str) -> None:
+    rig = await started()
+    rig.fake.endless = True
+    rig.now += 1
+    rig.controller.step()
+    while "checking" not in rig.fake.log:
+        await asyncio.sleep(0)
+    if how == "abort":
+        await rig.controller.change("m", "abort", who="ann")
+    else:
+        await rig.controller.close()
+    await rig.controller.settled()
+    assert rig.fake.log.count("given up") == 1
 
 
 MIRRORED = RolloutSettings((0.0, 10.0, 100.0), 10.0, parse_guardrails(
