@@ -59,6 +59,7 @@ def server_gauges(server: Any) -> Mapping[str, Any]:
         **server.models.traffic.gauges,
         **server.rollouts.controller.gauges,
         **server.outcomes.gauges,
+        **server.experiments.experiments.gauges,
         "state_waiting": server.store.waiting,
         "state_failures": server.store.failures,
         "audit_lost": server.store.dropped,

@@ -36,6 +36,7 @@ from infer.config import Settings
 from infer.config_admission import CACHE_BYTES
 from infer.cores import Threads, available_cores, memory_limit_bytes, plan_threads, raise_open_files
 from infer.errors import InferError
+from infer.experiment_control import ExperimentClock
 from infer.gauges import server_gauges
 from infer.lifecycle import Models
 from infer.models.breaker_settings import server_breaker
@@ -53,6 +54,7 @@ from infer.security.audit import AuditLog
 from infer.security.tls import Certificates, TlsFiles
 from infer.services.admin import admin_service
 from infer.services.admin_capture import capture_rpcs
+from infer.services.admin_experiment import experiment_rpcs
 from infer.services.admin_rollout import rollout_service
 from infer.services.admin_shadow import shadow_rpcs
 from infer.services.admin_split import split_rpcs
@@ -199,6 +201,8 @@ class Server:
             RolloutModels(self.models, self.splits, self.shadows, settings.capture_dir), self.store, self.audit,
             loop=loop, changed=self.changes.notify)
         self.splits.taken = self.rollouts.controller.taken
+        self.experiments = ExperimentClock(self.models, self.splits, self.outcomes, self.store, self.audit, loop=loop,
+                                           changed=self.changes.notify)
         self.repository = Repository(
             self.models.control, max_calls=settings.max_control_calls,
             files=OverrideFiles(settings.max_override_bytes, place, self.models.kept.directories()))
@@ -333,6 +337,7 @@ class Server:
             await self.models.watcher.look()
         await self.models.load()
         await self.rollouts.begin()
+        self.experiments.begin()
         self.steps += [Step(f"load {what}", seconds * 1e3) for what, seconds in self.models.take_load_times().items()]
         with self._timed("listen"):
             await self.transport.listen(self.sockets, self.certificates)
@@ -349,7 +354,7 @@ class Server:
     def _admin_parts(self) -> Iterable[Mapping[str, Handler]]:
         """RPCs of the port of administration, by name, beside those of the cache."""
         return (shadow_rpcs(self.shadows, self.audit), capture_rpcs(self.captures, self.audit),
-                split_rpcs(self.splits, self.audit))
+                split_rpcs(self.splits, self.audit), experiment_rpcs(self.experiments.experiments))
 
     def _choose_batching(self) -> None:
         self.slo.step(time.monotonic())
@@ -419,6 +424,7 @@ class Server:
         if self.cache_file is not None:
             self.cache_file.save()
         await self.rollouts.close()
+        await self.experiments.close()
         self.loop.remove_reader(self.shadows.pool.eventfd)
         self.shadows.close()
         self.captures.close()

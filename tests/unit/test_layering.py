@@ -164,7 +164,7 @@ def test_the_core_imports_no_python_of_ours_but_errors() -> None:
 
 # Python packages: what of `infer` each may import besides itself.
 SHARED = {"config", "config_changes", "config_admission", "config_file", "config_traffic", "config_values", "errors",
-          "versions", "proto", "cores", "quotas", "rollouts", "gate_plan", "shadow_plan", "split_plan",
+          "versions", "proto", "cores", "quotas", "rollouts", "experiments", "gate_plan", "shadow_plan", "split_plan",
           "outcome_metrics", "capture_plan", "capture_file", "reply_comparison", "_core", "__init__"}
 PACKAGES = {
     "services": SHARED,
@@ -184,11 +184,12 @@ PACKAGES = {
     "cache_sweep": SHARED,
     "server": SHARED | {"services", "observe", "models", "transport", "security", "state", "lifecycle", "sockets",
                         "traffic", "slo", "adaptive_limit", "replicas", "gauges", "admin_port", "cache_redis",
-                        "cache_file", "cache_sweep", "rollout_control"},
+                        "cache_file", "cache_sweep", "rollout_control", "experiment_control"},
     "golden": {"errors", "rollouts", "_core"},
     "replayed": SHARED | {"models"},
     "gates": SHARED | {"golden", "replayed", "models"},
     "rollout_control": SHARED | {"gates", "golden", "models", "lifecycle", "traffic", "security", "state"},
+    "experiment_control": SHARED | {"lifecycle", "traffic", "security", "state"},
     "lifecycle": SHARED | {"models", "security", "state", "traffic", "model_control", "watcher"},
     "slo": SHARED | {"slo_policy"},
     "gauges": SHARED | {"observe", "services"},

@@ -21,6 +21,7 @@ VERBS = {
     "config": "Show the settings that a server would have, and where each comes from.",
     "cache": "Show what a server keeps of its answers, or have it forget them.",
     "split": "Divide a model's traffic over its versions, and see what each is given.",
+    "experiment": "Compare versions by outcomes that clients report, and see which is better.",
     "shadow": "Have a version answer copies of a model's requests, and see how far it is from the others.",
     "capture": "Have a server write some of a model's calls to a file.",
     "replay": "Send captured requests again, and compare the answers.",

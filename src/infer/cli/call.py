@@ -13,6 +13,8 @@ from infer.errors import InferError, InvalidArgument
 from infer.proto import message
 
 SAMPLE_ROWS = 8
+# The parameter of a reply whose model's traffic is divided.
+VARIANT = "infer_variant"
 
 
 @click.command("call")
@@ -57,10 +59,12 @@ def command(*, model: str, inputs: tuple[str, ...], address: str, model_version:
     if as_json:
         click.echo(json.dumps({
             "model_name": result.model_name, "model_version": result.model_version,
+            **({"parameters": result.parameters} if result.parameters else {}),
             "outputs": [{"name": name, "datatype": result.datatypes[name], "shape": list(array.shape),
                          "data": _plain(array)} for name, array in outputs.items()]}))
         return
-    click.echo(f"{result.model_name} version {result.model_version}, {milliseconds:.1f} ms")
+    variant = f", variant {result.parameters[VARIANT]}" if VARIANT in result.parameters else ""
+    click.echo(f"{result.model_name} version {result.model_version}{variant}, {milliseconds:.1f} ms")
     for name, array in arrays.items():
         click.echo(f"sent {name} {list(array.shape)}")
     for name, array in outputs.items():

@@ -8,6 +8,7 @@ an InferError: its class says the gRPC status, and `code`, `status` and `message
 """
 
 from infer.client.aio import AsyncInferClient
+from infer.client.calls import Outcome, Recorded
 from infer.client.messages import Result, Tensor
 from infer.client.retry import RetryPolicy
 from infer.client.sync import InferClient
@@ -37,7 +38,9 @@ __all__ = [
     "Internal",
     "InvalidArgument",
     "NotFound",
+    "Outcome",
     "PermissionDenied",
+    "Recorded",
     "ResourceExhausted",
     "Result",
     "RetryPolicy",

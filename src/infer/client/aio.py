@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -79,6 +79,17 @@ class AsyncInferClient:
     async def move_label(self, model: str, label: str, version: int, *, timeout: float | None = None) -> None:
         """As InferClient.move_label."""
         await self._ask(calls.label_move(model, label, version), timeout)
+
+    async def record_outcome(self, model: str, metric: str, value: float, *, request_id: str = "",
+                             routing_key: str = "", timeout: float | None = None) -> calls.Recorded:
+        """As InferClient.record_outcome."""
+        return await self.record_outcomes([calls.Outcome(model, metric, value, request_id, routing_key)],
+                                          timeout=timeout)
+
+    async def record_outcomes(self, outcomes: Iterable[calls.Outcome], *, timeout: float | None = None
+                              ) -> calls.Recorded:
+        """As InferClient.record_outcomes."""
+        return calls.recorded(await self._ask(calls.outcome_record(outcomes), timeout))
 
     async def _ask(self, query: calls.Query, timeout: float | None) -> Any:
         return message(query.reply).FromString(await self.call(query.path, query.request, timeout=timeout))

@@ -27,6 +27,27 @@ CHANNEL_OPTIONS = (
 Metadata = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
 
 
+class Outcome(NamedTuple):
+    """What became of one reply by one metric of an experiment with its model. One of `request_id`, that of the request,
+    and `routing_key`, that its requests are divided by, is given. `value`: 0 or 1 where the metric is a rate."""
+
+    model: str
+    metric: str
+    value: float
+    request_id: str = ""
+    routing_key: str = ""
+
+
+class Recorded(NamedTuple):
+    """What outcomes came to. `duplicates`: of units that had one of that metric; `unknown`: of requests that the server
+    does not remember, or that were not divided; `late`: of requests longer ago than the experiment's window."""
+
+    accepted: int
+    duplicates: int
+    unknown: int
+    late: int
+
+
 class Query(NamedTuple):
     """A unary call of anything but ModelInfer."""
 
@@ -73,6 +94,21 @@ def label_move(model: str, label: str, version: int) -> Query:
 
 def model_unload(model: str) -> Query:
     return _changing("Unload", message("inference.RepositoryModelUnloadRequest")(model_name=model))
+
+
+def outcome_record(outcomes: Iterable[Outcome]) -> Query:
+    request = message("inference.RecordOutcomeRequest")()
+    for each in outcomes:
+        added = request.outcomes.add(model=each.model, metric=each.metric, value=each.value)
+        if each.request_id:
+            added.request_id = each.request_id
+        if each.routing_key:
+            added.routing_key = each.routing_key
+    return Query(SERVICE + "RecordOutcome", request.SerializeToString(), "inference.RecordOutcomeResponse")
+
+
+def recorded(reply: Any) -> Recorded:
+    return Recorded(reply.accepted, reply.duplicates, reply.unknown, reply.late)
 
 
 def _changing(verb: str, request: Any) -> Query:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -91,6 +91,16 @@ class InferClient:
     def move_label(self, model: str, label: str, version: int, *, timeout: float | None = None) -> None:
         """Moves a label to a version, at once or when that is ready; 0: as the model's settings say."""
         self._ask(calls.label_move(model, label, version), timeout)
+
+    def record_outcome(self, model: str, metric: str, value: float, *, request_id: str = "", routing_key: str = "",
+                       timeout: float | None = None) -> calls.Recorded:
+        """Tells what became of a reply, by the id of its request or by the routing key, to whoever experiments with the
+        model. Sent again after a failure, it counts once."""
+        return self.record_outcomes([calls.Outcome(model, metric, value, request_id, routing_key)], timeout=timeout)
+
+    def record_outcomes(self, outcomes: Iterable[calls.Outcome], *, timeout: float | None = None) -> calls.Recorded:
+        """1 to 1,000 at once, of any models; where one of them cannot be an outcome none counts."""
+        return calls.recorded(self._ask(calls.outcome_record(outcomes), timeout))
 
     def _ask(self, query: calls.Query, timeout: float | None) -> Any:
         return message(query.reply).FromString(self.call(query.path, query.request, timeout=timeout))

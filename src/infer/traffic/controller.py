@@ -123,8 +123,9 @@ class Controller:
                                      f"{before.rollout.state}; abort it first")
         if before is not None and before.unfinished:
             raise FailedPrecondition(f"the last rollout of model {model!r} is still being ended; try again")
-        if self._models.split(model) is not None:
-            raise FailedPrecondition(f"the traffic of model {model!r} is divided by a split; remove that first")
+        if (split := self._models.split(model)) is not None:
+            raise FailedPrecondition(f"the traffic of model {model!r} is divided already, by a split or an experiment "
+                                     f"{split.name!r}; end that first")
         if not self._is_known(model, route, to):
             raise NotFound(f"model {model!r} has no version {to}; copy it into the repository")
         baseline = baseline or baseline_of(model, route, to)

@@ -39,7 +39,7 @@ MAX_OUTCOMES = 1000
 
 
 class Sums(NamedTuple):
-    n: int = 0
+    n: float = 0
     total: float = 0.0
     squares: float = 0.0
 
@@ -87,6 +87,10 @@ class Outcomes:
         """By arm and metric; what nobody has reported of is not there. Of a model without a watch: nothing."""
         watch = self._watches.get(model)
         return {} if watch is None else watch.sums
+
+    def results_of(self, model: str) -> dict[str, int]:
+        """Outcomes of the model by their result, since the server's start."""
+        return {result: count for (name, result), count in self.results.items() if name == model}
 
     def record(self, outcomes: Sequence[Outcome]) -> Counter[str]:
         """How many came to what. Raises InferError where one of them cannot be an outcome; then none has counted."""

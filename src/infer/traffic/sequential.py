@@ -209,18 +209,17 @@ class RateInterval:
         self._below = RateTest(increase=inside, above=False)
 
     def add(self, n_a: Any, x_a: Any, n_b: Any, x_b: Any, clump: Any = 1.0) -> None:
-        n_a, x_a, n_b, x_b = (np.full(self.differences.shape, float(each)) for each in (n_a, x_a, n_b, x_b))
-        self._above.add(n_a, x_a, n_b, x_b, clump)
-        self._below.add(n_a, x_a, n_b, x_b, clump)
+        counts = [np.asarray(each, float)[..., None] for each in (n_a, x_a, n_b, x_b, clump)]
+        self._above.add(*counts)
+        self._below.add(*counts)
 
     @property
-    def bounds(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[Any, Any]:
+        """A bound of 0 leaves 0 itself out: it was rejected."""
         wanted = math.log(2.0 / self._alpha)
-        if self._above.log_e.ndim == 0:
-            return -1.0, 1.0
-        low = self.differences[self._above.log_e >= wanted]
-        high = self.differences[self._below.log_e >= wanted]
-        return float(low.max(initial=-1.0)), float(high.min(initial=1.0))
+        low = np.where(self._above.log_e >= wanted, self.differences, -1.0)
+        high = np.where(self._below.log_e >= wanted, self.differences, 1.0)
+        return low.max(-1), high.min(-1)
 
 
 class BoundedMean:
@@ -234,6 +233,7 @@ class BoundedMean:
         self.squares: Any = 0.0
         self._weight: Any = 0.0
         self._weighted: Any = 0.0
+        self._weight_squares: Any = 0.0
         self._penalty: Any = 0.0
         self._bounds: tuple[Any, Any] = (0.0, 1.0)
 
@@ -247,6 +247,7 @@ class BoundedMean:
         bet = np.minimum(np.sqrt(2.0 * self._wanted / (variance * middle * np.log1p(middle))), 0.5)
         distance = np.maximum(squares - 2.0 * mean * total + n * mean * mean, 0.0)
         self._weight = self._weight + bet * n
+        self._weight_squares = self._weight_squares + bet * bet * n
         self._weighted = self._weighted + bet * total
         self._penalty = self._penalty + distance * (-np.log1p(-bet) - bet)
         self.count, self.total, self.squares = self.count + n, self.total + total, self.squares + squares
@@ -257,6 +258,11 @@ class BoundedMean:
     @property
     def bounds(self) -> tuple[Any, Any]:
         return self._bounds
+
+    @property
+    def noise(self) -> Any:
+        """Standard deviation of the sequence's centre, by that of a value."""
+        return np.sqrt(self._weight_squares) / np.maximum(self._weight, 1e-300)
 
 
 def mean_difference(a: tuple[Any, Any, Any], b: tuple[Any, Any, Any], *, alpha: float = 0.05, planned: float = 1000.0

@@ -18,7 +18,7 @@ import pytest
 
 import infer
 from infer import errors
-from infer.client import AsyncInferClient, InferClient, InferError, Result, RetryPolicy
+from infer.client import AsyncInferClient, InferClient, InferError, Outcome, Recorded, Result, RetryPolicy
 from infer.client.retry import DEFAULT_RETRY
 from infer.proto import message
 from infer.services.health import health_service
@@ -227,6 +227,27 @@ async def test_what_else_an_asyncio_client_asks(cold: str) -> None:
         assert [stats.version for stats in await client.statistics("m", "2")] == ["2"]
         with pytest.raises(errors.NotFound):
             await client.metadata("n")
+
+
+def test_outcomes(cold: str) -> None:
+    SERVED.outcomes.results = {"accepted": 2, "duplicate": 1, "unknown": 4, "late": 3}
+    SERVED.outcomes.outcomes.clear()
+    with InferClient(cold) as client:
+        assert client.record_outcome("m", "clicked", 1, request_id="a") == Recorded(2, 1, 4, 3)
+        assert client.record_outcomes([Outcome("m", "spend", 2.5, routing_key="bob"), Outcome("m", "clicked", 0, "b")]
+                                      ) == Recorded(accepted=2, duplicates=1, unknown=4, late=3)
+        with pytest.raises(errors.NotFound):
+            client.record_outcome("n", "clicked", 1, request_id="a")
+
+    async def work() -> Recorded:
+        async with AsyncInferClient(cold) as client:
+            await client.record_outcomes([Outcome("m", "clicked", 1, "d")])
+            return await client.record_outcome("m", "clicked", 0, routing_key="carol")
+
+    assert asyncio.run(work()) == Recorded(2, 1, 4, 3)
+    assert [tuple(each) for each in SERVED.outcomes.outcomes] == [
+        ("m", "clicked", 1.0, "a", ""), ("m", "spend", 2.5, "", "bob"), ("m", "clicked", 0.0, "b", ""),
+        ("m", "clicked", 1.0, "d", ""), ("m", "clicked", 0.0, "", "carol")]
 
 
 TRITON = REPOSITORY / "build" / "venvs" / "tritonclient" / "bin" / "python"

@@ -1,0 +1,259 @@
+"""Experiments over models, a store and arms that a test makes up: what is kept, what the traffic does, what is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+
+from infer.errors import FailedPrecondition, NotFound
+from infer.experiments import ExperimentSettings, parse_experiment_arms
+from infer.outcome_metrics import Outcome, parse_metrics
+from infer.split_plan import SplitPlan
+from infer.traffic.experiment import GUARDRAIL, NOT_ENOUGH, RESULTS, WINNER
+from infer.traffic.experiments import BLOCKS, MAX_PAST, RECORD, SUMS, Experiments
+from infer.traffic.outcomes import Outcomes
+from infer.traffic.routes import Traffic
+from tests.unit.traffic.test_controller import FakeArm
+from tests.unit.traffic.test_routes import route, version
+
+SETTINGS = ExperimentSettings(parse_experiment_arms("control=1,new=2"),
+                              parse_metrics(["clicked:rate", "spend:mean:0..9"]))
+
+
+class Arm(FakeArm):
+    def quantile_ns(self, quantile: float) -> float:
+        return 1e6 * quantile
+
+
+class Fake:
+    """Models, store and audit log in one; `log` is what was done, in its order."""
+
+    def __init__(self) -> None:
+        self.traffic = Traffic()
+        self.traffic.merged({"m": route(version("2"), version("1"))})
+        self.made: dict[str, Arm] = {}
+        self.others = ""
+        self.unready: dict[str, str] = {}
+        self.log: list[Any] = []
+        self.kept: dict[str, Any] = {}
+        self.hangs = False
+        self.audited: list[tuple[str, str, str]] = []
+
+    def taken(self, model: str) -> str:
+        return self.others
+
+    def ensure_served(self, model: str, plan: SplitPlan) -> None:
+        if model != "m":
+            raise NotFound(f"model {model!r} is not known")
+
+    def set_split(self, model: str, plan: SplitPlan | None) -> None:
+        self.traffic.set_split(model, plan)
+        self.traffic.merged({})
+        self.made = {arm.name: Arm() for arm in plan.arms} if plan else {}
+        self.log.append(("split", plan and plan.name))
+
+    def arms(self, model: str) -> Mapping[str, Arm]:
+        return self.made
+
+    def clump(self, model: str, arm: str) -> float:
+        return 1.0
+
+    def missing(self, model: str) -> Mapping[str, str]:
+        return self.unready
+
+    def records(self) -> dict[str, Any]:
+        return dict(json.loads(json.dumps(self.kept)))
+
+    def save(self, name: str, record: Any) -> Future[bool]:
+        future: Future[bool] = Future()
+        if not self.hangs:
+            if record is None:
+                self.kept.pop(name, None)
+            else:
+                self.kept[name] = json.loads(json.dumps(record, allow_nan=False))
+            self.log.append(("kept", name))
+            future.set_result(True)
+        return future
+
+    def record(self, event: str, *, outcome: str, who: str, model: str = "", version: str = "", detail: str = ""
+               ) -> None:
+        self.audited.append((outcome, who, detail))
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.fake = Fake()
+        self.now = 1000.0
+        self.rng = np.random.default_rng(1)
+        self.users = 0
+        self.started()
+
+    def started(self) -> None:
+        """A server is, with what the store has."""
+        self.fake.traffic = Traffic()
+        self.fake.traffic.merged({"m": route(version("2"), version("1"))})
+        self.fake.made = {}
+        self.outcomes = Outcomes(self.fake.traffic, now_ns=lambda: 0, remembered=10_000)
+        self.experiments = Experiments(self.fake, self.outcomes, self.fake, self.fake, now=lambda: self.now)
+        self.experiments.restore()
+
+    async def second(self, rates: Mapping[str, float] | None = None, errors: Mapping[str, float] | None = None,
+                     n: int = 50) -> None:
+        """Of outcomes and calls, and a look at them."""
+        for _ in range(n if rates else 0):
+            self.users += 1
+            key = f"user-{self.users}"
+            arm = self.fake.traffic.arm_of("m", key.encode())
+            assert arm is not None
+            assert rates is not None
+            self.outcomes.record([Outcome("m", "clicked", float(self.rng.random() < rates[arm]), routing_key=key)])
+        for name, arm_ in self.fake.made.items():
+            arm_.add(200, int(self.rng.binomial(200, (errors or {}).get(name, 0.0))))
+        self.now += 1
+        self.experiments.step()
+        await self.experiments.settled()
+
+
+async def test_from_its_start_to_its_end() -> None:
+    rig = Rig()
+    experiment = await rig.experiments.start("m", SETTINGS, who="alice", reason="is it better?")
+    assert rig.fake.log == [("kept", RECORD), ("split", "experiment-1")]
+    assert (experiment.name, rig.experiments.taken("m"), rig.experiments.taken("n")) == (
+        "experiment-1", "experiment 'experiment-1'", "")
+    for _ in range(40):
+        await rig.second({"control": 0.2, "new": 0.5})
+    report = await rig.experiments.report("m")
+    assert (report["state"], report["decision"]["result"], report["decision"]["winner"]) == ("running", WINNER, "new")
+    assert sum(arm["n"] for arm in report["metrics"][0]["arms"]) == 2000 == report["outcomes"]["accepted"]
+    assert report["arms"][1] | {} == {
+        "name": "new", "to": "2", "weight": 1.0, "share": 0.5, "control": False, "calls": 8000, "failed": 0,
+        "p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+    assert {key: value for key, value in rig.experiments.gauges["experiment_decision"].items() if value} == {
+        ("m", "experiment-1", WINNER): 1}
+    last = await rig.experiments.stop("m", who="bob", reason="it is")
+    assert (last["state"], last["ended_by"], last["end_reason"], last["who"]) == ("stopped", "bob", "it is", "alice")
+    assert rig.fake.log[-2:] == [("split", None), ("kept", BLOCKS + "m")]
+    assert rig.fake.audited == [
+        ("start", "alice", "experiment-1: 'experiment-1': control (1) 50%, new (2) 50%: is it better?"),
+        ("stop", "bob", f"experiment-1: {WINNER}: it is")]
+    assert rig.experiments.running() == {}
+    assert rig.experiments.past("m") == [last] == [await rig.experiments.report("m")]
+    assert rig.experiments.gauges == {"experiment_decision": {}, "experiments_ended": {WINNER: 1}}
+    with pytest.raises(FailedPrecondition, match="nobody counts its outcomes"):
+        rig.outcomes.record([Outcome("m", "clicked", 1.0, routing_key="a")])
+    # The next one deals keys anew.
+    assert (await rig.experiments.start("m", SETTINGS, who="alice")).name == "experiment-2"
+    assert set(rig.experiments.gauges["experiment_decision"]) == {("m", "experiment-2", each) for each in RESULTS}
+
+
+async def test_what_cannot_begin() -> None:
+    rig = Rig()
+    with pytest.raises(NotFound, match="model 'n' is not known"):
+        await rig.experiments.start("n", SETTINGS, who="alice")
+    rig.fake.others = "a rollout to version 2"
+    with pytest.raises(FailedPrecondition, match="has a rollout to version 2, which divides its requests; end that"):
+        await rig.experiments.start("m", SETTINGS, who="alice")
+    rig.fake.others = ""
+    await rig.experiments.start("m", SETTINGS, name="one", who="alice")
+    with pytest.raises(FailedPrecondition, match="has experiment 'one', which divides its requests"):
+        await rig.experiments.start("m", SETTINGS, name="two", who="alice")
+    await rig.experiments.stop("m", who="alice")
+    with pytest.raises(FailedPrecondition, match="has had an experiment 'one'; another name"):
+        await rig.experiments.start("m", SETTINGS, name="one", who="alice")
+    with pytest.raises(FailedPrecondition, match="no experiment under way"):
+        await rig.experiments.stop("m", who="alice")
+    for model, name in (("n", ""), ("m", "two")):
+        with pytest.raises(NotFound, match="has had no experiment"):
+            await rig.experiments.report(model, name)
+    assert [outcome for outcome, *_ in rig.fake.audited] == ["start", "stop"]
+
+
+async def test_a_guardrail_ends_it() -> None:
+    rig = Rig()
+    await rig.experiments.start("m", SETTINGS, who="alice")
+    for _ in range(30):
+        await rig.second(errors={"new": 0.3})
+        if not rig.experiments.running():
+            break
+    [report] = rig.experiments.past()
+    assert report["decision"]["result"] == GUARDRAIL
+    assert report["ended_by"] == "experiment"
+    assert report["end_reason"].startswith("new: errors: ")
+    assert {(each["arm"], each["kind"]): each["result"] for each in report["guardrails"]}["new", "errors"] == "fail"
+    assert rig.fake.traffic.splits == {}
+    assert rig.experiments.gauges["experiments_ended"] == {GUARDRAIL: 1}
+
+
+async def test_it_goes_on_after_a_restart(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    await rig.experiments.start("m", SETTINGS, name="e", who="alice")
+    for _ in range(20):
+        await rig.second({"control": 0.2, "new": 0.3})
+    before = await rig.experiments.report("m")
+    rig.fake.others = "split 'of the settings'"
+    rig.started()
+    assert "its experiment 'e' goes on; split 'of the settings' counts again" in caplog.text
+    assert rig.fake.traffic.splits["m"].name == "e"
+    after = await rig.experiments.report("m")
+    assert after["metrics"] == before["metrics"]
+    assert after["decision"] == before["decision"]
+    for _ in range(20):
+        await rig.second({"control": 0.2, "new": 0.3})
+    assert sum(arm["n"] for arm in (await rig.experiments.report("m"))["metrics"][0]["arms"]) == 2000
+    await rig.experiments.stop("m", who="alice")
+    rig.started()
+    assert rig.experiments.running() == {}
+    assert len(rig.experiments.past()) == 1
+    rig.fake.others = ""
+    assert (await rig.experiments.start("m", SETTINGS, who="alice")).name == "experiment-2"
+
+
+async def test_what_was_kept_before_it_took_effect() -> None:
+    rig = Rig()
+    await rig.experiments.start("m", SETTINGS, name="e", who="alice")
+    await rig.second({"control": 0.2, "new": 0.3}, n=100)
+    kept = dict(rig.fake.kept)
+    assert set(kept) == {RECORD, SUMS, BLOCKS + "m"}
+    await rig.second()
+    assert rig.fake.kept == kept        # nothing has come
+    rig.fake.kept.pop(SUMS)
+    rig.started()
+    assert sum(rig.experiments.running()["m"].units) == 100
+    rig.fake.kept[RECORD]["m"]["experiment"]["settings"] = {}
+    rig.started()
+    assert rig.experiments.running() == {}
+
+
+async def test_a_disk_that_hangs_does_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infer.traffic.experiments.KEEP_SECONDS", 0.0)
+    rig = Rig()
+    rig.fake.hangs = True
+    await rig.experiments.start("m", SETTINGS, who="alice")
+    await rig.second({"control": 0.2, "new": 0.3})
+    assert rig.fake.traffic.splits["m"].name == "experiment-1"
+    await rig.experiments.stop("m", who="alice")
+    assert rig.fake.traffic.splits == {}
+
+
+async def test_reports_of_the_last_ones_are_kept() -> None:
+    rig = Rig()
+    for number in range(MAX_PAST + 2):
+        await rig.experiments.start("m", SETTINGS, name=f"e{number}", who="alice")
+        await rig.experiments.stop("m", who="alice")
+    assert [each["experiment"] for each in rig.experiments.past()] == [f"e{n}" for n in range(2, MAX_PAST + 2)]
+    assert (await rig.experiments.report("m", "e5"))["decision"]["result"] == NOT_ENOUGH
+
+
+async def test_an_arm_that_is_not_served_is_told() -> None:
+    rig = Rig()
+    await rig.experiments.start("m", SETTINGS, who="alice")
+    rig.fake.unready = {"new": "it is loading"}
+    assert (await rig.experiments.report("m"))["problems"] == ["arm 'new' gets none of its share: it is loading"]
+    rig.fake.made.pop("new")
+    seen = (await rig.experiments.report("m"))["arms"][1]
+    assert (seen["calls"], seen["p50_ms"]) == (0, None)
