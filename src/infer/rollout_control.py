@@ -19,12 +19,14 @@ from infer.gates import Gates
 from infer.golden import FILE
 from infer.lifecycle import Models
 from infer.models.inside import resolve_inside
+from infer.outcome_metrics import Metric
 from infer.rollouts import RolloutSettings
 from infer.security.audit import AuditLog
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import SplitPlan
 from infer.state.store import Store
 from infer.traffic.controller import Controller
+from infer.traffic.outcomes import Outcomes, Sums
 from infer.traffic.shadows import Shadows
 from infer.traffic.splits import Splits
 
@@ -34,9 +36,12 @@ LOOK_SECONDS = 1.0
 class RolloutModels:
     """The ModelsView of the controller."""
 
-    def __init__(self, models: Models, splits: Splits, shadows: Shadows, captures: Path | None) -> None:
+    def __init__(self, models: Models, splits: Splits, shadows: Shadows, outcomes: Outcomes, captures: Path | None
+                 ) -> None:
         """`captures`: the directory of captured calls."""
         self._models, self._splits, self._shadows, self._captures = models, splits, shadows, captures
+        self._outcomes = outcomes
+        self._counting: set[str] = set()        # models whose outcomes are counted for a rollout
 
     def route(self, model: str) -> ModelRoute | None:
         return self._models.traffic.served(model)
@@ -58,6 +63,17 @@ class RolloutModels:
 
     def arms(self, model: str) -> Mapping[str, Arm]:
         return self._models.traffic.arms.get(model, {})
+
+    def outcomes(self, model: str) -> Mapping[str, Mapping[str, Sums]]:
+        return self._outcomes.sums(model) if model in self._counting else {}
+
+    def count_outcomes(self, model: str, metrics: Sequence[Metric]) -> None:
+        if metrics and model not in self._counting:
+            self._counting.add(model)
+            self._outcomes.watch(model, metrics)
+        elif not metrics and model in self._counting:
+            self._counting.remove(model)
+            self._outcomes.unwatch(model)
 
     def shadow(self, model: str) -> Shadow | None:
         return self._shadows.running.get(model) if self._shadows.held(model) else None

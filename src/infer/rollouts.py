@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from infer.errors import InvalidArgument
 from infer.gate_plan import GatePlan, parse_gates
+from infer.outcome_metrics import Metric, ensure_metrics, parse_metric
 
 OnRestart = Literal["continue", "rollback"]
 OnNewVersion = Literal["serve", "rollout"]
@@ -20,6 +21,8 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 SHADOW_KINDS = ("disagreement", "top1")
 KINDS = ("errors", *QUANTILES, "drift", *SHADOW_KINDS)
 LIMITS = {"errors": 0.01, "p50": 1.5, "p99": 1.5, "drift": 0.1}
+# Before the name of a metric that clients report outcomes of, or `NAME:mean:MIN..MAX`.
+OUTCOME = "outcome:"
 MAX_STEPS = 32
 DAY_SECONDS = 86400.0
 NO_GATES = GatePlan()
@@ -38,18 +41,40 @@ def _ensure(good: bool, text: str) -> None:
 
 @dataclass(frozen=True)
 class Guardrail:
-    """`limit`: of `errors` and `drift` a difference of shares, of a quantile a ratio, of those of a shadow a share."""
+    """`limit`: of `errors` and `drift` a difference of shares, of a quantile a ratio, of those of a shadow a share; of
+    an outcome how far its mean may rise, below 0 how far it may fall."""
 
     kind: str
     limit: float
 
     def __post_init__(self) -> None:
-        _ensure(self.kind in KINDS, f"guardrail {self.kind!r} is not known; expected one of {', '.join(KINDS)}")
+        metric = self.metric
+        _ensure(self.kind in KINDS or metric is not None, f"guardrail {self.kind!r} is not known; expected one of "
+                f"{', '.join(KINDS)}, or {OUTCOME}METRIC")
+        if metric is not None:
+            most = metric.high - metric.low
+            _ensure(_is_number(self.limit) and 0 < abs(self.limit) < most,
+                    f"guardrail {self.kind!r}: expected how far it may rise, or below 0 how far it may fall, by less "
+                    f"than {most:g}, got {self.limit!r}")
+            return
         low, high = (1.0, 100.0) if self.kind in QUANTILES else (0.0, 1.0)
         _ensure(_is_number(self.limit) and low <= self.limit < high,
                 f"guardrail {self.kind!r}: expected a limit from {low:g} to below {high:g}, got {self.limit!r}")
         _ensure(self.kind not in SHADOW_KINDS or self.limit > 0,
                 f"guardrail {self.kind!r}: expected a limit above 0, got {self.limit!r}: none is never shown")
+
+    @property
+    def of_others(self) -> bool:
+        """Whether it is told by other things than the calls that the new version answers."""
+        return self.kind in SHADOW_KINDS or self.kind.startswith(OUTCOME)
+
+    @property
+    def metric(self) -> Metric | None:
+        """The one whose outcomes it is about: of 0 or 1 where only its name is given. Raises InvalidArgument."""
+        name = self.kind.removeprefix(OUTCOME)
+        if name == self.kind:
+            return None
+        return parse_metric(name if ":" in name else f"{name}:rate")
 
     def __str__(self) -> str:
         return f"{self.kind}={self.limit:g}"
@@ -104,6 +129,8 @@ class RolloutSettings:
                 f"alpha: expected 1e-6 to 0.5, got {self.alpha!r}")
         _ensure(_is_number(self.latency_slack_ms) and 0 <= self.latency_slack_ms <= 1e6,
                 f"latency_slack_ms: expected 0 to 1e6, got {self.latency_slack_ms!r}")
+        if self.metrics:
+            ensure_metrics(self.metrics)
         for name in ("rtol", "atol"):
             _ensure(_is_number(getattr(self, name)) and 0 <= getattr(self, name) <= 1e6,
                     f"{name}: expected 0 to 1e6, got {getattr(self, name)!r}")
@@ -113,6 +140,11 @@ class RolloutSettings:
                 f"on_restart: expected continue or rollback, got {self.on_restart!r}")
         _ensure(self.on_new_version in get_args(OnNewVersion),
                 f"on_new_version: expected serve or rollout, got {self.on_new_version!r}")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Of outcomes that guardrails are about."""
+        return tuple(metric for each in self.guardrails if (metric := each.metric) is not None)
 
     @property
     def has_shadow(self) -> bool:

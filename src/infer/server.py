@@ -198,8 +198,8 @@ class Server:
         self.outcomes = Outcomes(self.models.traffic, now_ns=clock.now, remembered=settings.max_outcomes)
         place = None if settings.state_dir is None else settings.state_dir.resolve() / LOADS
         self.rollouts = Rollouts(
-            RolloutModels(self.models, self.splits, self.shadows, settings.capture_dir), self.store, self.audit,
-            loop=loop, changed=self.changes.notify)
+            RolloutModels(self.models, self.splits, self.shadows, self.outcomes, settings.capture_dir),
+            self.store, self.audit, loop=loop, changed=self.changes.notify)
         self.splits.taken = self.rollouts.controller.taken
         self.experiments = ExperimentClock(self.models, self.splits, self.outcomes, self.store, self.audit, loop=loop,
                                            changed=self.changes.notify)

@@ -225,6 +225,34 @@ def test_gates_come_before_any_call(tmp_path: Path, transport: str, factor: floa
         assert told in rig.rollout("history", "m").output
 
 
+@pytest.mark.parametrize(("bought", "state"), [({"1": 0.0, "2": 1.0}, "done"), ({"1": 1.0, "2": 0.0}, "rolled back")])
+def test_what_clients_report_decides(tmp_path: Path, transport: str, bought: dict[str, float], state: str) -> None:
+    toml = TOML.replace('p99 = "off" }', 'p99 = "off", errors = "off", drift = "off", "outcome:bought" = -0.1 }')
+    with rig_of(tmp_path, transport, toml=toml) as rig, grpc.insecure_channel(rig.served.address) as channel:
+        record = channel.unary_unary("/inference.GRPCInferenceService/RecordOutcome")
+        assert rig.rollout("start", "m", "--to", "2").exit_code == 0
+        rig.look()
+        rig.look()
+        for number in range(LOOKS):
+            made = message("inference.RecordOutcomeRequest")()
+            for each in range(CALLS):
+                identity = f"{number}.{each}"
+                reply = rig.caller.client.infer("m", {"x": np.ones((1, 4), np.float32)}, request_id=identity)
+                made.outcomes.add(model="m", metric="bought", value=bought[reply.model_version], request_id=identity)
+            reply = message("inference.RecordOutcomeResponse").FromString(record(made.SerializeToString()))
+            assert reply.accepted == CALLS
+            rig.look()
+            if rig.state != "running":
+                break
+        assert rig.state == state
+        status = rig.rollout("status", "m").output
+        assert "outcome:bought" in status
+        # Nobody counts any more.
+        with pytest.raises(grpc.RpcError) as error:
+            record(made.SerializeToString())
+        assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION    # type: ignore[attr-defined]
+
+
 def test_a_budget_that_a_version_does_not_keep(tmp_path: Path, transport: str) -> None:
     with rig_of(tmp_path, transport) as rig:
         # No run is that quick.

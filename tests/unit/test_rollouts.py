@@ -7,6 +7,7 @@ import json
 import pytest
 
 from infer.errors import InvalidArgument
+from infer.outcome_metrics import Metric
 from infer.rollouts import (
     LIMITS,
     Guardrail,
@@ -26,10 +27,24 @@ def test_guardrails() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["errors", "errors=x", "errors=1", "errors=-0.1", "p99=0.5", "drift=nan",
-                                   "errors=inf", "speed=1", "speed=off"])
+                                   "errors=inf", "speed=1", "speed=off", "top1=0", "disagreement=1",
+                                   "outcome:bought=0", "outcome:bought=1", "outcome:=0.1", "outcome:a:mean=0.1",
+                                   "outcome:a:mean:0..10=-10"])
 def test_what_is_no_guardrail(wrong: str) -> None:
-    with pytest.raises(InvalidArgument, match="guardrail"):
+    with pytest.raises(InvalidArgument, match=r"guardrail|metric"):
         parse_guardrails((wrong,))
+
+
+def test_guardrails_that_are_told_by_others() -> None:
+    settings = RolloutSettings(guardrails=parse_guardrails((
+        "errors=off", "p50=off", "p99=off", "drift=off", "top1=0.01", "outcome:bought=-0.02",
+        "outcome:spend:mean:0..500=5")))
+    assert settings.metrics == (Metric("bought"), Metric("spend", "mean", "higher", 0.0, 500.0))
+    assert settings.has_shadow
+    assert RolloutSettings.from_record(json.loads(json.dumps(settings.to_record()))) == settings
+    assert not RolloutSettings().has_shadow
+    with pytest.raises(InvalidArgument, match="'bought' is named twice"):
+        RolloutSettings(guardrails=(Guardrail("outcome:bought", 0.1), Guardrail("outcome:bought:mean:0..9", 0.1)))
 
 
 def test_a_table_says_it() -> None:

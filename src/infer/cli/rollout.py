@@ -15,7 +15,8 @@ from infer.cli.tables import columns
 HEAD = ("MODEL", "FROM", "TO", "STATE", "WEIGHT", "STEPS", "CALLS", "VERDICT")
 GUARDRAILS = ("", "GUARDRAIL", "LIMIT", "BASELINE", "CANDIDATE", "CALLS", "RESULT")
 EVENTS = ("TIME", "MODEL", "TO", "EVENT", "WEIGHT", "WHO", "REASON")
-UNITS = {"errors": "{:.2%}", "drift": "PSI {:.2f}", "disagreement": "{:.2%}", "top1": "{:.2%}"}
+UNITS = {"errors": "{:.2%}", "drift": "PSI {:.2f}", "disagreement": "{:.2%}", "top1": "{:.2%}",
+         "outcome": "{:.4g}"}
 
 
 # What is sent as it is given.
@@ -39,7 +40,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 @click.option("--every", default="", metavar="TIME", help="How long a step lasts at least, such as 5m.")
 @click.option("--guardrail", "guardrails", multiple=True, metavar="KIND=LIMIT",
               help="errors=0.01, p50=1.5, p95=1.5, p99=1.5, drift=0.1; of a shadow disagreement=0.01 (copies answered "
-                   "otherwise), top1=0.01 (another largest element); KIND=off leaves one out. May be repeated.")
+                   "otherwise), top1=0.01 (another largest element); of what clients report (RecordOutcome) "
+                   "outcome:bought=-0.02, outcome:spend:mean:0..500=-5 (may fall by so much; a limit above 0: may "
+                   "rise). KIND=off leaves one out. May be repeated.")
 @click.option("--gate", "gates", multiple=True, metavar="KIND=LIMIT",
               help="Before the first call: latency=5ms, the 95th of 100 runs, one at a time at the lowest priority, of "
                    "the golden inputs or of a made-up row; replay=FILE below the server's --capture-dir, whose calls "
@@ -196,7 +199,7 @@ def _print(rollout: Any) -> None:
 
 
 def _measure(kind: str, value: float) -> str:
-    return UNITS.get(kind, "{:.3g} ms").format(value)
+    return UNITS.get(kind.partition(":")[0], "{:.3g} ms").format(value)
 
 
 def _time(seconds: float) -> str:

@@ -222,7 +222,8 @@ class Controller:
         if state.looks is None:
             state.looks = StepLooks(rollout.plan, self._bins)
         return state.looks.verdict((rollout.step, rollout.since), Sources(
-            self._models.arms(model), self._clump(model, str(rollout.plan.to)), self._models.shadow(model)))
+            self._models.arms(model), self._clump(model, str(rollout.plan.to)), self._models.shadow(model),
+            self._models.outcomes(model)))
 
     def _clump(self, model: str, version: str) -> float:
         """Calls of a batch of the version, on average."""

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from infer.traffic.guardrails import Copies, Seen, StepTests, Verdict
+from infer.traffic.guardrails import StepTests, Verdict
+from infer.traffic.outcomes import Sums
 from infer.traffic.rollout import RolloutPlan
+from infer.traffic.seen import Copies, Seen
 
 OK, CANCELLED = 0, 1
 
@@ -43,12 +45,13 @@ class ShadowView(Protocol):
 
 @dataclass(frozen=True)
 class Sources:
-    """What a look is at: the arms by name, the shadow, and how many calls of the candidate share a batch, on
-    average."""
+    """What a look is at: the arms by name, how many calls of the candidate share a batch, on average, the shadow, and
+    outcomes by arm and metric."""
 
     arms: Mapping[str, ArmView]
     clump: float = 1.0
     shadow: ShadowView | None = None
+    outcomes: Mapping[str, Mapping[str, Sums]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class StepLooks:
         self._clump = 1.0
         self._shadow: ShadowView | None = None
         self._copies = Copies()
+        self._outcomes: dict[str, dict[str, Sums]] = {}
 
     def verdict(self, step: tuple[int, float], sources: Sources) -> Verdict:
         """`step`: which, and since when."""
@@ -83,7 +87,9 @@ class StepLooks:
             self._tests = StepTests(self._plan.settings, self._plan.steps[step[0]], self._bins)
         assert self._tests is not None
         a, b = self._arms(sources.arms)
-        b = replace(b, copies=self._compared(sources.shadow))
+        outcomes_a, outcomes_b = self._reported(sources.outcomes)
+        a = replace(a, outcomes=outcomes_a)
+        b = replace(b, outcomes=outcomes_b, copies=self._compared(sources.shadow))
         if not begun:
             self._tests.add(a, b)
         self._clump = sources.clump
@@ -101,6 +107,18 @@ class StepLooks:
         known = shadow is not None and shadow is self._shadow
         old, self._copies, self._shadow = self._copies, compared(shadow), shadow
         return self._copies - old if known else Copies()
+
+
+    def _reported(self, outcomes: Mapping[str, Mapping[str, Sums]]) -> Sequence[Mapping[str, Sums]]:
+        """By version."""
+        old, self._outcomes = self._outcomes, {name: dict(outcomes.get(name, {})) for name in self._names}
+        return [{metric: _less(sums, old.get(name, {}).get(metric, Sums())) for metric, sums in of.items()}
+                for name, of in self._outcomes.items()]
+
+
+def _less(new: Sums, old: Sums) -> Sums:
+    """Since the old ones; of sums that were begun anew all."""
+    return new if new.n < old.n else Sums(new.n - old.n, new.total - old.total, new.squares - old.squares)
 
 
 def compared(shadow: ShadowView | None) -> Copies:

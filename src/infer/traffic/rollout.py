@@ -96,11 +96,16 @@ class Rollout:
         return self.state in ENDS
 
     @property
+    def compares(self) -> bool:
+        """Whether candidate and baseline are held against each other now."""
+        return self.state in ("running", "paused")
+
+    @property
     def weight(self) -> float:
         """Percent of calls that the candidate gets."""
         if self.state == "done":
             return 100.0
-        return self.plan.steps[self.step] if self.state in ("running", "paused") else 0.0
+        return self.plan.steps[self.step] if self.compares else 0.0
 
     def take_untold(self) -> list[Event]:
         """What happened since it was asked last."""

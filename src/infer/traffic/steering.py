@@ -1,4 +1,5 @@
-"""What the traffic of a model does for a rollout: its split, and the shadow of the candidate. Loop thread."""
+"""What the traffic of a model does for a rollout: its split, the shadow of the candidate, and outcomes that
+are counted. Loop thread."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ class Steering:
     def follow(self, model: str, rollout: Rollout, weight: float) -> None:
         """`weight`: percent of the calls that the candidate has from now on."""
         self._mirror(model, rollout)
+        self._models.count_outcomes(model, rollout.plan.settings.metrics if rollout.compares else ())
         if not weight:
             self.give_back(model, rollout)
             return
@@ -33,7 +35,7 @@ class Steering:
     def _mirror(self, model: str, rollout: Rollout) -> None:
         """The candidate is a shadow while it is compared with the baseline."""
         plan, settings = rollout.plan, rollout.plan.settings
-        compared = settings.has_shadow and rollout.state in ("running", "paused")
+        compared = settings.has_shadow and rollout.compares
         self._models.set_shadow(model, plan.baseline, ShadowPlan(
             str(plan.to), settings.shadow_fraction, settings.rtol, settings.atol) if compared else None)
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from infer.outcome_metrics import Metric
 from infer.rollouts import RolloutSettings
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import SplitPlan
 from infer.traffic.looks import ArmView, ShadowView
+from infer.traffic.outcomes import Sums
 
 
 class ModelsView(Protocol):
@@ -29,6 +31,12 @@ class ModelsView(Protocol):
         """None: as it is asked for otherwise."""
 
     def arms(self, model: str) -> Mapping[str, ArmView]: ...
+
+    def outcomes(self, model: str) -> Mapping[str, Mapping[str, Sums]]:
+        """By arm and metric, of what `count_outcomes` asked for."""
+
+    def count_outcomes(self, model: str, metrics: Sequence[Metric]) -> None:
+        """That clients report of its replies, from now on; none: no more of them."""
 
     def shadow(self, model: str) -> ShadowView | None:
         """The one that `set_shadow` asked for, where it runs."""

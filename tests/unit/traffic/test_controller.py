@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +14,12 @@ import pytest
 
 from infer.errors import FailedPrecondition, NotFound, Unavailable
 from infer.gate_plan import GatePlan
+from infer.outcome_metrics import Metric
 from infer.rollouts import RolloutSettings, parse_guardrails
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import ArmPlan, SplitPlan
 from infer.traffic.controller import MAX_PAST, Controller
+from infer.traffic.outcomes import Sums
 
 ERRORS = parse_guardrails(("p50=off", "p99=off", "drift=off"))
 QUICK = RolloutSettings((10.0, 50.0, 100.0), 10.0, ERRORS)
@@ -58,6 +60,8 @@ class Fake:
         self.mirrored: ShadowPlan | None = None
         self.copied = SimpleNamespace(agreed=0, differed=0, failed=0, outputs_compared=dict)
         self.shadow_problem = ""
+        self.counted: tuple[str, ...] = ()
+        self.reported: dict[str, dict[str, Sums]] = {}
         self.in_repository: set[int] = set()
         self.log: list[Any] = []
         self.kept: dict[str, Any] = {}
@@ -99,6 +103,12 @@ class Fake:
 
     def arms(self, model: str) -> Mapping[str, FakeArm]:
         return self.made
+
+    def outcomes(self, model: str) -> Mapping[str, Mapping[str, Sums]]:
+        return self.reported
+
+    def count_outcomes(self, model: str, metrics: Sequence[Metric]) -> None:
+        self.counted = tuple(each.name for each in metrics)
 
     def shadow(self, model: str) -> Any:
         return None if self.mirrored is None else self.copied
@@ -374,6 +384,27 @@ async def test_a_shadow_that_is_taken_and_one_that_a_restart_finds(caplog: pytes
     assert "the shadow that the settings ask for counts again" in caplog.text
     await rig.controller.change("m", "abort", who="ann")
     assert rig.fake.mirrored is None
+
+
+async def test_outcomes_that_clients_report_take_a_version_back() -> None:
+    guardrails = parse_guardrails(("p50=off", "p99=off", "drift=off", "outcome:bought=-0.1"))
+    rig = await started(RolloutSettings((10.0, 100.0), 10.0, guardrails))
+    assert rig.fake.counted == ()
+    await rig.second()
+    await rig.second()
+    assert rig.fake.counted == ("bought",)
+    for _ in range(30):
+        await rig.second()
+    # Nobody has reported anything.
+    assert rig.state == "running"
+    for look in range(1, 100):
+        rig.fake.reported = {"3": {"bought": Sums(50 * look, 25.0 * look, 25.0 * look)},
+                             "4": {"bought": Sums(20 * look, 2.0 * look, 2.0 * look)}}
+        await rig.second()
+        if rig.state != "running":
+            break
+    assert (rig.state, rig.fake.counted) == ("rolled back", ())
+    assert "outcome:bought: 0.1 of" in rig.controller.rollouts()["m"].history[-1].reason
 
 
 async def test_commands() -> None:

@@ -9,7 +9,10 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from infer.rollouts import LIMITS, RolloutSettings, parse_guardrails
-from infer.traffic.guardrails import Copies, Seen, StepTests, Verdict, plain, quantile_of
+from infer.traffic.guardrail_tests import quantile_of
+from infer.traffic.guardrails import StepTests, Verdict, plain
+from infer.traffic.outcomes import Sums
+from infer.traffic.seen import Copies, Seen
 
 STEPS = (1.0, 5.0, 25.0, 50.0, 100.0)
 BINS = 32
@@ -166,6 +169,82 @@ def test_a_version_that_agrees_as_its_limit_says_seldom_fails() -> None:
                 if tests.verdict().result == "fail":
                     break
     assert proportion_confint(failed, runs, alpha=0.1, method="beta")[0] <= 0.05
+
+
+# Means 0.3 and 0.1 of the scale: of 0 or 1, and of amounts that lie closely together.
+METRICS = {"outcome:bought": (0.3, 1.0), "outcome:spend:mean:0..500": (0.1, 500.0)}
+
+
+class Reports:
+    """Outcomes of both versions, a look at a time."""
+
+    def __init__(self, seed: int, kind: str, mean_b: float, n: tuple[int, int] = (50, 20)) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.metric = kind.split(":")[1]
+        self.is_rate = kind.count(":") == 1
+        self.means, self.n = (METRICS[kind][0], mean_b), n
+
+    def seen(self, arm: int) -> Seen:
+        mean, n = self.means[arm], int(self.rng.poisson(self.n[arm]))
+        values = self.rng.binomial(1, mean, n) if self.is_rate else self.rng.beta(20 * mean, 20 * (1 - mean), n)
+        return Seen(outcomes={self.metric: Sums(n, float(values.sum()), float((values ** 2).sum()))})
+
+
+def outcome_tests(kind: str, limit: float, **settings: Any) -> StepTests:
+    """`limit`: on the scale of 0 to 1."""
+    return step_tests((f"{kind}={limit * METRICS[kind][1]:g}", "errors=off", "p50=off", "p99=off", "drift=off"),
+                      **settings)
+
+
+def found(tests: StepTests) -> str:
+    return str(tests.verdict().findings[0].result)
+
+
+@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize(("limit", "change", "looks", "result"), [
+    (-0.05, -0.05, 120, "none"),        # as much worse as it may be
+    (0.05, 0.05, 120, "none"),
+    (-0.05, -0.15, 150, "fail"),
+    (0.05, 0.15, 150, "fail"),
+    (-0.05, 0.05, 300, "pass"),
+    (0.05, -0.05, 300, "pass"),
+])
+def test_outcomes_that_clients_report(kind: str, limit: float, change: float, looks: int, result: str) -> None:
+    mean = METRICS[kind][0] + change * (0.6 if kind.count(":") > 1 else 1.0)
+    limit = limit * (0.6 if kind.count(":") > 1 else 1.0)
+    runs, results = 40, []
+    for seed in range(runs):
+        reports, tests = Reports(seed, kind, mean), outcome_tests(kind, limit, steps=(50.0, 100.0))
+        for _ in range(looks):
+            tests.add(reports.seen(0), reports.seen(1))
+            if found(tests) != "not enough data":
+                break
+        results.append(found(tests))
+    if result == "none":
+        assert proportion_confint(results.count("fail"), runs, alpha=0.1, method="beta")[0] <= 0.05
+        assert proportion_confint(results.count("pass"), runs, alpha=0.1, method="beta")[0] <= 0.05
+    else:
+        assert results.count(result) >= 0.8 * runs, results
+
+
+def test_outcomes_that_come_one_by_one_are_put_together() -> None:
+    tests = outcome_tests("outcome:bought", -0.2, steps=(50.0, 100.0))
+    for _ in range(300):
+        tests.add(Seen(outcomes={"bought": Sums(1, 1.0, 1.0)}), Seen())
+        tests.add(Seen(), Seen(outcomes={"bought": Sums(1, 0.0, 0.0)}))
+    verdict = tests.verdict()
+    assert verdict.result == "fail"
+    assert verdict.reason == ("outcome:bought: 0 of 300 outcomes, 1 of the baseline's at the same time; it may fall by "
+                              "0.2")
+
+
+def test_few_outcomes_are_never_enough() -> None:
+    tests = outcome_tests("outcome:bought", -0.3, min_samples=1000)
+    for _ in range(99):
+        tests.add(Seen(1000, outcomes={"bought": Sums(10, 5.0, 5.0)}),
+                  Seen(1000, outcomes={"bought": Sums(10, 5.0, 5.0)}))
+    assert tests.verdict().findings[0].log_e_fine > 5
+    assert tests.verdict().result == "not enough data"
 
 
 def test_plain_is_json() -> None:
