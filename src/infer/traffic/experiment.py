@@ -18,8 +18,9 @@ import numpy as np
 
 from infer.errors import InvalidArgument
 from infer.experiments import ExperimentSettings
-from infer.traffic.guardrails import FAIL, Seen, StepTests, Verdict
+from infer.traffic.guardrails import FAIL, StepTests, Verdict
 from infer.traffic.outcomes import Sums
+from infer.traffic.seen import Seen
 from infer.traffic.sequential import sample_ratio_log_e
 from infer.traffic.tracks import Block, Track
 

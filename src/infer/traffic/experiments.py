@@ -18,10 +18,10 @@ from infer.errors import FailedPrecondition, InferError, NotFound
 from infer.experiments import ExperimentSettings
 from infer.split_plan import SplitPlan
 from infer.traffic.experiment import ITSELF, NOT_ENOUGH, RESULTS, Experiment
-from infer.traffic.guardrails import Seen
 from infer.traffic.looks import Counts, counted, since
 from infer.traffic.outcomes import Outcomes
 from infer.traffic.report import report_of
+from infer.traffic.seen import Seen
 from infer.traffic.views import AuditView, StoreView
 
 log = logging.getLogger("infer.traffic")

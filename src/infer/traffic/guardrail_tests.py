@@ -217,7 +217,7 @@ class OutcomeTest:
         news = [each.outcomes.get(self._metric.name, Sums()) for each in (a, b)]
         self._waiting = _both(self._waiting, news)
         self._sums = _both(self._sums, news)
-        self.samples += news[1].n
+        self.samples += int(news[1].n)
         (n_a, total_a, squares_a), (n_b, total_b, squares_b) = self._waiting
         if not n_a or not n_b:
             return

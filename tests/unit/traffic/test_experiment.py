@@ -24,9 +24,9 @@ from infer.traffic.experiment import (
     Experiment,
     decided,
 )
-from infer.traffic.guardrails import Seen
 from infer.traffic.outcomes import Sums
 from infer.traffic.report import MAX_POINTS, probabilities, report_of
+from infer.traffic.seen import Seen
 from tests.unit.traffic.test_sequential import RUNS, assert_mostly, assert_seldom
 
 NO_GUARDRAILS = parse_experiment_guardrails(["errors=off", "p50=off", "p99=off"])
