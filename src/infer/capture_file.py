@@ -23,6 +23,8 @@ _HEAD = struct.Struct("<II")
 # A block is written when it has so much; a reader takes no larger one.
 BLOCK_BYTES = 256 << 10
 BLOCK_BYTES_MOST = 256 << 20
+# Of a file with a bound, so that a small one has more than its beginning: it is full when the next block has no room.
+BLOCKS_LEAST = 16
 # A level of zlib's: as it is, in its format.
 STORED = 0
 
@@ -46,26 +48,39 @@ class CaptureWriter:
     """Makes the file, which must not be there, readable by its owner alone. OSError where that fails."""
 
     def __init__(self, path: Path, about: Mapping[str, Any],
-                 compress: Callable[[bytes], bytes | None] = zlib.compress) -> None:
-        """`compress` gives what zlib can decompress; None: no smaller."""
+                 compress: Callable[[bytes], bytes | None] = zlib.compress, max_bytes: int | None = None) -> None:
+        """`compress` gives what zlib can decompress; None: no smaller. The file has at most `max_bytes`: a block that
+        would pass that is left out, and `full` says so."""
         self.path = path
-        self._compress = compress
         self.bytes = 0              # of the file
-        self.records = 0
+        self.records = 0            # but for those that were left out
+        self.full = False
+        self._compress = compress
+        self._max_bytes = max_bytes
+        self._block_bytes = BLOCK_BYTES if max_bytes is None else min(BLOCK_BYTES, max_bytes // BLOCKS_LEAST)
         self._packer = msgpack.Packer(use_bin_type=True)
         self._waiting = [self._packer.pack(dict(about))]
         self._waiting_bytes = 0
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         self._file = os.fdopen(descriptor, "wb", buffering=0)
-        self._write(MAGIC)
-        self.flush()
+        content = b"".join(self._waiting)
+        self._waiting = []
+        try:
+            self._write(MAGIC)
+            # Whoever opens the file need not wait for an idle thread.
+            self._write_block(zlib.compress(content, STORED))
+        except OSError:
+            # Its name is free for the next attempt.
+            self._file.close()
+            path.unlink(missing_ok=True)
+            raise
 
     def add(self, call: CapturedCall) -> None:
         packed = self._packer.pack([call.time_ns, call.model, call.version, call.request, call.reply])
         self._waiting.append(packed)
         self._waiting_bytes += len(packed)
         self.records += 1
-        if self._waiting_bytes >= BLOCK_BYTES:
+        if self._waiting_bytes >= self._block_bytes:
             self.flush()
 
     def flush(self) -> None:
@@ -74,7 +89,15 @@ class CaptureWriter:
             return
         content = b"".join(self._waiting)
         block = self._compress(content) or zlib.compress(content, STORED)
+        records = len(self._waiting)
         self._waiting, self._waiting_bytes = [], 0
+        if self._max_bytes is not None and self.bytes + _HEAD.size + len(block) > self._max_bytes:
+            self.full = True
+            self.records -= records
+            return
+        self._write_block(block)
+
+    def _write_block(self, block: bytes) -> None:
         self._write(_HEAD.pack(len(block), zlib.crc32(block)) + block)
 
     def _write(self, content: bytes) -> None:
@@ -112,16 +135,22 @@ class CaptureReader:
 
     def __iter__(self) -> Iterator[CapturedCall]:
         for record in self._records:
-            if not (isinstance(record, list) and len(record) == 5):
+            if not (isinstance(record, list) and tuple(map(type, record)) == (int, str, str, bytes, bytes)):
                 raise CaptureFileError(f"{self.path} has a record that is no call")
             yield CapturedCall(*record)
 
     def _unpacked(self) -> Iterator[Any]:
         with self._file:
-            for block in iter(self._block, b""):
-                unpacker = msgpack.Unpacker(raw=False, strict_map_key=True, max_buffer_size=BLOCK_BYTES_MOST)
-                unpacker.feed(block)
-                yield from unpacker
+            try:
+                for block in iter(self._block, b""):
+                    unpacker = msgpack.Unpacker(raw=False, strict_map_key=True, max_buffer_size=BLOCK_BYTES_MOST)
+                    unpacker.feed(block)
+                    yield from unpacker
+            # Its sum is right, and it is none that a CaptureWriter writes.
+            except (zlib.error, msgpack.exceptions.UnpackException, ValueError) as error:
+                raise CaptureFileError(f"{self.path} has a block that cannot be read: {error}") from None
+            except OSError as error:
+                raise CaptureFileError(f"{self.path}: {error.strerror}") from None
 
     def _block(self) -> bytes:
         """The next one; empty where there is none, or it is torn."""

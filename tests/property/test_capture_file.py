@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 import zlib
 from pathlib import Path
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,6 +76,42 @@ def test_a_torn_or_damaged_end_costs_no_more_than_what_is_behind_it(
         found = list(reader)
         assert found == kept[:len(found)]
         assert reader.torn or len(found) == len(kept) or cut
+
+
+@given(steps, st.integers(1 << 10, 4 << 10))
+def test_a_file_has_no_more_than_its_bound(todo: list[CapturedCall | bool], max_bytes: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "a.capture")
+        writer = CaptureWriter(path, {"model": "m"}, lambda content: None, max_bytes)
+        kept: list[CapturedCall] = []
+        for step in todo:
+            if isinstance(step, CapturedCall):
+                writer.add(step)
+                kept.append(step)
+            else:
+                writer.flush()
+            if writer.full:
+                break
+        writer.close()
+        assert writer.bytes == path.stat().st_size <= max_bytes
+        assert writer.full or writer.records == len(kept)
+        assert list(CaptureReader(path)) == kept[:writer.records]
+
+
+def block(content: bytes) -> bytes:
+    return struct.pack("<II", len(content), zlib.crc32(content)) + content
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b"no zlib", "has a block that cannot be read"), (zlib.compress(b"\xc1"), "has a block that cannot be read"),
+    (zlib.compress(b"\xa1\xff"), "has a block that cannot be read"),
+    (zlib.compress(msgpack.packb([1, 2, 3, 4, 5])), "has a record that is no call"),
+    (zlib.compress(msgpack.packb({"a": 1})), "has a record that is no call")])
+def test_what_no_writer_writes_is_said_and_no_crash(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "a.capture"
+    path.write_bytes(MAGIC + block(zlib.compress(msgpack.packb({"model": "m"}))) + block(content))
+    with pytest.raises(CaptureFileError, match=said):
+        list(CaptureReader(path))
 
 
 def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:

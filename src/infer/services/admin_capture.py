@@ -21,7 +21,7 @@ class CapturesView(Protocol):
     @property
     def running(self) -> Mapping[str, Any]: ...
 
-    def start(self, model: str, plan: CapturePlan) -> Any: ...
+    async def start(self, model: str, plan: CapturePlan) -> Any: ...
 
     def stop(self, model: str) -> Any: ...
 
@@ -34,17 +34,19 @@ def capture_rpcs(captures: CapturesView, audit: AuditView) -> Mapping[str, Handl
         plan = CapturePlan(
             request.name, request.fraction or 1.0, request.per_second if request.HasField("per_second") else PER_SECOND,
             request.max_bytes or MAX_BYTES, request.max_message_bytes or MAX_MESSAGE_BYTES, tuple(request.redact))
-        running = captures.start(request.model, plan)
-        audit.record(START, outcome="done", who=caller(call), model=request.model,
+        who = caller(call)
+        running = await captures.start(request.model, plan)
+        audit.record(START, outcome="done", who=who, model=request.model,
                      detail=": ".join(each for each in (str(plan), request.reason) if each))
         content: bytes = message("infer.v1.CaptureStartResponse")(capture=_status(running)).SerializeToString()
         return content
 
     async def stop(call: Call) -> bytes:
         request = parsed(call.path, call.message, message("infer.v1.CaptureStopRequest"))
+        who = caller(call)
         running = captures.stop(request.model)
         await asyncio.wrap_future(running.closed)
-        audit.record(STOP, outcome="done", who=caller(call), model=request.model,
+        audit.record(STOP, outcome="done", who=who, model=request.model,
                      detail=": ".join(each for each in (str(running.path), request.reason) if each))
         content: bytes = message("infer.v1.CaptureStopResponse")(capture=_status(running)).SerializeToString()
         return content

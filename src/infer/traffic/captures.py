@@ -7,11 +7,12 @@ written, and with the server; it does not outlive a restart.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from infer import __version__
 from infer._core.capture import Capture
 from infer._core.idle_zlib import compress
+from infer._core.model_version import VersionEntry
 from infer.capture_file import CapturedCall, CaptureWriter
 from infer.capture_plan import CapturePlan
-from infer.errors import FailedPrecondition, InferError, NotFound
-from infer.traffic.redaction import redacted
+from infer.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from infer.traffic.redaction import ID, redacted
 
 if TYPE_CHECKING:
     from infer._core.capture import Taken
@@ -52,10 +54,12 @@ class Running:
         self.problem = ""           # what it ended for, other than being told to
         self.bytes = self.records = 0
         self.closed: Future[None] = Future()        # done once its file is whole
+        # Who waits for it may give up; the writer sets it all the same.
+        self.closed.set_running_or_notify_cancel()
         self._ended = ended
         self.writer: CaptureWriter | None = CaptureWriter(path, {
             "format": FORMAT, "model": model, "server": __version__, "started_s": time.time(),
-            "fraction": plan.fraction, "redacted": list(plan.redact)}, compress)
+            "fraction": plan.fraction, "redacted": list(plan.redact)}, compress, plan.max_bytes)
         self.capture = Capture(lambda taken: put((self, taken)), fraction=plan.fraction,
                                per_second=plan.per_second, max_waiting=WAITING_CALLS, max_waiting_bytes=WAITING_BYTES,
                                max_message_bytes=min(plan.max_message_bytes, WAITING_BYTES))
@@ -67,9 +71,10 @@ class Running:
             if self.writer is None:
                 return
             self._add(self.writer, taken)
-            if self.writer.bytes >= self.plan.max_bytes:
+            if self.writer.full:
                 self.end(f"{self.path} is full: it has {self.writer.bytes} bytes")
-        except (OSError, InferError) as error:
+        # Whatever a call makes of this capture, those of other models go on.
+        except Exception as error:
             self.end(f"{self.path} cannot be written: {error}")
         finally:
             self.capture.did(taken[5])
@@ -83,9 +88,11 @@ class Running:
         if self.writer is not None:
             try:
                 self.writer.flush()
-                self.bytes = self.writer.bytes
+                self.bytes, self.records = self.writer.bytes, self.writer.records
             except OSError as error:
                 self.end(f"{self.path} cannot be written: {error}")
+            if self.writer is not None and self.writer.full:
+                self.end(f"{self.path} is full: it has {self.bytes} bytes")
 
     def end(self, problem: str = "") -> None:
         """Closes the file; once."""
@@ -114,33 +121,60 @@ class Captures:
         self._hurry = threading.Event()             # the writer is to look at once
         self._thread: threading.Thread | None = None
         self._routes: Routes | None = None
+        self._starting: set[str] = set()
+        self._closed = False
 
-    def start(self, model: str, plan: CapturePlan) -> Running:
+    async def start(self, model: str, plan: CapturePlan) -> Running:
         """Captures the model's calls from now on."""
         if self.directory is None:
             raise FailedPrecondition("this server captures nothing: start it with --capture-dir, the directory that "
                                      "the files of captured calls are written to")
-        route = None if self._routes is None else self._routes.route_of(model)
-        if route is None:
-            raise NotFound(f"model {model!r} is not known: `infer models` lists those that are")
-        if model in self.running and self.running[model].writer is not None:
-            raise FailedPrecondition(f"calls of model {model!r} are captured already, into "
-                                     f"{self.running[model].path}; end that with `infer capture stop {model}`")
+        self._ensure_tensors(model, plan, self._versions(model))
+        if model in self._starting or (model in self.running and self.running[model].writer is not None):
+            into = f", into {self.running[model].path}" if model in self.running else ""
+            raise FailedPrecondition(f"calls of model {model!r} are captured already{into}; end that with "
+                                     f"`infer capture stop {model}`")
+        self._starting.add(model)
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            running = Running(model, plan, self.directory / plan.file, self._waiting.append, self._ended)
+            # A disk may keep whoever opens a file waiting.
+            running = await asyncio.get_running_loop().run_in_executor(None, self._made, self.directory, model, plan)
         except FileExistsError:
             raise FailedPrecondition(f"{self.directory / plan.file} is there already; choose another --name") from None
         except OSError as error:
             raise FailedPrecondition(f"{self.directory / plan.file} cannot be made: {error.strerror}") from None
+        finally:
+            self._starting.discard(model)
+        if self._closed:
+            running.end()
+            raise Unavailable("the server is being stopped")
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="infer-capture", daemon=True)
             self._thread.start()
         self.running[model] = running
-        running.capture.capture_from(tuple(route.versions))
+        if self._routes is not None:
+            self.routed(self._routes)
         self._hurry.set()
         log.info("model %r: captures %s", model, plan, extra={"model": model})
         return running
+
+    def _made(self, directory: Path, model: str, plan: CapturePlan) -> Running:
+        """Any thread."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Running(model, plan, directory / plan.file, self._waiting.append, self._ended)
+
+    def _versions(self, model: str) -> tuple[VersionEntry, ...]:
+        route = None if self._routes is None else self._routes.route_of(model)
+        if route is None:
+            raise NotFound(f"model {model!r} is not known: `infer models` lists those that are")
+        return tuple(route.versions)
+
+    def _ensure_tensors(self, model: str, plan: CapturePlan, versions: Sequence[VersionEntry]) -> None:
+        """What is misspelt would be written."""
+        known = {each.name for entry in versions for each in (*entry.inputs, *entry.outputs)} | {ID}
+        for name in plan.redact:
+            if name not in known:
+                raise InvalidArgument(f"redact: model {model!r} has no input or output {name!r}; expected "
+                                      f"{', '.join(sorted(known))}")
 
     def stop(self, model: str) -> Running:
         """What waits is still written: `closed` says when."""
@@ -164,6 +198,7 @@ class Captures:
 
     def close(self) -> None:
         """Ends all of them and waits for the writer."""
+        self._closed = True
         for model in list(self.running):
             self.stop(model)
         self._routes = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from infer.capture_file import CaptureReader
+from infer.capture_file import CaptureReader, CaptureWriter
 from infer.capture_plan import CapturePlan
 from infer.errors import FailedPrecondition, InvalidArgument, NotFound
 from infer.traffic.captures import Captures, Running
@@ -28,6 +29,9 @@ class Server:
         self.captures = Captures(directory, lambda call, *arguments: call(*arguments))
         route = SimpleNamespace(versions=tuple(self.bench.entries), labels={})
         self.captures.routed(SimpleNamespace(route_of=lambda name: route if name == "m" else None))
+
+    def start(self, model: str, plan: CapturePlan) -> Running:
+        return asyncio.run(self.captures.start(model, plan))
 
     def call(self, count: int = 1) -> None:
         for _ in range(count):
@@ -48,7 +52,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def test_a_stop_leaves_a_whole_file(server: Server, tmp_path: Path) -> None:
-    server.captures.start("m", CapturePlan("a", per_second=0))
+    server.start("m", CapturePlan("a", per_second=0))
     server.call(5)
     running = server.captures.stop("m")
     server.call()
@@ -62,7 +66,7 @@ def test_a_stop_leaves_a_whole_file(server: Server, tmp_path: Path) -> None:
 
 def test_the_end_of_the_server_writes_what_waits(tmp_path: Path) -> None:
     server = Server(tmp_path)
-    server.captures.start("m", CapturePlan("a", per_second=0))
+    server.start("m", CapturePlan("a", per_second=0))
     server.call(5)
     server.close()
     assert len(list(CaptureReader(tmp_path / "a.capture"))) == 5
@@ -70,7 +74,7 @@ def test_the_end_of_the_server_writes_what_waits(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_ends_the_capture_and_says_so(
         server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    running = server.captures.start("m", CapturePlan("a", per_second=0))
+    running = server.start("m", CapturePlan("a", per_second=0))
     writer = running.writer
     assert writer is not None
 
@@ -86,7 +90,7 @@ def test_a_disk_that_is_full_ends_the_capture_and_says_so(
     server.call()
     assert running.capture.seen == 1
     # And another may begin.
-    server.captures.start("m", CapturePlan("b"))
+    server.start("m", CapturePlan("b"))
 
 
 @pytest.mark.parametrize(("prepare", "said"), [
@@ -97,7 +101,7 @@ def test_a_file_that_cannot_be_made(server: Server, tmp_path: Path, prepare: Cal
     (tmp_path / "captured").mkdir()
     prepare(tmp_path / "captured")
     with pytest.raises(FailedPrecondition, match=said):
-        server.captures.start("m", CapturePlan("a"))
+        server.start("m", CapturePlan("a"))
     assert not (tmp_path / "captured" / "elsewhere").exists()
     assert server.captures.running == {}
 
@@ -106,8 +110,61 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     server = Server(tmp_path / "file" / "captured")
     with pytest.raises(FailedPrecondition, match="cannot be made: Not a directory"):
-        server.captures.start("m", CapturePlan("a"))
+        server.start("m", CapturePlan("a"))
     server.close()
+
+
+def test_a_disk_without_room_leaves_no_file(
+        server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(writer: CaptureWriter, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CaptureWriter, "_write", full)
+        with pytest.raises(FailedPrecondition, match=r"a\.capture cannot be made: No space left on device"):
+            server.start("m", CapturePlan("a"))
+    assert list((tmp_path / "captured").iterdir()) == []
+    server.start("m", CapturePlan("a"))
+
+
+def test_who_gives_up_waiting_for_a_stop_ends_no_capture_but_that(server: Server, tmp_path: Path) -> None:
+    async def impatient(running: Running) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(running.closed), 0)
+
+    first = server.start("m", CapturePlan("a", per_second=0))
+    asyncio.run(impatient(first))
+    server.captures.stop("m")
+    first.closed.result(30)
+    second = server.start("m", CapturePlan("b", per_second=0))
+    server.call(3)
+    server.captures.stop("m")
+    second.closed.result(30)
+    assert len(list(CaptureReader(tmp_path / "captured" / "b.capture"))) == 3
+
+
+def test_a_call_that_cannot_be_written_ends_its_capture_alone(
+        server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = server.start("m", CapturePlan("a", per_second=0))
+
+    def odd(writer: CaptureWriter, call: object) -> None:
+        raise ValueError("an odd call")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CaptureWriter, "add", odd)
+        server.call()
+        running.closed.result(30)
+    assert running.problem.endswith("a.capture cannot be written: an odd call")
+    again = server.start("m", CapturePlan("b", per_second=0))
+    server.call()
+    server.captures.stop("m").closed.result(30)
+    assert (again.records, again.problem) == (1, "")
+
+
+def test_what_is_to_be_left_out_has_to_be_there(server: Server) -> None:
+    with pytest.raises(InvalidArgument, match="redact: model 'm' has no input or output 'X'; expected id, x, y"):
+        server.start("m", CapturePlan("a", redact=("x", "X")))
+    server.start("m", CapturePlan("a", redact=("x", "y", "id")))
 
 
 @pytest.mark.parametrize(("fields", "said"), [
@@ -124,7 +181,7 @@ def test_what_is_no_plan(fields: dict[str, Any], said: str) -> None:
 
 
 def test_gauges(server: Server) -> None:
-    running: Running = server.captures.start("m", CapturePlan("a", per_second=2))
+    running: Running = server.start("m", CapturePlan("a", per_second=2))
     server.call(5)
     gauges = server.captures.gauges()
     assert gauges["captured"] == {"m": running.capture.taken}
