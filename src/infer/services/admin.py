@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from infer.errors import NotFound
 from infer.proto import message
-from infer.services.call import AuditView, Call, Handler, parsed, shown, unary
+from infer.services.call import AuditView, Call, Handler, parsed, shown, to_its_end, unary
 from infer.services.control import caller
 
 SERVICE = "infer.v1.Admin"
@@ -72,7 +72,7 @@ def admin_service(cache: CacheView, audit: AuditView, *parts: Mapping[str, Handl
 
     rpcs: dict[str, Handler] = {"CacheStats": unary("infer.v1.CacheStatsRequest", stats), "CachePurge": purge}
     for part in parts:
-        rpcs |= part
+        rpcs |= {method: to_its_end(handler) for method, handler in part.items()}
     return {f"/{SERVICE}/{method}": handler for method, handler in rpcs.items()}
 
 

@@ -61,8 +61,9 @@ def shadow_rpcs(shadows: ShadowsView, audit: AuditView) -> Mapping[str, Handler]
         plan = ShadowPlan(request.to, request.fraction or 1.0,
                           request.rtol if request.HasField("rtol") else RTOL,
                           request.atol if request.HasField("atol") else ATOL)
+        who = caller(call)
         await shadows.ask(request.model, plan)
-        audit.record(SET, outcome="done", who=caller(call), model=request.model, version=request.to,
+        audit.record(SET, outcome="done", who=who, model=request.model, version=request.to,
                      detail=_with_reason(str(plan), request.reason))
         content: bytes = message("infer.v1.ShadowSetResponse")(
             shadow=_report(shadows, request.model)).SerializeToString()
@@ -70,9 +71,10 @@ def shadow_rpcs(shadows: ShadowsView, audit: AuditView) -> Mapping[str, Handler]
 
     async def clear(call: Call) -> bytes:
         request = parsed(call.path, call.message, message("infer.v1.ShadowClearRequest"))
+        who = caller(call)
         last = _report(shadows, request.model) if request.model in shadows.plans else None
         await shadows.ask(request.model, None)
-        audit.record(CLEAR, outcome="done", who=caller(call), model=request.model,
+        audit.record(CLEAR, outcome="done", who=who, model=request.model,
                      version=last.version if last is not None else "", detail=_with_reason("", request.reason))
         content: bytes = message("infer.v1.ShadowClearResponse")(shadow=last).SerializeToString()
         return content

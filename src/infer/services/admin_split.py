@@ -48,17 +48,18 @@ def split_rpcs(splits: SplitsView, audit: AuditView) -> Mapping[str, Handler]:
 
     async def set_(call: Call) -> bytes:
         request = parsed(call.path, call.message, message("infer.v1.SplitSetRequest"))
-        plan = _plan(request, splits.plans.get(request.model))
+        who, plan = caller(call), _plan(request, splits.plans.get(request.model))
         await splits.ask(request.model, plan)
-        _record(SET, call, request, str(plan))
+        _record(SET, who, request, str(plan))
         content: bytes = message("infer.v1.SplitSetResponse")(split=_shown(splits, request.model)).SerializeToString()
         return content
 
     async def clear(call: Call) -> bytes:
         request = parsed(call.path, call.message, message("infer.v1.SplitClearRequest"))
+        who = caller(call)
         last = _shown(splits, request.model) if request.model in splits.plans else None
         await splits.ask(request.model, None)
-        _record(CLEAR, call, request, "")
+        _record(CLEAR, who, request, "")
         content: bytes = message("infer.v1.SplitClearResponse")(split=last).SerializeToString()
         return content
 
@@ -68,8 +69,8 @@ def split_rpcs(splits: SplitsView, audit: AuditView) -> Mapping[str, Handler]:
         return message("infer.v1.SplitGetResponse")(
             splits=[_shown(splits, model) for model in sorted(splits.plans) if request.model in ("", model)])
 
-    def _record(event: str, call: Call, request: Any, detail: str) -> None:
-        audit.record(event, outcome="done", who=caller(call), model=request.model,
+    def _record(event: str, who: str, request: Any, detail: str) -> None:
+        audit.record(event, outcome="done", who=who, model=request.model,
                      detail=": ".join(each for each in (detail, request.reason) if each))
 
     return {"SplitSet": set_, "SplitClear": clear, "SplitGet": unary("infer.v1.SplitGetRequest", get)}

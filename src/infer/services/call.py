@@ -310,3 +310,25 @@ def unary(kind: str, answer: Callable[[Any], Any]) -> Handler:
         return reply
 
     return handle
+
+
+def to_its_end(handler: Handler) -> Handler:
+    """One that goes on where its caller gives up: what it changes is kept, applied and in the audit log, or none of it.
+    It asks the call for what it needs before it waits for anything."""
+    under_way: set[asyncio.Task[bytes]] = set()
+
+    def ended(task: asyncio.Task[bytes]) -> None:
+        under_way.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def carried_out(call: Call) -> bytes:
+        return await handler(call)
+
+    async def handle(call: Call) -> bytes:
+        task = asyncio.get_running_loop().create_task(carried_out(call))
+        under_way.add(task)
+        task.add_done_callback(ended)
+        return await asyncio.shield(task)
+
+    return handle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from infer.errors import Internal, NotFound
 from infer.proto import message
 from infer.services.admin import COUNTS, admin_service
+from infer.services.call import Call
 from tests.support.cold_server import FakeAudit, FakeCall
 
 
@@ -98,3 +100,27 @@ async def test_what_is_not_kept(cache: FakeCache, fields: dict[str, str], said: 
 async def test_a_request_that_is_none(cache: FakeCache) -> None:
     with pytest.raises(Internal, match=r"is not a valid infer\.v1\.CachePurgeRequest"):
         await admin_service(cache, FakeAudit())["/infer.v1.Admin/CachePurge"](FakeCall("/p", b"\xff"))
+
+
+async def test_a_change_goes_to_its_end_when_its_caller_gives_up(cache: FakeCache) -> None:
+    may_end, done = asyncio.Event(), asyncio.Event()
+
+    async def change(call: Call) -> bytes:
+        await may_end.wait()
+        done.set()
+        return b"changed"
+
+    async def fail(call: Call) -> bytes:
+        raise NotFound("there is none")
+
+    handlers = admin_service(cache, FakeAudit(), {"Change": change, "Fail": fail})
+    given_up = asyncio.ensure_future(handlers["/infer.v1.Admin/Change"](FakeCall("/p", b"")))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    may_end.set()
+    await asyncio.wait_for(done.wait(), 60)
+    assert await handlers["/infer.v1.Admin/Change"](FakeCall("/p", b"")) == b"changed"
+    with pytest.raises(NotFound, match="there is none"):
+        await handlers["/infer.v1.Admin/Fail"](FakeCall("/p", b""))
