@@ -28,7 +28,7 @@ CORE = Path("src/infer/_core")
 KIND = os.environ.get("INFER_BUILD", "release")
 NGHTTP2_MINIMUM = (1, 52, 0)
 ZLIB_MODULES = {"grpc_message"}
-NGHTTP2_MODULES = {"http2_session", "http2_events", "http2_streams", "http2_client"}
+NGHTTP2_MODULES = {"http2_session", "http2_replies", "http2_events", "http2_streams", "http2_client"}
 # Options that came after the minimum, and that distributions carry back: the header says, not the version.
 NGHTTP2_OPTIONS = {"INFER_NGHTTP2_HAS_RESET_RATE": "nghttp2_option_set_stream_reset_rate_limit"}
 

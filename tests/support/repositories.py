@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,9 +26,12 @@ def place_version(repository: Path, name: str, version: int, factor: float | Non
     staged = models.write_model(repository / name / f".staged-{version}" / "model.onnx",
                                 models.scale(float(version) if factor is None else factor))
     final = repository / name / str(version)
-    if final.exists():
-        shutil.rmtree(final)
-    return staged.parent.rename(final)
+    if not final.exists():
+        return staged.parent.rename(final)
+    # Never without files: a look at that moment would take the version for gone.
+    staged.replace(final / staged.name)
+    staged.parent.rmdir()
+    return final
 
 
 def break_version(repository: Path, name: str, version: int) -> Path:

@@ -27,7 +27,8 @@ LEVELS = [
      "ort_session", "ort_watch", "executor", "fallback", "reply_reader", "shadow", "shadow_lane", "tap", "capture",
      "idle_zlib"},
     {"version_queues", "answers", "pipeline"},
-    {"flush_buffer", "reply_fields", "http2_session", "http2_coding", "http2_streams", "http2_events", "grpc_stream",
+    {"flush_buffer", "reply_fields", "http2_limits", "http2_replies", "http2_session",
+     "http2_coding", "http2_streams", "http2_events", "grpc_stream",
      "cold_call", "infer_stream", "tls_layer", "protocol", "client_messages", "http2_client", "load_stats",
      "load_record", "load_loop", "load_client", "unary_sink"},
 ]
@@ -77,12 +78,13 @@ INSIDE = {
     "row_plan": {"batch", "cache", "reply"},
     "row_cache": {"batch", "cache", "cache_entry", "flight", "reply", "reply_reader", "row_plan"},
     "executor": {"batcher", "batch", "ort_watch"},
-    "protocol": {"http2_session", "http2_streams", "http2_events", "tls_layer"},
-    "http2_events": {"http2_session", "grpc_stream", "cold_call", "flush_buffer"},
-    "http2_coding": {"http2_session", "grpc_stream"},
-    "http2_streams": {"http2_session", "http2_coding", "grpc_stream", "cold_call", "infer_stream"},
+    "protocol": {"http2_limits", "http2_session", "http2_streams", "http2_events", "tls_layer"},
+    "http2_events": {"http2_limits", "http2_replies", "http2_session", "grpc_stream", "cold_call", "flush_buffer"},
+    "http2_coding": {"http2_replies", "http2_session", "grpc_stream"},
+    "http2_streams": {"http2_replies", "http2_session", "http2_coding", "grpc_stream", "cold_call", "infer_stream"},
     "infer_stream": {"grpc_stream"},
-    "http2_session": {"grpc_stream", "cold_call", "flush_buffer", "reply_fields"},
+    "http2_session": {"http2_limits", "http2_replies", "grpc_stream", "cold_call"},
+    "http2_replies": {"http2_limits", "grpc_stream", "cold_call", "flush_buffer", "reply_fields"},
     "cold_call": {"grpc_stream"},
     "http2_client": {"client_messages"},
     "load_loop": {"http2_client", "load_record", "load_stats"},
@@ -92,7 +94,7 @@ INSIDE = {
 LIBRARIES = {
     "capi.zlib": {"grpc_message"},
     # reply_fields fills the structs of header fields; it does not link the library.
-    "capi.nghttp2": {"http2_session", "http2_streams", "http2_events", "reply_fields"},
+    "capi.nghttp2": {"http2_session", "http2_replies", "http2_streams", "http2_events", "reply_fields"},
     # load_loop names the library's error codes; it does not link it.
     "capi.nghttp2_client": {"http2_client", "load_loop"},
     "capi.onnxruntime": {"ort_runtime", "ort_provider", "ort_inspect", "ort_run", "ort_session", "ort_watch"},

@@ -17,7 +17,7 @@ from infer._core cimport retry_info
 from infer._core.cold_call cimport ColdCall, ColdStream
 from infer._core.grpc_stream cimport Stream, stream_free, stream_new
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
-from infer._core.http2_session cimport Limits, TransportStats
+from infer._core.http2_limits cimport Limits, TransportStats
 from infer._core.http2_streams cimport StreamingSession
 from infer._core.protocol import REFUSED_NAMES
 from infer._core.request cimport Reply, Request, RequestSink, ResponseSink, Segment, request_free, request_new

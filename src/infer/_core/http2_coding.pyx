@@ -13,7 +13,7 @@ from infer._core.grpc_message cimport (
     ENCODING_GZIP, INFLATE_CORRUPT, INFLATE_CUT_SHORT, INFLATE_NO_MEMORY, INFLATE_TOO_LONG, INFLATE_TRAILING, INFLATED,
     PREFIX_BYTES, Deflation, claimed_length, deflate_add, deflate_begin, deflate_end, inflate_message)
 from infer._core.grpc_stream cimport SEEN_TOO_LONG, STREAM_CALLED, STREAM_TALKING, set_end, take_body
-from infer._core.http2_session cimport error
+from infer._core.http2_replies cimport error
 from infer._core.retry_info cimport BUSY_PUSHBACK_MS
 from infer._core.status cimport STATUS_INTERNAL, STATUS_RESOURCE_EXHAUSTED, STATUS_UNAVAILABLE
 from infer._core.tensor cimport say, say_int

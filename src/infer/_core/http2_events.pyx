@@ -17,10 +17,12 @@ from infer._core.cold_call cimport ColdCall
 from infer._core.grpc_stream cimport (
     CALL_COLD_STREAM, CALL_INFER, CALL_INFER_STREAM, SEEN_PATH, STREAM_HEADERS, STREAM_MESSAGE, STREAM_TALKING, Stream,
     on_data, on_field, stream_new)
-from infer._core.http2_session cimport (
-    BURST_STREAMS, COSTLY_EVENTS, DRAIN_PING, REFUSED_EARLY_RESETS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS,
-    REFUSED_IDLE_FRAMES, REFUSED_OVERSIZE_HEADERS, REFUSED_PINGS, REFUSED_PROTOCOL, REFUSED_SETTINGS_FRAMES,
-    REFUSED_STREAM_ERRORS, REFUSED_STREAMS, REFUSED_WINDOW_UPDATES, Http2Session, error, output, use_events)
+from infer._core.http2_limits cimport (
+    REFUSED_EARLY_RESETS, REFUSED_EMPTY_FRAMES, REFUSED_HEADERS, REFUSED_IDLE_FRAMES, REFUSED_OVERSIZE_HEADERS,
+    REFUSED_PINGS, REFUSED_PROTOCOL, REFUSED_SETTINGS_FRAMES, REFUSED_STREAMS, REFUSED_STREAM_ERRORS,
+    REFUSED_WINDOW_UPDATES)
+from infer._core.http2_replies cimport COSTLY_EVENTS, error, output
+from infer._core.http2_session cimport BURST_STREAMS, DRAIN_PING, Http2Session, use_events
 from infer._core.request cimport Segment
 from infer._core.split cimport key_hash
 from infer._core.status cimport STATUS_OK, STATUS_RESOURCE_EXHAUSTED

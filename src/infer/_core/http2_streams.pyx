@@ -15,7 +15,7 @@ from infer._core.grpc_stream cimport (
     CALL_INFER_STREAM, EVENT_MESSAGE_END, EVENT_PART, EVENT_REPLY, STREAM_CALLED, STREAM_TALKING, add_segments, advance,
     check_message, hold, is_whole, take_data)
 from infer._core.http2_coding cimport CodingSession
-from infer._core.http2_session cimport error
+from infer._core.http2_replies cimport error
 from infer._core.infer_stream cimport (
     InferStream, claim_slot, infer_stream_free, infer_stream_new, keep_reply, oldest_answered, pass_slot)
 from infer._core.request cimport Request, Segment

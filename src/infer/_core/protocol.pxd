@@ -5,7 +5,8 @@ Loop thread only. Bytes are read into the Endpoint's one buffer and written once
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from infer._core.http2_session cimport Http2Session, Limits, TransportStats
+from infer._core.http2_limits cimport Limits, TransportStats
+from infer._core.http2_session cimport Http2Session
 from infer._core.http2_streams cimport StreamingSession
 from infer._core.request cimport RequestSink
 from infer._core.tls_layer cimport TlsLayer

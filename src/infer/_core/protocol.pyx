@@ -10,9 +10,10 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from infer._core.block cimport BlockView, block_data
 from infer._core.clock cimport now_ns
 from infer._core import http2_events  # no-cython-lint: registers the callbacks
-from infer._core.http2_session cimport (
-    BURST_STREAMS, REFUSED_AGE, REFUSED_AGE_GRACE, REFUSED_CONNECTIONS, REFUSED_IDLE, REFUSED_KEEPALIVE, REFUSED_KINDS,
-    REFUSED_PREFACE, REFUSED_STALLED, Http2Session)
+from infer._core.http2_limits cimport (
+    REFUSED_AGE, REFUSED_AGE_GRACE, REFUSED_CONNECTIONS, REFUSED_IDLE, REFUSED_KEEPALIVE, REFUSED_KINDS,
+    REFUSED_PREFACE, REFUSED_STALLED)
+from infer._core.http2_session cimport BURST_STREAMS, Http2Session
 from infer._core.grpc_message cimport ENCODING_DEFLATE, ENCODING_GZIP
 from infer._core.http2_streams cimport StreamingSession
 from infer._core.tls_layer cimport (
