@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from infer.capture_file import CaptureReader
 from infer.cli import main
+from tests.support.pages import read_page
 from tests.support.protos import message_class
 from tests.support.repositories import Repository, place_version, repository_server
 from tests.support.server import scrape
@@ -79,10 +80,14 @@ def test_from_a_capture_to_its_replay(tmp_path: Path, settings: dict[str, Any]) 
         # Another one: how many, and how far.
         place_version(tmp_path / "models", "m", 3, 3.0)
         repository.until_answer(("3", 3.0))
-        other = run("replay", str(file), "--to", "m:3", "--limit", "30", "--json", "--address",
+        page = tmp_path / "replay.html"
+        other = run("replay", str(file), "--to", "m:3", "--limit", "30", "--json", "--html", str(page), "--address",
                     repository.served.address)
         assert other.exit_code == 1
-        found = json.loads(other.output)
+        printed, told = other.output.splitlines()
+        found = json.loads(printed)
+        assert told == f"written to {page}"
+        assert "29 of 30 answers differ" in read_page(page.read_text()).text
         # The first has zeros, which three times are the same.
         assert (found["sent"], found["agreed"], found["differed"], found["failed"]) == (30, 1, 29, 0)
         assert found["outputs"]["y"]["max_rel"] == pytest.approx(1 / 3)

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from infer.cli import main
 from infer.client import InferError, Outcome
+from tests.support.pages import read_page
 from tests.support.repositories import Repository, place_version, repository_server
 from tests.support.server import scrape
 from tests.support.splits import chosen
@@ -88,6 +89,10 @@ def test_from_its_start_to_its_end(tmp_path: Path, settings: dict[str, Any]) -> 
         assert report["arms"][0]["p50_ms"] > 0
         assert report["outcomes"] == {"accepted": 301, "duplicate": 300, "unknown": 1}
         assert (report["window_s"], report["min_effect"], report["reason"]) == (600.0, 0.3, "is 2 better?")
+        page = tmp_path / "report.html"
+        written = asked(address, "report", "m", "--html", str(page))
+        assert (written.exit_code, written.output) == (0, f"written to {page}\n")
+        assert "Decision: winner: new" in read_page(page.read_text()).text
         text = asked(address, "report", "m").output
         assert "decision: winner: new" in text
         assert "rate clicked, higher is better, the one that decides" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -98,11 +99,20 @@ def status(*, as_json: bool, **options: Any) -> None:
 @click.argument("model")
 @click.option("--name", default="", help="Of that one.  [default: the one under way, or the last one]")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False, writable=True), metavar="FILE",
+              help="Write it to a page with plots, which needs nothing beside it.")
 @admin_options
-def report(*, as_json: bool, **options: Any) -> None:
+def report(*, as_json: bool, page: Path | None, **options: Any) -> None:
     """Print what MODEL's experiment has come to: of each arm its outcomes, the effect with an interval that holds
     whenever it is looked at, and the decision."""
-    _print(json.loads(ask("experiment report", "ExperimentReport", **options).report), as_json)
+    found = json.loads(ask("experiment report", "ExperimentReport", **options).report)
+    if page is None or as_json:
+        _print(found, as_json)
+    if page is not None:
+        from infer.cli.experiment_page import page_of
+
+        page.write_text(page_of(found), encoding="utf-8")
+        click.echo(f"written to {page}", err=True)
 
 
 @command.command("history")

@@ -18,7 +18,7 @@ from infer.cli.remote import connected, server_options
 from infer.shadow_plan import ATOL, RTOL
 
 if TYPE_CHECKING:
-    from infer.capture_file import CapturedCall, CaptureReader
+    from infer.capture_file import CapturedCall
     from infer.cli.client import Client
     from infer.reply_comparison import ReplyComparison
 
@@ -47,9 +47,11 @@ class Answer(NamedTuple):
               help="Elements agree within this part of the captured ones.")
 @click.option("--atol", default=ATOL, show_default=True, type=click.FloatRange(0), help="And this beside it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with histograms.")
+@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False, writable=True), metavar="FILE",
+              help="Write it to a page with plots, which needs nothing beside it.")
 @server_options(30.0)
 def command(*, file: Path, to: str, limit: int | None, concurrency: int, rtol: float, atol: float, as_json: bool,
-            **server: Any) -> None:
+            page: Path | None, **server: Any) -> None:
     """Send the requests of FILE, which `infer capture` has made, and compare the answers with those that it has. The
     exit status is 1 where any differs or fails."""
     from infer.capture_file import CaptureReader
@@ -60,10 +62,15 @@ def command(*, file: Path, to: str, limit: int | None, concurrency: int, rtol: f
         redacted = reader.about.get("redacted", [])
         comparison = ReplyComparison(rtol, atol, redacted)
         report = replayed(answers(client, itertools.islice(reader, limit), to, concurrency), comparison)
-    report["torn"] = reader.torn
-    report["redacted"] = redacted
-    for line in [json.dumps(report)] if as_json else lines_of(report, reader):
+    report |= {"torn": reader.torn, "redacted": redacted, "file": str(reader.path),
+               "model": reader.about.get("model", ""), "to": to, "rtol": rtol, "atol": atol}
+    for line in [json.dumps(report)] if as_json else lines_of(report):
         click.echo(line)
+    if page is not None:
+        from infer.cli.replay_page import page_of
+
+        page.write_text(page_of(report), encoding="utf-8")
+        click.echo(f"written to {page}", err=True)
     if report["differed"] or report["failed"]:
         raise SystemExit(1)
 
@@ -125,8 +132,8 @@ def _id_of(call: CapturedCall) -> str:
     return identity
 
 
-def lines_of(report: dict[str, Any], reader: CaptureReader) -> list[str]:
-    lines = [f"{report['sent']} requests of {reader.path}, captured of model {reader.about.get('model')}",
+def lines_of(report: dict[str, Any]) -> list[str]:
+    lines = [f"{report['sent']} requests of {report['file']}, captured of model {report['model']}",
              f"{report['agreed']} agreed, {report['differed']} differed, {report['failed']} failed"]
     if report["redacted"]:
         lines.append(f"not captured: the contents of {', '.join(report['redacted'])}, for which zeros were sent; what "
