@@ -21,7 +21,8 @@ LEVELS = [
      "tensor_reshape", "element_value", "difference", "grpc_message", "output_sketch", "retry_info", "model_version",
      "quota", "arm", "request"},
     {"cache", "cache_entry", "cache_saved", "row_cache", "row_plan", "flight", "second_level", "no_inference",
-     "tenants", "admission", "variants", "router", "batch_policy", "lateness", "queue_order", "batcher", "batch",
+     "tenants", "tenant_policy", "admission", "variants", "router", "batch_policy", "lateness", "queue_order",
+     "batcher", "batch",
      "batch_stats", "reply", "request_bind",
      "external_data", "onnx_facts", "self_check", "ort_runtime", "ort_provider", "ort_inspect", "ort_run",
      "ort_session", "ort_watch", "executor", "fallback", "reply_reader", "shadow", "shadow_lane", "tap", "capture",
@@ -37,6 +38,7 @@ LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in 
 # Inside a level: from each module to those that it may import.
 INSIDE = {
     "request_bind": {"admission"},
+    "tenants": {"tenant_policy"},
     "answers": {"version_queues"},
     "pipeline": {"answers", "version_queues"},
     "arena": {"idle_thread"},

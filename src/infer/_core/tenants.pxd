@@ -1,6 +1,6 @@
 """The tenants of a server: a bounded table by name, what is asked of each, and the stage that holds requests to it.
 
-Loop thread only, but for `counts`, which a scrape reads. Owns every Tenant, TenantPolicy and ModelQuota.
+Loop thread only, but for `counts`, which a scrape reads. Owns every Tenant.
 
 Those that have a table of their own in the settings are always there. Clients can make up any number of others: of
 them so many are told apart as `max_tenants` allows, and one more takes the place of one that was used the longest ago,
@@ -8,27 +8,17 @@ has nothing under way and full buckets: nothing is lost, and nobody gains a burs
 such one, those that come share the quota of one. Requests without a tenant count as one tenant, whose name is empty.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from infer._core.hash128 cimport HashSecret
 from infer._core.model_version cimport Version, VersionEntry
-from infer._core.quota cimport Limits, ModelQuota, Tenant, TenantPolicy
+from infer._core.quota cimport Tenant
 from infer._core.request cimport Request
+from infer._core.tenant_policy cimport PolicyBox
 from infer._core.tensor cimport ErrorText
 
 cdef enum:
     EVICT_LOOKS = 8              # of those used the longest ago, for one that can go
-
-cdef class PolicyBox:
-    cdef TenantPolicy c
-    cdef list kept                         # owners of texts
-    cdef Limits *pairs
-    cdef int32_t *places
-    cdef dict pair_names                   # model name -> place
-
-cdef class ModelBox:
-    cdef ModelQuota c
-    cdef list kept                         # owners of texts
 
 cdef class Tenants:
     cdef readonly int64_t max_tenants
