@@ -32,7 +32,7 @@ TTL_S = 86_400.0
 FAILURES_IN_A_ROW = 5
 FIRST_PAUSE_NS, LONGEST_PAUSE_NS = 1_000_000_000, 30_000_000_000
 
-Answered = Callable[[int, int, bytes | None], None]
+Answered = Callable[[int, int, bytes | None], object]
 
 
 class Health:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,17 @@ def address(value: object) -> str:
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
     if match is None or not 1 <= int(match[1]) <= 65535:
         raise ValueError(f"expected HOST:PORT such as infer-0:8001, got {value!r}")
-    return match[0]
+    host = match[0].rpartition(":")[0]
+    # As a look-up has it.
+    return f"[{ip_address(host[1:-1]).compressed}]:{match[1]}" if host.startswith("[") else match[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def addresses(value: object) -> tuple[str, ...]:
@@ -67,6 +78,10 @@ def replica_conflicts(settings: Any) -> Iterator[tuple[tuple[str, ...], str]]:
     if settings.replicas and settings.replicas_self is not None and settings.replicas_self not in settings.replicas:
         yield ("replicas", "replicas_self"), (f"--replicas-self {settings.replicas_self}: is not among --replicas "
                                               f"{','.join(settings.replicas)}; names have to be the same everywhere")
+    if settings.replicas_dns is not None and settings.replicas_self is not None and not _is_address(
+            settings.replicas_self):
+        yield ("replicas_dns", "replicas_self"), (f"--replicas-self {settings.replicas_self}: with --replicas-dns "
+                                                  "replicas are known by their addresses; give ADDRESS:PORT")
     if settings.cache_redis is not None:
         yield ("replicas", "cache_redis"), ("--replicas, --cache-redis: give one of them; either the replicas keep "
                                             "answers for each other, or a Redis does for all")

@@ -46,7 +46,8 @@ def server_gauges(server: Any) -> Mapping[str, Any]:
         "executors_stuck": server.pool.stuck,
         "runs_stopped": server.pipeline.runs_stopped,
         **failure_gauges(server.models.served),
-        **({} if server.second is None else server.second.gauges()),
+        **({} if server.second is None else {
+            **server.second.gauges(), "cache_second_failures": server.pipeline.second.failures}),
         **server.shadows.gauges(),
         **server.captures.gauges(),
         "tenants": server.tenants.count,

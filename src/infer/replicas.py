@@ -10,34 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from infer._core.hash_ring import HashRing
-from infer._core.http2_client import ClientConnection, Reply
+from infer._core.http2_client import Reply
 from infer.config import Settings
 from infer.errors import ConfigError
+from infer.replica_peer import Peer
 
 log = logging.getLogger("infer.replicas")
 
-PATH = "/inference.GRPCInferenceService/ModelInfer"
-# Forwarded at once to one replica; more are run here.
-CALLS_MOST = 512
-# Of what is forwarded: a larger message is rather run than copied.
-MESSAGE_BYTES_MOST = 1 << 20
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
-CONNECT_S = 2.0
-# In a row, after which a replica is left alone for a while.
-LATE_MOST, REST_S = 8, 1.0
 RESOLVE_S = 5.0
+# As protobuf writes the length of an id, more than any has.
+ID_LENGTH_BITS = 28
 OUTCOMES = ("answered", "refused", "late", "lost", "here")
 
-Answered = Callable[[int, int, bytes | None], None]
-Done = Callable[[Reply | None], None]
+# Of a request, and what was answered; False: that is no answer to it, and it is run here.
+Answered = Callable[[int, int, bytes | None], bool]
 
 
 def forwarded(message: bytes, prefix: bytes, sha256: str) -> bytes:
@@ -65,7 +59,7 @@ def tail_of(reply: bytes, prefix: bytes) -> bytes | None:
     if reply[at:at + 1] == b"\x1a":
         size = shift = 0
         at += 1
-        while at < len(reply):
+        while at < len(reply) and shift < ID_LENGTH_BITS:
             size |= (reply[at] & 0x7F) << shift
             shift += 7
             at += 1
@@ -75,160 +69,15 @@ def tail_of(reply: bytes, prefix: bytes) -> bytes | None:
     return reply[at:] if at < len(reply) and reply[at] in (0x2A, 0x32) else None
 
 
-class _Link(asyncio.Protocol):
-    """One connection to a replica."""
-
-    def __init__(self, authority: str, timeout_s: float, loop: asyncio.AbstractEventLoop,
-                 lost: Callable[[_Link], None]) -> None:
-        self._session = ClientConnection(PATH, authority, timeout_s=timeout_s, max_calls=CALLS_MOST)
-        self._loop, self._lost = loop, lost
-        self._calls: dict[int, Done] = {}
-        self._transport: asyncio.Transport | None = None
-        self._flushing = False
-
-    @property
-    def active(self) -> int:
-        return len(self._calls)
-
-    @property
-    def can_start(self) -> bool:
-        return self._transport is not None and self._session.can_start
-
-    @property
-    def is_ending(self) -> bool:
-        """It takes no more calls, though it has fewer than it may."""
-        return len(self._calls) < CALLS_MOST and not self._session.can_start
-
-    def call(self, message: bytes, done: Done) -> None:
-        self._calls[self._session.start(message)] = done
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._flush()
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            replies = self._session.feed(data)
-        except ConnectionError as failure:
-            log.warning("a replica's connection ends: %s", failure)
-            self.close()
-            return
-        self._end(replies)
-        self._flush()
-        if self._session.is_finished:
-            self.close()
-
-    def connection_lost(self, failure: Exception | None) -> None:
-        self._transport = None
-        self._end(self._session.abandon())
-        self._lost(self)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        if self._transport is not None and (output := self._session.take_output()):
-            self._transport.write(output)
-
-    def _end(self, replies: Iterable[Reply]) -> None:
-        for reply in replies:
-            self._calls.pop(reply.call_id)(reply if reply.failure is None else None)
-
-
-class Peer:
-    """Another replica: a connection that is made again when it is lost."""
-
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, timeout_s: float,
-                 tls: ssl.SSLContext | None) -> None:
-        self.name = name
-        self._host, _, port = name.rpartition(":")
-        self._host, self._port = self._host.strip("[]"), int(port)
-        self._loop, self._timeout_s, self._tls = loop, timeout_s, tls
-        self._link: _Link | None = None
-        self._links: set[_Link] = set()
-        self._late = 0
-        self._rests_until = 0.0
-        self._wanted = asyncio.Event()
-        self._task = loop.create_task(self._keep_connected())
-
-    @property
-    def up(self) -> bool:
-        return self._link is not None and self._link.can_start and self._loop.time() >= self._rests_until
-
-    @property
-    def active(self) -> int:
-        return 0 if self._link is None else self._link.active
-
-    def call(self, message: bytes, done: Done) -> None:
-        assert self._link is not None
-        self._link.call(message, done)
-
-    def answered(self, in_time: bool) -> None:
-        self._late = 0 if in_time else self._late + 1
-        if self._late >= LATE_MOST:
-            self._late = 0
-            self._rests_until = self._loop.time() + REST_S
-            log.warning("replica %s does not answer in time: nothing is forwarded to it for %g s", self.name, REST_S)
-
-    def look(self) -> None:
-        """A connection that ends by itself makes room for the next."""
-        if self._link is not None and self._link.is_ending:
-            self._link = None
-            self._wanted.set()
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        for link in list(self._links):
-            link.close()
-
-    async def _keep_connected(self) -> None:
-        pause_s = FIRST_PAUSE_S
-        was_up = True
-        while True:
-            self._wanted.clear()
-            try:
-                await self._connect()
-            except (OSError, ssl.SSLError, TimeoutError) as failure:
-                if was_up:
-                    log.warning("replica %s cannot be reached: %s", self.name, failure or "it takes too long")
-                was_up = False
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                continue
-            log.info("replica %s is reached", self.name)
-            pause_s, was_up = FIRST_PAUSE_S, True
-            await self._wanted.wait()
-
-    async def _connect(self) -> None:
-        def make() -> _Link:
-            return _Link(self.name, self._timeout_s, self._loop, self._lost)
-
-        async with asyncio.timeout(CONNECT_S):
-            _, link = await self._loop.create_connection(
-                make, self._host, self._port, ssl=self._tls, server_hostname=self._host if self._tls else None)
-        self._links.add(link)
-        self._link = link
-
-    def _lost(self, link: _Link) -> None:
-        self._links.discard(link)
-        if self._link is link:
-            self._link = None
-            self._wanted.set()
-
-
 class Replicas:
     """What the core forwards by (`second_level.Forwarder`). `answered` is the pipeline's."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, own: str, names: Sequence[str], *, timeout_s: float,
-                 answered: Answered, tls: ssl.SSLContext | None = None) -> None:
+                 answered: Answered, tls: Callable[[], ssl.SSLContext] | None = None,
+                 tls_name: str | None = None) -> None:
         self.own = own
-        self._loop, self._timeout_s, self._answered, self._tls = loop, timeout_s, answered, tls
+        self._loop, self._timeout_s, self._answered = loop, timeout_s, answered
+        self._tls, self._tls_name = tls, tls_name
         self._peers: dict[str, Peer] = {}
         self._ring = HashRing([own])
         self._closing: set[asyncio.Task[None]] = set()
@@ -250,7 +99,7 @@ class Replicas:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
         for name in wanted - set(self._peers) - {self.own}:
-            self._peers[name] = Peer(name, self._loop, self._timeout_s, self._tls)
+            self._peers[name] = Peer(name, self._loop, self._timeout_s, self._tls, self._tls_name)
         self._ring = HashRing(wanted)
 
     def gauges(self) -> dict[str, dict[str, int]]:
@@ -272,10 +121,9 @@ class Replicas:
     def forward(self, key: bytes, message: bytes, *, sha256: str, prefix: bytes, address: int, ticket: int) -> bool:
         """Whether it goes to another replica; `answered` then hears of it within the time."""
         name = self.owner(key)
-        if name == self.own or len(message) > MESSAGE_BYTES_MOST:
-            self.outcomes["here"] += 1
-            return False
-        peer = self._peers[name]
+        peer = self._peers.get(name)
+        if peer is None or not peer.has_room(len(message)):
+            return self.stays()
         told = False
 
         def tell(outcome: str, tail: bytes | None) -> None:
@@ -285,8 +133,9 @@ class Replicas:
             told = True
             timer.cancel()
             peer.answered(outcome != "late")
+            if not self._answered(address, ticket, tail) and tail is not None:
+                outcome = "refused"
             self.outcomes[outcome] += 1
-            self._answered(address, ticket, tail)
 
         def done(reply: Reply | None) -> None:
             if reply is None or reply.grpc_status != 0 or reply.message is None:
@@ -295,9 +144,17 @@ class Replicas:
             tail = tail_of(reply.message, prefix)
             tell("refused" if tail is None else "answered", tail)
 
+        try:
+            peer.call(forwarded(message, prefix, sha256), done)
+        except ConnectionError:
+            return self.stays()
         timer = self._loop.call_later(self._timeout_s, lambda: tell("late", None))
-        peer.call(forwarded(message, prefix, sha256), done)
         return True
+
+    def stays(self) -> bool:
+        """Counts one that runs here; False."""
+        self.outcomes["here"] += 1
+        return False
 
     async def close(self) -> None:
         if self.discovery is not None:
@@ -314,11 +171,15 @@ class Discovery:
 
     async def _run(self) -> None:
         host, _, port = self._name.rpartition(":")
+        # A server with an address of either kind is one replica.
+        family = socket.AF_INET6 if self._replicas.own.startswith("[") else socket.AF_INET
         failed = False
         while True:
             try:
-                found = await self._loop.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-            except OSError as failure:
+                found = await self._loop.getaddrinfo(host.strip("[]"), int(port), family=family,
+                                                     type=socket.SOCK_STREAM)
+            # A name that cannot be one is a ValueError.
+            except (OSError, ValueError) as failure:
                 if not failed:
                     log.warning("replicas: %s cannot be looked up: %s; those that are known stay", self._name, failure)
                 failed = True
@@ -346,7 +207,7 @@ def own_name(given: str | None, names: Sequence[str], addresses: Sequence[str], 
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.connect((host, int(port)))
-            except OSError as failure:
+            except (OSError, ValueError) as failure:
                 raise ConfigError(f"--replicas-dns {dns}: cannot be looked up: {failure}; give --replicas-self "
                                   "ADDRESS:PORT, this server's own as the others reach it") from None
             return _named(probe.getsockname()[0], port)
@@ -365,19 +226,27 @@ def start_replicas(loop: asyncio.AbstractEventLoop, settings: Settings, addresse
                    answered: Answered) -> Replicas:
     """As the settings have them; `addresses`: those that this server listens at. Raises ConfigError."""
     own = own_name(settings.replicas_self, settings.replicas, addresses, settings.replicas_dns)
-    tls = None
+    tls = tls_name = None
     if settings.tls_cert is not None:
-        tls = tls_context(settings.replicas_ca, settings.tls_cert, settings.tls_key)
-    replicas = Replicas(loop, own, settings.replicas, timeout_s=settings.replicas_timeout, answered=answered, tls=tls)
+        tls = partial(tls_context, settings.replicas_ca, settings.tls_cert, settings.tls_key)
+        try:
+            tls()
+        except OSError as failure:
+            raise ConfigError(f"--replicas-ca, --tls-cert, --tls-key: connections to replicas cannot be made with "
+                              f"them: {failure}") from None
+    if settings.replicas_dns is not None:
+        # Addresses come and go; the name is what its certificates have.
+        tls_name = settings.replicas_dns.rpartition(":")[0].strip("[]")
+    replicas = Replicas(loop, own, settings.replicas, timeout_s=settings.replicas_timeout, answered=answered, tls=tls,
+                        tls_name=tls_name)
     if settings.replicas_dns is not None:
         replicas.discovery = Discovery(loop, settings.replicas_dns, replicas)
     return replicas
 
 
-def tls_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
-    """For connections to replicas that serve over TLS."""
+def tls_context(ca: Path | None, certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """For connections to replicas that serve over TLS, from the files as they are now."""
     context = ssl.create_default_context(cafile=ca)
     context.set_alpn_protocols(["h2"])
-    if certificate is not None:
-        context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key)
     return context

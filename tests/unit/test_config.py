@@ -218,7 +218,8 @@ def test_replicas_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("given", "text"), [
     ({"replicas": "a:1,b:1", "replicas_dns": "c:1"}, "--replicas, --replicas-dns: give one of them"),
-    ({"replicas": "a:1,b:1", "replicas_self": "c:1"}, "--replicas-self c:1: is not among --replicas a:1,b:1")])
+    ({"replicas": "a:1,b:1", "replicas_self": "c:1"}, "--replicas-self c:1: is not among --replicas a:1,b:1"),
+    ({"replicas_dns": "c:1", "replicas_self": "a:1"}, "replicas are known by their addresses; give ADDRESS:PORT")])
 def test_replicas_that_do_not_go_together(tmp_path: Path, given: dict[str, str], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         load_settings({"paths": (tmp_path,), **given}, {}, None)

@@ -350,16 +350,18 @@ cdef class Pipeline(Answers):
         return False
 
     def on_second(self, uint64_t address, int64_t ticket, bytes tail):
-        """What the second level has for a request that asked it; None: nothing."""
+        """What the second level has for a request that asked it; None: nothing. False: it is no answer to that."""
         cdef Request *request = self.second.claim(address, ticket)
         cdef Request *waiting
         cdef VersionEntry entry
         cdef Block *block = NULL
         cdef int64_t now = now_ns()
+        cdef bint fits
         if request == NULL:
-            return
+            return True
         self.error.size_bytes = 0
-        if tail is not None:
+        fits = tail is None or self.second.fits(request, tail)
+        if tail is not None and fits:
             block = block_of(tail)
         if block == NULL:
             self.enter_alone(request)
@@ -377,6 +379,7 @@ cdef class Pipeline(Answers):
             block_unref(block)
         if self.after_turn is not None:
             self.after_turn()
+        return fits
 
     cdef void enter_alone(self, Request *request) noexcept:
         """One that has waited, whose message is gone."""

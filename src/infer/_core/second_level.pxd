@@ -14,6 +14,7 @@ from libc.stdint cimport int64_t, uint64_t
 from infer._core.batch cimport Batch
 from infer._core.block cimport Block
 from infer._core.model_version cimport VersionEntry
+from infer._core.reply_reader cimport ReplyOutputs
 from infer._core.request cimport Request
 from infer._core.tensor_request cimport InferMessage
 from infer._core.tensor_text cimport ErrorText
@@ -34,6 +35,8 @@ cdef class SecondLevel:
     cdef dict asked              # Asked by address
     cdef dict scopes             # what is the same of all keys of a VersionEntry
     cdef int64_t tickets
+    cdef readonly int64_t failures         # exceptions of the client
+    cdef ReplyOutputs read
     # Whether it is asked. The client then calls the pipeline, which claims the request. A request that was forwarded
     # is never asked for again.
     cdef bint ask(self, Request *request, const InferMessage *message) noexcept
@@ -43,8 +46,13 @@ cdef class SecondLevel:
     cdef void store(self, Request *leader, const Batch *batch, int index) noexcept
     cdef void leave(self, Request *request) noexcept
     cdef void forget(self, VersionEntry entry) noexcept
+    # Whether it is an answer to the request: another replica may say anything.
+    cdef bint fits(self, const Request *request, bytes tail) noexcept
     cdef bytes key_of(self, Request *request)
-    cdef bint forward(self, Request *request, const InferMessage *message, Asked asked)
+    cdef bint put_to(self, Request *request, const InferMessage *message) except *
+    cdef bint forward(self, Request *request, const InferMessage *message, Asked asked) except *
+    cdef hand_over(self, Request *leader, const Batch *batch, int index, Asked asked)
+    cdef void failed(self, error) noexcept
 
 # Whether a request that another replica has forwarded means the files that the version was made of. STATUS_OK, or
 # STATUS_FAILED_PRECONDITION with a text.

@@ -9,8 +9,10 @@ class Forwarder(Protocol):
     def forward(
         self, key: bytes, message: bytes, *, sha256: str, prefix: bytes, address: int, ticket: int,
     ) -> bool: ...
+    def stays(self) -> bool: ...
 
 class SecondLevel:
+    failures: int
     def __init__(
         self, client: Client | Forwarder, secret: bytes, *, shared: bool = False, forwards: bool = False,
     ) -> None: ...

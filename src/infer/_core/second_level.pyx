@@ -8,7 +8,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy
 
 from infer._core.arena cimport at
@@ -16,18 +16,26 @@ from infer._core.block cimport block_data, block_new
 from infer._core.cache cimport CachePart
 from infer._core.flight cimport Flight
 from infer._core.quota cimport Tenant
+from infer._core.difference cimport Output
 from infer._core.reply cimport encode_tail, item_slices, tail_bytes
+from infer._core.reply_reader cimport output_named, read_tail
 from infer._core.span cimport span_left
 from infer._core.status cimport STATUS_FAILED_PRECONDITION, STATUS_OK
 from infer._core.tensor_encode cimport OutputSlice
 from infer._core.tensor_request cimport CACHE_NO_CACHE
 from infer._core.tensor_text cimport say
-from infer._core.tensor_view cimport TYPE_NONE, TensorView
+from infer._core.tensor_view cimport TYPE_NONE, TensorSpec, TensorView, mask_has
 
+import logging
 from hashlib import blake2b
 from struct import pack
 
 KEY_BYTES = 32
+
+cdef enum:
+    FORWARDED_BYTES_MOST = 1048576   # a larger message is rather run than hashed and copied
+
+log = logging.getLogger("infer.cache")
 
 
 cdef object view_of(const void *data, uint64_t size_bytes):
@@ -51,6 +59,7 @@ cdef class SecondLevel:
         self.asked = {}
         self.scopes = {}
         self.tickets = 0
+        self.failures = 0
 
     cdef bytes key_of(self, Request *request):
         cdef VersionEntry entry = <VersionEntry> request.version
@@ -81,11 +90,22 @@ cdef class SecondLevel:
 
     cdef bint ask(self, Request *request, const InferMessage *message) noexcept:
         cdef VersionEntry entry = <VersionEntry> request.version
-        cdef Asked asked
         # What is kept there has no age, and what waits for it would lose its own time in the queue.
         if (message.cache_use == CACHE_NO_CACHE or message.max_age_ns >= 0 or message.timeout_us != 0
                 or span_left(&message.forwarded) > 0 or "sha256" not in entry.properties):
             return False
+        try:
+            return self.put_to(request, message)
+        except Exception as error:
+            # Nobody is to answer it now.
+            self.asked.pop(<uint64_t> request, None)
+            self.failed(error)
+            return False
+
+    cdef bint put_to(self, Request *request, const InferMessage *message) except *:
+        cdef Asked asked
+        if self.forwards and span_left(&message.whole) > FORWARDED_BYTES_MOST:
+            return self.client.stays()
         asked = Asked()
         self.tickets += 1
         asked.ticket = self.tickets
@@ -99,7 +119,14 @@ cdef class SecondLevel:
             del self.asked[<uint64_t> request]
         return waits
 
-    cdef bint forward(self, Request *request, const InferMessage *message, Asked asked):
+    cdef void failed(self, error) noexcept:
+        """It is as if nothing had been asked; said once."""
+        self.failures += 1
+        if self.failures == 1:
+            log.error("the second level of the cache fails, and requests are run without it: %r; "
+                      "infer_cache_second_failures_total counts them", error)
+
+    cdef bint forward(self, Request *request, const InferMessage *message, Asked asked) except *:
         cdef VersionEntry entry = <VersionEntry> request.version
         cdef Tenant *tenant = <Tenant *> request.tenant
         # Whose it is does not travel.
@@ -120,13 +147,19 @@ cdef class SecondLevel:
         return <Request *> address
 
     cdef void store(self, Request *leader, const Batch *batch, int index) noexcept:
-        cdef VersionEntry entry = <VersionEntry> leader.version
         cdef Asked asked = self.asked.get(<uint64_t> leader)
+        if asked is None or not (<Flight *> leader.flight).kept:
+            return
+        try:
+            self.hand_over(leader, batch, index, asked)
+        except Exception as error:
+            self.failed(error)
+
+    cdef hand_over(self, Request *leader, const Batch *batch, int index, Asked asked):
+        cdef VersionEntry entry = <VersionEntry> leader.version
         cdef OutputSlice slices[256]
         cdef uint64_t size_bytes
         cdef bytes tail
-        if asked is None or not (<Flight *> leader.flight).kept:
-            return
         item_slices(batch, index, &leader.outputs, slices)
         size_bytes = tail_bytes(&entry.c.signature, &leader.outputs, slices, leader.rows)
         if not self.client.takes(size_bytes):
@@ -134,6 +167,28 @@ cdef class SecondLevel:
         tail = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> size_bytes)
         encode_tail(<uint8_t *> PyBytes_AS_STRING(tail), &entry.c.signature, &leader.outputs, slices, leader.rows)
         self.client.store(asked.key, tail, (<CachePart *> entry.c.cached).ttl_ns)
+
+    cdef bint fits(self, const Request *request, bytes tail) noexcept:
+        cdef VersionEntry entry = <VersionEntry> request.version
+        cdef const TensorSpec *spec
+        cdef const Output *output
+        cdef int32_t wanted = 0
+        cdef int i
+        # What comes from a store has a seal.
+        if not self.forwards:
+            return True
+        if not read_tail(<const uint8_t *> PyBytes_AS_STRING(tail), <uint64_t> PyBytes_GET_SIZE(tail), &self.read):
+            return False
+        for i in range(entry.c.signature.n_outputs):
+            if not mask_has(&request.outputs, i):
+                continue
+            wanted += 1
+            spec = &entry.c.signature.outputs[i]
+            output = output_named(&self.read, spec.name, spec.name_bytes)
+            if (output == NULL or output.data_type != spec.data_type
+                    or (entry.c.signature.batched and (output.rank == 0 or output.shape[0] != request.rows))):
+                return False
+        return self.read.count == wanted
 
     cdef void leave(self, Request *request) noexcept:
         self.asked.pop(<uint64_t> request, None)

@@ -75,6 +75,9 @@ SERVER_METRICS = {
     "cache_second": _ServerMetric(CounterMetricFamily, "infer_cache_second",
                                   "What the second level of the cache was asked for and given, by what came of it.",
                                   ("outcome",)),
+    "cache_second_failures": _ServerMetric(CounterMetricFamily, "infer_cache_second_failures",
+                                           "Errors of the second level of the cache, Redis or other replicas, that are "
+                                           "nothing of theirs."),
     "shadow_copies": _ServerMetric(CounterMetricFamily, "infer_shadow_copies",
                                    "Copies that a shadow was given and has run, by what came of the comparison.",
                                    ("model", "version", "outcome")),
