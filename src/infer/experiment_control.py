@@ -12,6 +12,7 @@ from infer.security.audit import AuditLog
 from infer.split_plan import SplitPlan
 from infer.state.store import Store
 from infer.traffic.experiments import Experiments
+from infer.traffic.looks import clump_of
 from infer.traffic.outcomes import Outcomes
 from infer.traffic.splits import Splits
 
@@ -42,10 +43,7 @@ class ExperimentModels:
         traffic = self._models.traffic
         plan = traffic.splits.get(model)
         entry = None if plan is None else traffic.entries(model, plan).get(arm)
-        if entry is None:
-            return 1.0
-        stats = entry.stats_snapshot((), ())
-        return float(max(1.0, stats["calls"][0] / max(stats["batches"], 1)))
+        return 1.0 if entry is None else clump_of(entry)
 
     def missing(self, model: str) -> Mapping[str, str]:
         return self._models.traffic.unready.get(model, {})

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infer._core.arm import Arm
-from infer._core.model_version import Hold
+from infer._core.arm import OUTPUTS
+from infer._core.model_version import Hold, VersionEntry
 from infer._core.output_sketch import BINS
 from infer._core.router import ModelRoute
-from infer._core.shadow import Shadow
 from infer.capture_plan import SUFFIX
 from infer.errors import FailedPrecondition
 from infer.gates import Gates
@@ -26,7 +25,8 @@ from infer.shadow_plan import ShadowPlan
 from infer.split_plan import SplitPlan
 from infer.state.store import Store
 from infer.traffic.controller import Controller
-from infer.traffic.outcomes import Outcomes, Sums
+from infer.traffic.looks import Sources, clump_of
+from infer.traffic.outcomes import Outcomes
 from infer.traffic.shadows import Shadows
 from infer.traffic.splits import Splits
 
@@ -60,12 +60,22 @@ class RolloutModels:
 
     def set_split(self, model: str, plan: SplitPlan | None) -> None:
         self._models.set_split(model, plan or self._splits.plans.get(model))
+        for arm in self._models.traffic.arms.get(model, {}).values():
+            arm.sketches = plan is not None
 
-    def arms(self, model: str) -> Mapping[str, Arm]:
-        return self._models.traffic.arms.get(model, {})
+    def sources(self, model: str, baseline: int, to: int) -> Sources:
+        entries = {str(version): self._entry(model, version) for version in (baseline, to)}
+        candidate = entries[str(to)]
+        return Sources(
+            self._models.traffic.arms.get(model, {}), 1.0 if candidate is None else clump_of(candidate),
+            self._shadows.running.get(model) if self._shadows.held(model) else None,
+            self._outcomes.sums(model) if model in self._counting else {},
+            {version: counted_outputs(entry) for version, entry in entries.items() if entry is not None})
 
-    def outcomes(self, model: str) -> Mapping[str, Mapping[str, Sums]]:
-        return self._outcomes.sums(model) if model in self._counting else {}
+    def _entry(self, model: str, version: int) -> VersionEntry | None:
+        route = self.route(model)
+        return None if route is None else next(
+            (each for each in route.versions if each.version == str(version)), None)
 
     def count_outcomes(self, model: str, metrics: Sequence[Metric]) -> None:
         if metrics and model not in self._counting:
@@ -74,9 +84,6 @@ class RolloutModels:
         elif not metrics and model in self._counting:
             self._counting.remove(model)
             self._outcomes.unwatch(model)
-
-    def shadow(self, model: str) -> Shadow | None:
-        return self._shadows.running.get(model) if self._shadows.held(model) else None
 
     def shadow_taken(self, model: str) -> str:
         plan = None if self._shadows.held(model) else self._shadows.plans.get(model)
@@ -110,9 +117,8 @@ class RolloutModels:
                                  "those that are being made")
 
     async def check(self, model: str, version: int, settings: RolloutSettings) -> tuple[str, str]:
-        snapshot, route = self._models.watcher.last, self.route(model)
+        snapshot, entry = self._models.watcher.last, self._entry(model, version)
         seen = None if snapshot is None else snapshot.models.get(model)
-        entry = None if route is None else next((each for each in route.versions if each.version == str(version)), None)
         if entry is None:
             return "", ""
         golden = None if seen is None or version not in seen.versions else seen.versions[version].directory / FILE
@@ -136,6 +142,11 @@ class RolloutModels:
 
     async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
         await self._models.control.label(model, label, version or 0, who)
+
+
+def counted_outputs(entry: VersionEntry) -> list[str]:
+    """Names of the outputs that an Arm counts values of, in its order; "" for those without numbers."""
+    return [info.name if info.served and info.datatype != "BYTES" else "" for info in entry.outputs[:OUTPUTS]]
 
 
 class Rollouts:

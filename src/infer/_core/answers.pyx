@@ -189,8 +189,8 @@ cdef class Answers(VersionQueues):
 
     cdef void send_kept(self, Request *request, Block *block) noexcept:
         cdef Span identity = id_of(request)
-        cdef int n = encode_kept(self.segments, <VersionEntry> request.version, block, block_data(block),
-                                 block.size_bytes, &identity, request.fallback, request.arm)
+        cdef int n = encode_kept(self.segments, <VersionEntry> request.version, &request.outputs, block,
+                                 block_data(block), block.size_bytes, &identity, request.fallback, request.arm)
         if n > 0:
             self.send(request, n)
             return

@@ -17,9 +17,13 @@ cdef struct ArmStats:
     Histogram succeeded          # ns from the call's first byte to its reply handed to the transport
     Histogram failed             # the same, of those that did not succeed
 
+cdef enum:
+    SKETCHED_OUTPUTS = 8         # the first ones of a model: each sketch has memory of its own
+
 cdef class Arm:
     cdef ArmStats stats
-    cdef OutputSketch outputs
+    cdef public bint sketches    # whether somebody wants to know how outputs are distributed
+    cdef OutputSketch outputs[8]
     cdef readonly str model      # whose requests it takes
     cdef readonly str split
     cdef readonly str name

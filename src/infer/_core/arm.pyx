@@ -11,6 +11,7 @@ from infer._core.tensor cimport encode_text_parameter
 
 cimport cython
 
+OUTPUTS = SKETCHED_OUTPUTS
 VARIANT_PARAMETER = "infer_variant"
 VARIANT_TRAILER = "infer-variant"
 
@@ -21,7 +22,7 @@ cdef class Arm:
 
     def __cinit__(self, str model not None, str split not None, str name not None):
         memset(&self.stats, 0, sizeof(self.stats))
-        memset(&self.outputs, 0, sizeof(self.outputs))
+        memset(self.outputs, 0, sizeof(self.outputs))
         self.model = model
         self.split = split
         self.name = name
@@ -29,7 +30,9 @@ cdef class Arm:
         self.mark = encode_text_parameter(VARIANT_PARAMETER.encode(), self.variant)
 
     def __dealloc__(self):
-        sketch_free(&self.outputs)
+        cdef int slot
+        for slot in range(SKETCHED_OUTPUTS):
+            sketch_free(&self.outputs[slot])
 
     def remember(self, Recent recent, int32_t number=0):
         """From now on the ids of its requests are put there, with their routing keys as unit; None: nowhere."""
@@ -60,8 +63,10 @@ cdef class Arm:
                 if self.stats.succeeded.buckets[i]]
 
     def output_bins(self):
-        """{bin: values} of the outputs of requests that were run, a value of each. See output_sketch."""
-        return sketch_counts(&self.outputs)
+        """{bin: values} of each of the model's first outputs, a value of each reply while it `sketches`; none of texts.
+        See output_sketch."""
+        cdef int slot
+        return [sketch_counts(&self.outputs[slot]) for slot in range(SKETCHED_OUTPUTS)]
 
     def quantile_ns(self, double q):
         """Of those that succeeded; 0 where none did."""

@@ -317,8 +317,8 @@ cdef class Cache:
 
     cdef int reply(self, Request *request, Segment *segments) noexcept:
         cdef Span identity = id_of(request)
-        return encode_kept(segments, <VersionEntry> request.version, self.found.block, self.found.tail,
-                           self.found.tail_bytes, &identity, request.fallback, request.arm)
+        return encode_kept(segments, <VersionEntry> request.version, &request.outputs, self.found.block,
+                           self.found.tail, self.found.tail_bytes, &identity, request.fallback, request.arm)
 
     # Keeping.
 

@@ -1,7 +1,7 @@
 """How the values of a variant's outputs are distributed: counts by bins of about 3% each, one value of each reply.
 
-One value, taken in turn from anywhere in the first output that has numbers, so that values are of different requests
-and a large reply counts for no more than a small one. Bins are in the order of the values: a float's sign, its exponent
+One output: a value of each reply, taken in turn from anywhere in it, so that values are of different requests and a
+large reply counts for no more than a small one. Bins are in the order of the values: a float's sign, its exponent
 and five bits of its fraction; those that are no numbers have the last one. The bins are the sketch's own memory, taken
 with the first value. One thread writes; any may read meanwhile.
 """

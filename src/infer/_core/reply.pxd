@@ -34,5 +34,5 @@ cdef uint64_t tail_bytes(const Signature *signature, const OutputMask *mask, con
 cdef void encode_tail(uint8_t *to, const Signature *signature, const OutputMask *mask, const OutputSlice *slices,
                       int64_t rows) noexcept nogil
 # As encode_reply, of such a tail, which lies in `owner`.
-cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const uint8_t *tail, uint64_t size_bytes,
-                     const Span *id, int fallback=*, void *arm=*) noexcept
+cdef int encode_kept(Segment *segments, VersionEntry entry, const OutputMask *mask, Block *owner, const uint8_t *tail,
+                     uint64_t size_bytes, const Span *id, int fallback=*, void *arm=*) noexcept

@@ -4,17 +4,17 @@ from libc.stdint cimport UINT32_MAX, uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from infer._core.arena cimport at
-from infer._core.arm cimport Arm
+from infer._core.arm cimport SKETCHED_OUTPUTS, Arm
 from infer._core.batch cimport ItemOutput
 from infer._core.block cimport block_data, block_new, block_ref
 from infer._core.grpc_message cimport PREFIX_BYTES, write_prefix
 from infer._core.model_version cimport FALLBACK_NONE
 from infer._core.output_sketch cimport sketch_tensor
-from infer._core.span cimport span_left, span_over
+from infer._core.span cimport span_left, span_over, try_take
 from infer._core.tensor_encode cimport (
-    encode_identity, encode_raw_tag, encode_response_head, raw_tag_bytes, response_head_bytes)
-from infer._core.tensor_view cimport Signature, element_bytes, mask_has
-from infer._core.wire cimport bytes_field_size
+    RESPONSE_RAW, encode_identity, encode_raw_tag, encode_response_head, raw_tag_bytes, response_head_bytes)
+from infer._core.tensor_view cimport Signature, mask_has
+from infer._core.wire cimport WIRE_BYTES, bytes_field_size, try_short_varint
 
 
 cdef Span id_of(const Request *request) noexcept nogil:
@@ -50,13 +50,31 @@ cdef inline uint8_t *write_mark(uint8_t *to, void *arm) noexcept:
     return to
 
 
-cdef void note_output(Arm arm, const Signature *signature, const OutputMask *mask, const OutputSlice *slices) noexcept:
-    """Of the first output that has numbers."""
+cdef inline void note_outputs(Arm arm, int n_outputs, const OutputMask *mask, const OutputSlice *slices) noexcept:
+    """A value of each of the first outputs."""
     cdef int i
-    for i in range(signature.n_outputs):
-        if mask_has(mask, i) and element_bytes(slices[i].tensor.data_type):
-            sketch_tensor(&arm.outputs, slices[i].tensor.data_type, slices[i].data, slices[i].size_bytes)
-            return
+    for i in range(min(n_outputs, <int> SKETCHED_OUTPUTS)):
+        if mask_has(mask, i):
+            sketch_tensor(&arm.outputs[i], slices[i].tensor.data_type, slices[i].data, slices[i].size_bytes)
+
+
+cdef void note_tail(Arm arm, const Signature *signature, const OutputMask *mask, Span tail) noexcept:
+    """The same of a reply that is kept: who asks for what the cache has is who asks for it elsewhere."""
+    cdef uint64_t tag = 0
+    cdef uint64_t size = 0
+    cdef Span body
+    cdef int i
+    for i in range(min(signature.n_outputs, <int> SKETCHED_OUTPUTS)):
+        if not mask_has(mask, i):
+            continue
+        # Contents come behind the outputs, in their order.
+        while tag >> 3 != RESPONSE_RAW:
+            if not try_short_varint(&tail, UINT32_MAX, &tag) or tag & 7 != WIRE_BYTES:
+                return
+            if not try_short_varint(&tail, UINT32_MAX, &size) or not try_take(&tail, size, &body):
+                return
+        sketch_tensor(&arm.outputs[i], signature.outputs[i].data_type, body.at, size)
+        tag = 0
 
 
 cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *mask, const OutputSlice *slices,
@@ -90,8 +108,9 @@ cdef int encode_reply(Segment *segments, VersionEntry entry, const OutputMask *m
     to = encode_response_head(begin + PREFIX_BYTES, &entry.c.signature, mask, slices, rows,
                               <const uint8_t *> <const char *> prefix, prefix_bytes, id)
     to = write_mark(to, arm)
-    if arm != NULL:
-        note_output(<Arm> arm, &entry.c.signature, mask, slices)
+    # What another version has answered in its place says nothing of it.
+    if arm != NULL and (<Arm> arm).sketches and fallback == FALLBACK_NONE:
+        note_outputs(<Arm> arm, entry.c.signature.n_outputs, mask, slices)
     message_bytes = head_bytes + copied
     for i in range(entry.c.signature.n_outputs):
         if not mask_has(mask, i):
@@ -142,8 +161,8 @@ cdef void encode_tail(uint8_t *to, const Signature *signature, const OutputMask 
             to += slices[i].size_bytes
 
 
-cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const uint8_t *tail, uint64_t size_bytes,
-                     const Span *id, int fallback=FALLBACK_NONE, void *arm=NULL) noexcept:
+cdef int encode_kept(Segment *segments, VersionEntry entry, const OutputMask *mask, Block *owner, const uint8_t *tail,
+                     uint64_t size_bytes, const Span *id, int fallback=FALLBACK_NONE, void *arm=NULL) noexcept:
     cdef bytes prefix = entry.prefix if fallback == FALLBACK_NONE else entry.marked[fallback]
     cdef uint64_t prefix_bytes = <uint64_t> len(prefix)
     cdef uint64_t head_bytes = PREFIX_BYTES + prefix_bytes + mark_bytes(arm)
@@ -161,6 +180,8 @@ cdef int encode_kept(Segment *segments, VersionEntry entry, Block *owner, const 
     write_prefix(to, <uint32_t> (head_bytes - PREFIX_BYTES + size_bytes))
     to = write_mark(encode_identity(
         to + PREFIX_BYTES, <const uint8_t *> <const char *> prefix, prefix_bytes, id), arm)
+    if arm != NULL and (<Arm> arm).sketches and fallback == FALLBACK_NONE:
+        note_tail(<Arm> arm, &entry.c.signature, mask, span_over(tail, size_bytes))
     if copied:
         memcpy(to, tail, size_bytes)
         to += size_bytes

@@ -17,7 +17,7 @@ from typing import Any
 from infer.errors import FailedPrecondition, InferError, NotFound
 from infer.rollouts import RolloutSettings
 from infer.traffic.guardrails import Verdict
-from infer.traffic.looks import Sources, StepLooks
+from infer.traffic.looks import StepLooks
 from infer.traffic.rollout import ENDS, ITSELF, STATES, Facts, Rollout, RolloutPlan
 from infer.traffic.steering import Steering
 from infer.traffic.views import AuditView, ModelsView, StoreView
@@ -221,18 +221,8 @@ class Controller:
             return Verdict()
         if state.looks is None:
             state.looks = StepLooks(rollout.plan, self._bins)
-        return state.looks.verdict((rollout.step, rollout.since), Sources(
-            self._models.arms(model), self._clump(model, str(rollout.plan.to)), self._models.shadow(model),
-            self._models.outcomes(model)))
-
-    def _clump(self, model: str, version: str) -> float:
-        """Calls of a batch of the version, on average."""
-        route = self._models.route(model)
-        for entry in () if route is None else route.versions:
-            if entry.version == version:
-                stats = entry.stats_snapshot((), ())
-                return float(max(1.0, stats["calls"][OK] / max(stats["batches"], 1)))
-        return 1.0
+        return state.looks.verdict((rollout.step, rollout.since), self._models.sources(
+            model, rollout.plan.baseline, rollout.plan.to))
 
     def _begin_by_itself(self, model: str) -> None:
         if self.settings_of(model).on_new_version != "rollout":

@@ -9,8 +9,8 @@
           copies of the baseline's calls that a shadow of the candidate answers otherwise, or not at all: at most LIMIT
           of those that were compared
 `top1`    vectors of their outputs whose largest element is another one: at most LIMIT
-`drift`   outputs: no more than LIMIT of all values move over a border between tenths of the baseline's, which is the
-          distance of Kolmogorov and Smirnov there
+`drift`   outputs: no more than LIMIT of the values of any move over a border between tenths of the baseline's, which is
+          the distance of Kolmogorov and Smirnov there
 `outcome:METRIC`
           what clients report: of 0 or 1, or on a scale with bounds, the mean is no lower than the baseline's by more
           than -LIMIT, or where LIMIT is above 0 no higher by more than that
@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -33,12 +34,18 @@ from infer.traffic.sequential import BoundedMean, RateTest, ShareTest
 
 # Calls of the baseline that its quantiles are taken from; older ones count for less.
 QUANTILE_CALLS = 20_000
+# An output that replies hold less often than that, by the one that they hold most often, need not be alike.
+WANTED_SHARE = 0.01
 
 
 class GuardrailTest(Protocol):
     """The tests of one guardrail in one step."""
 
     samples: int
+
+    @property
+    def detail(self) -> str:
+        """What of it is worst, where there are several things; else nothing."""
 
     def add(self, a: Seen, b: Seen) -> None: ...
 
@@ -53,6 +60,8 @@ class GuardrailTest(Protocol):
 
 class ErrorsTest:
     """Shares of calls that failed."""
+
+    detail = ""
 
     def __init__(self, limit: float) -> None:
         self._worse, self._fine = RateTest(increase=limit, above=True), RateTest(increase=limit, above=False)
@@ -77,6 +86,8 @@ class ErrorsTest:
 
 class LatencyTest:
     """Shares of calls that took longer than a quantile of the baseline, as it was before the look."""
+
+    detail = ""
 
     def __init__(self, quantile: float, ratio: float, slack_ns: float) -> None:
         self._quantile, self._ratio, self._slack_ns = quantile, ratio, slack_ns
@@ -140,35 +151,58 @@ def _joined(old: Mapping[int, float], new: Mapping[int, int]) -> dict[int, float
 
 
 class OutputsTest:
-    """Values of outputs by their bins, in the order of the bins."""
+    """Values of outputs by their bins, in the order of the bins. Of several outputs the mean of e-values says that any
+    of them has moved, and each has to be alike: of those that are asked for, since one that nobody wants tells nothing.
+    """
 
     def __init__(self, limit: float, bins: int) -> None:
-        self._test = DriftTest(limit)
-        self._bins = bins
+        self._limit, self._bins = limit, bins
+        self._tests: dict[str, DriftTest] = {}      # of outputs that both versions have
+        self._values: Counter[str] = Counter()      # of the baseline
         self.samples = 0
 
     def add(self, a: Seen, b: Seen) -> None:
-        if not a.outputs:
-            return
-        counts = np.zeros((2, self._bins))
-        for row, seen in enumerate((a, b)):
-            for place, count in seen.outputs.items():
-                counts[row, place] += count
-        self._test.add(counts[0], counts[1], b.clump)
-        self.samples += int(counts[1].sum())
+        if not self._tests:
+            self._tests = {name: DriftTest(self._limit) for name in a.outputs if name in b.outputs}
+        most = 0
+        for name, test in self._tests.items():
+            counts = np.zeros((2, self._bins))
+            for row, seen in enumerate((a, b)):
+                for place, count in seen.outputs.get(name, {}).items():
+                    counts[row, place] += count
+            if counts[0].any():
+                test.add(counts[0], counts[1], b.clump)
+            self._values[name] += int(counts[0].sum())
+            most = max(most, int(counts[1].sum()))
+        self.samples += most
+
+    @property
+    def _wanted(self) -> list[str]:
+        least = max(self._values.values(), default=0) * WANTED_SHARE
+        return [name for name, count in self._values.items() if count and count >= least]
 
     @property
     def evidence(self) -> tuple[float, float]:
-        return self._test.log_e, self._test.log_e_alike
+        if not self._wanted:
+            return 0.0, 0.0
+        moved = np.logaddexp.reduce([test.log_e for test in self._tests.values()]) - math.log(len(self._tests))
+        return float(moved), min(self._tests[name].log_e_alike for name in self._wanted)
 
     @property
     def figures(self) -> tuple[float, float]:
-        """PSI, that of the baseline being 0."""
-        return 0.0, self._test.psi
+        """The largest PSI of any, that of the baseline being 0."""
+        return 0.0, max((test.psi for test in self._tests.values()), default=0.0)
+
+    @property
+    def detail(self) -> str:
+        """The output that has moved most, where there are several."""
+        return max(self._tests, key=lambda name: self._tests[name].log_e) if len(self._tests) > 1 else ""
 
 
 class CopiesTest:
     """Shares of what a shadow has compared."""
+
+    detail = ""
 
     def __init__(self, kind: str, limit: float) -> None:
         self._vectors = kind == "top1"
@@ -199,6 +233,8 @@ class CopiesTest:
 class OutcomeTest:
     """What clients have reported, on the metric's scale of 0 to 1. Numbers of a look wait until there is one of each
     version. Means of more than 0 or 1 are told by their confidence sequences: all at once, or nothing."""
+
+    detail = ""
 
     def __init__(self, metric: Metric, limit: float, alphas: tuple[float, float]) -> None:
         """`alphas`: that it is called worse, and called fine, and is not."""

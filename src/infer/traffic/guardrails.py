@@ -37,6 +37,7 @@ class Finding:
     samples: int
     baseline: float
     candidate: float
+    detail: str = ""            # of several things that it is about, the worst
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class StepTests:
         # Calls of the candidate are enough before copies or outcomes need be.
         few = guardrail.of_others and test.samples < self._settings.min_samples
         result = FAIL if worse >= self._worse else PASS if fine >= self._fine and not few else NOT_ENOUGH
-        return Finding(guardrail.kind, guardrail.limit, result, worse, fine, test.samples, *test.figures)
+        return Finding(guardrail.kind, guardrail.limit, result, worse, fine, test.samples, *test.figures,
+                       detail=test.detail)
 
 
 def told(finding: Finding, settings: RolloutSettings) -> str:
@@ -103,7 +105,8 @@ def told(finding: Finding, settings: RolloutSettings) -> str:
                 else "vectors have another largest element")
         return f"{finding.kind}: {b:.2%} of {finding.samples} {what}, limit {finding.limit:.2%}"
     if finding.kind == "drift":
-        return f"drift: more than {finding.limit:g} of the outputs have moved, PSI {b:.2f} {samples}"
+        which = f"of output {finding.detail!r}" if finding.detail else "of the outputs"
+        return f"drift: more than {finding.limit:g} {which} have moved, PSI {b:.2f} {samples}"
     return (f"{finding.kind}: {b:.3g} ms {samples}, {a:.3g} ms of the baseline's at the same time, limit "
             f"{finding.limit:g} times and {settings.latency_slack_ms:g} ms")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from infer._core.model_version import VersionEntry
 from infer.traffic.guardrails import StepTests, Verdict
 from infer.traffic.outcomes import Sums
 from infer.traffic.rollout import RolloutPlan
@@ -24,8 +25,8 @@ class ArmView(Protocol):
     def buckets(self) -> Sequence[tuple[int, int]]:
         """(smallest ns, calls that succeeded) of each bucket that holds any."""
 
-    def output_bins(self) -> Mapping[int, int]:
-        """Values of outputs by their bin."""
+    def output_bins(self) -> Sequence[Mapping[int, int]]:
+        """Values by their bin, of each output that they are counted of."""
 
 
 class ShadowView(Protocol):
@@ -45,13 +46,14 @@ class ShadowView(Protocol):
 
 @dataclass(frozen=True)
 class Sources:
-    """What a look is at: the arms by name, how many calls of the candidate share a batch, on average, the shadow, and
-    outcomes by arm and metric."""
+    """What a look is at: the arms by name, how many calls of the candidate share a batch, on average, the shadow,
+    outcomes by arm and metric, and by arm the names of the outputs that `output_bins` is of ("": it has no numbers)."""
 
     arms: Mapping[str, ArmView]
     clump: float = 1.0
     shadow: ShadowView | None = None
     outcomes: Mapping[str, Mapping[str, Sums]] = field(default_factory=dict)
+    outputs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Counts:
     calls: int = 0
     errors: int = 0
     latency: Mapping[int, int] = field(default_factory=dict)
-    outputs: Mapping[int, int] = field(default_factory=dict)
+    outputs: Mapping[str, Mapping[int, int]] = field(default_factory=dict)     # by name
 
 
 class StepLooks:
@@ -86,7 +88,7 @@ class StepLooks:
             self._step = step
             self._tests = StepTests(self._plan.settings, self._plan.steps[step[0]], self._bins)
         assert self._tests is not None
-        a, b = self._arms(sources.arms)
+        a, b = self._arms(sources)
         outcomes_a, outcomes_b = self._reported(sources.outcomes)
         a = replace(a, outcomes=outcomes_a)
         b = replace(b, outcomes=outcomes_b, copies=self._compared(sources.shadow))
@@ -95,9 +97,11 @@ class StepLooks:
         self._clump = sources.clump
         return self._tests.verdict()
 
-    def _arms(self, arms: Mapping[str, ArmView]) -> tuple[Seen, Seen]:
+    def _arms(self, sources: Sources) -> tuple[Seen, Seen]:
         """Since the look before; nothing where they are new."""
-        old, self._counts = self._counts, {name: counted(arms[name]) for name in self._names if name in arms}
+        old, self._counts = self._counts, {
+            name: counted(sources.arms[name], sources.outputs.get(name, ())) for name in self._names
+            if name in sources.arms}
         if not all(name in old and name in self._counts for name in self._names):
             return Seen(), Seen()
         a, b = (since(old[name], self._counts[name], self._clump) for name in self._names)
@@ -131,15 +135,23 @@ def compared(shadow: ShadowView | None) -> Copies:
     return Copies(shadow.agreed + differing, differing, vectors, vectors - same)
 
 
-def counted(arm: ArmView) -> Counts:
+def clump_of(version: VersionEntry) -> float:
+    """Calls of a batch of it, on average, at most: what the cache answers is among its calls, and a call has a row."""
+    stats = version.stats_snapshot((), ())
+    return float(max(1.0, min(stats["calls"][OK], stats["batch_rows"][1]) / max(stats["batches"], 1)))
+
+
+def counted(arm: ArmView, outputs: Sequence[str] = ()) -> Counts:
+    """`outputs`: names of those that values are counted of."""
     calls = arm.calls
     judged = sum(calls) - calls[CANCELLED]
-    return Counts(judged, judged - calls[OK], dict(arm.buckets()), arm.output_bins())
+    return Counts(judged, judged - calls[OK], dict(arm.buckets()),
+                  {name: bins for name, bins in zip(outputs, arm.output_bins(), strict=False) if name})
 
 
 def since(old: Counts, new: Counts, clump: float) -> Seen:
     return Seen(new.calls - old.calls, new.errors - old.errors, _difference(old.latency, new.latency),
-                _difference(old.outputs, new.outputs), clump)
+                {name: _difference(old.outputs.get(name, {}), bins) for name, bins in new.outputs.items()}, clump)
 
 
 def _difference(old: Mapping[int, int], new: Mapping[int, int]) -> dict[int, int]:

@@ -28,7 +28,7 @@ class Seen:
     calls: int = 0
     errors: int = 0
     latency: Mapping[int, int] = field(default_factory=dict)    # calls by the smallest ns of their bucket
-    outputs: Mapping[int, int] = field(default_factory=dict)    # values by the number of their bin
+    outputs: Mapping[str, Mapping[int, int]] = field(default_factory=dict)  # values by output and number of their bin
     clump: float = 1.0                                          # calls that shared a batch
     copies: Copies = Copies()                                   # of a shadow of it
     outcomes: Mapping[str, Sums] = field(default_factory=dict)  # that clients have reported, by metric

@@ -10,8 +10,7 @@ from infer.outcome_metrics import Metric
 from infer.rollouts import RolloutSettings
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import SplitPlan
-from infer.traffic.looks import ArmView, ShadowView
-from infer.traffic.outcomes import Sums
+from infer.traffic.looks import Sources
 
 
 class ModelsView(Protocol):
@@ -30,16 +29,11 @@ class ModelsView(Protocol):
     def set_split(self, model: str, plan: SplitPlan | None) -> None:
         """None: as it is asked for otherwise."""
 
-    def arms(self, model: str) -> Mapping[str, ArmView]: ...
-
-    def outcomes(self, model: str) -> Mapping[str, Mapping[str, Sums]]:
-        """By arm and metric, of what `count_outcomes` asked for."""
+    def sources(self, model: str, baseline: int, to: int) -> Sources:
+        """What there is to be looked at of the two versions; shadow and outcomes are those that were asked for here."""
 
     def count_outcomes(self, model: str, metrics: Sequence[Metric]) -> None:
         """That clients report of its replies, from now on; none: no more of them."""
-
-    def shadow(self, model: str) -> ShadowView | None:
-        """The one that `set_shadow` asked for, where it runs."""
 
     def shadow_taken(self, model: str) -> str:
         """What else the model has a shadow for; "" for nothing."""

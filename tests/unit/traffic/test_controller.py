@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from infer.rollouts import RolloutSettings, parse_guardrails
 from infer.shadow_plan import ShadowPlan
 from infer.split_plan import ArmPlan, SplitPlan
 from infer.traffic.controller import MAX_PAST, Controller
+from infer.traffic.looks import Sources
 from infer.traffic.outcomes import Sums
 
 ERRORS = parse_guardrails(("p50=off", "p99=off", "drift=off"))
@@ -38,13 +39,12 @@ class FakeArm:
     def buckets(self) -> list[tuple[int, int]]:
         return [(1000, self.calls[0])] if self.calls[0] else []
 
-    def output_bins(self) -> dict[int, int]:
-        return {}
+    def output_bins(self) -> list[dict[int, int]]:
+        return []
 
 
 def entry(version: int, settings: RolloutSettings | None = None) -> Any:
-    return SimpleNamespace(version=str(version), guard=None, settings=SimpleNamespace(rollout=settings),
-                           stats_snapshot=lambda *_: {"calls": [100] * 17, "batches": 100})
+    return SimpleNamespace(version=str(version), guard=None, settings=SimpleNamespace(rollout=settings))
 
 
 class Fake:
@@ -101,17 +101,11 @@ class Fake:
     def weight(self) -> float:
         return 0.0 if self.plan is None else self.plan.arms[1].weight
 
-    def arms(self, model: str) -> Mapping[str, FakeArm]:
-        return self.made
-
-    def outcomes(self, model: str) -> Mapping[str, Mapping[str, Sums]]:
-        return self.reported
+    def sources(self, model: str, baseline: int, to: int) -> Sources:
+        return Sources(self.made, 1.0, None if self.mirrored is None else self.copied, self.reported)
 
     def count_outcomes(self, model: str, metrics: Sequence[Metric]) -> None:
         self.counted = tuple(each.name for each in metrics)
-
-    def shadow(self, model: str) -> Any:
-        return None if self.mirrored is None else self.copied
 
     def shadow_taken(self, model: str) -> str:
         return self.shadow_problem

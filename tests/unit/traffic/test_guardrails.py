@@ -31,7 +31,7 @@ class Arms:
         ns = ms * 1e6 * self.rng.lognormal(0, 0.4, n - failed)
         floors = 2.0 ** (np.floor(np.log2(ns) * 8) / 8)
         values = np.clip(np.floor(self.rng.normal(BINS / 2 + shift, 4, n)), 0, BINS - 1)
-        return Seen(n, failed, counted(floors), counted(values))
+        return Seen(n, failed, counted(floors), {"y": counted(values)})
 
     def verdict_after(self, seconds: int, candidate: dict[str, float], guardrails: tuple[str, ...] = (),
                       min_samples: int = 100) -> tuple[Verdict, int]:
@@ -86,7 +86,7 @@ def test_a_faster_version_passes() -> None:
 def test_few_calls_are_never_enough() -> None:
     tests = step_tests(steps=(100.0,))
     for look in range(20):
-        tests.add(Seen(100, 0, {1000: 100}, {1: 50, 2: 50}), Seen(1, 0, {1000: 1}, {1 + look % 2: 1}))
+        tests.add(Seen(100, 0, {1000: 100}, {"y": {1: 50, 2: 50}}), Seen(1, 0, {1000: 1}, {"y": {1 + look % 2: 1}}))
     assert tests.verdict().result == "not enough data"
     assert "not decided yet" in tests.verdict().reason
 
@@ -101,7 +101,7 @@ def test_less_than_the_minimum_is_not_enough_whatever_the_tests_say() -> None:
 def test_without_a_baseline_nothing_is_decided() -> None:
     tests = step_tests(steps=(100.0,))
     for _ in range(20):
-        tests.add(Seen(), Seen(1000, 500, {1000: 500}, {1: 500}))
+        tests.add(Seen(), Seen(1000, 500, {1000: 500}, {"y": {1: 500}}))
     assert tests.verdict().result == "not enough data"
 
 
@@ -245,6 +245,60 @@ def test_few_outcomes_are_never_enough() -> None:
                   Seen(1000, outcomes={"bought": Sums(10, 5.0, 5.0)}))
     assert tests.verdict().findings[0].log_e_fine > 5
     assert tests.verdict().result == "not enough data"
+
+
+class Outputs:
+    """Values of several outputs, a look at a time; `shifts` of the candidate's."""
+
+    def __init__(self, seed: int, shifts: dict[str, float], shares: dict[str, float] | None = None) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.shifts, self.shares = shifts, shares or {}
+
+    def seen(self, arm: int, n: int) -> Seen:
+        return Seen(n, outputs={name: counted(np.clip(np.floor(self.rng.normal(
+            BINS / 2 + shift * arm, 4, self.rng.binomial(n, self.shares.get(name, 1.0)))), 0, BINS - 1))
+            for name, shift in self.shifts.items()})
+
+    def result(self, looks: int) -> Verdict:
+        tests = step_tests(("errors=off", "p50=off", "p99=off"), steps=(50.0, 100.0))
+        for _ in range(looks):
+            tests.add(self.seen(0, 200), self.seen(1, 40))
+            if tests.verdict().result != "not enough data":
+                break
+        return tests.verdict()
+
+
+ALIKE = {"y": 0.0, "z": 0.0, "w": 0.0, "v": 0.0}
+
+
+def test_any_output_that_moves_is_found() -> None:
+    results = [Outputs(seed, {**ALIKE, "w": 3.0}).result(60) for seed in range(20)]
+    assert np.mean([each.result == "fail" for each in results]) >= 0.9
+    assert "drift: more than 0.1 of output 'w' have moved" in results[0].reason
+    assert results[0].findings[0].detail == "w"
+
+
+def test_outputs_that_are_all_alike_pass_and_seldom_fail() -> None:
+    runs = 40
+    results = [Outputs(seed, ALIKE).result(100).result for seed in range(runs)]
+    assert proportion_confint(results.count("fail"), runs, alpha=0.1, method="beta")[0] <= 0.05
+    assert results.count("pass") >= 0.8 * runs
+
+
+def test_an_output_that_is_hardly_asked_for_holds_nobody_up() -> None:
+    assert Outputs(1, ALIKE, {"v": 0.0, "w": 0.002}).result(100).result == "pass"
+    # One that many ask for has to be alike.
+    verdict = Outputs(1, {**ALIKE, "w": 1.0}, {"w": 0.1}).result(60)
+    assert verdict.result == "not enough data"
+
+
+def test_outputs_that_one_version_does_not_have() -> None:
+    tests = step_tests(("errors=off", "p50=off", "p99=off"), steps=(50.0, 100.0))
+    outputs = Outputs(2, {"y": 0.0})
+    for _ in range(100):
+        a, b = outputs.seen(0, 200), outputs.seen(1, 40)
+        tests.add(Seen(200, outputs={**a.outputs, "old": {3: 200}}), Seen(40, outputs={**b.outputs, "new": {9: 40}}))
+    assert tests.verdict().result == "pass"
 
 
 def test_plain_is_json() -> None:
