@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import grpc
@@ -229,9 +230,14 @@ def test_an_unload_gives_its_memory_back(tmp_path: Path) -> None:
             return resident_bytes()
 
         # What the runtime keeps of its first large model it keeps once.
-        first = loaded_and_unloaded()
+        bound = loaded_and_unloaded() + size_bytes / 8
         for _ in range(3):
-            assert loaded_and_unloaded() < first + size_bytes / 8
+            # A thread gives it back once it gets to run.
+            give_up = time.monotonic() + 60.0
+            kept = loaded_and_unloaded()
+            while kept >= bound and time.monotonic() < give_up:
+                kept = resident_bytes()
+            assert kept < bound
         caller.client.close()
         assert serving.stop() == 0, serving.output
 

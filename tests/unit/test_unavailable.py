@@ -21,6 +21,7 @@ REASONS = {
     "services/control.py": "tells loading from failed",
     "services/health.py": "stopping",
     "services/reflection.py": "stopping",
+    "traffic/captures.py": "stopping",
     "transport/grpc_aio.py": "stopping",
     "transport/infer_stream.py": "stopping",
 }
