@@ -56,7 +56,7 @@ GAUGES: dict[str, Any] = {
     "slo_gather_rows": {("m", "3"): 16}, "slo_delay_seconds": {("m", "3"): 0.002},
     "adaptive_rows": {("m", "3"): 96}, "executors": 2, "executors_busy": 1,
     "executors_stuck": 0, "runs_stopped": 2, "breaker_state": {("m", "3"): 2}, "breaker_opened": {("m", "3"): 1},
-    "fallbacks": {("m", "3", "previous"): 4}, "cache_second": {"hit": 3},
+    "fallbacks": {("m", "3", "previous"): 4}, "cache_second": {"hit": 3}, "cache_second_failures": 1,
     "replica_up": {"a:1": 1}, "replica_forwards": {"answered": 3},
     "connections": 3,
     "connections_accepted": 9, "streams": 8, "streams_held": 1, "turns_ended": 1, "calls_without_te": 3,
