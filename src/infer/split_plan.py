@@ -18,6 +18,8 @@ from infer.errors import InvalidArgument
 DEFAULT_NAME = "split"
 DEFAULT_KEY = "routing_key"
 KEY_BYTES = 1024
+# Far less would have no inverse, and count as much as none.
+WEIGHT_LEAST, WEIGHT_MOST = 1e-9, 1e9
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _PLACE = re.compile(r"(?:(?P<model>[A-Za-z0-9_.-]{1,128}):)?(?P<version>[A-Za-z0-9_.-]{1,128})")
 _PARAMETER = re.compile(r"[!-~]{1,128}")
@@ -44,8 +46,9 @@ class ArmPlan:
                 f"variant {self.name!r}: expected a version, a label, or another model's as MODEL:VERSION, got "
                 f"{self.place!r}")
         _ensure(isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
-                and math.isfinite(self.weight) and 0 <= self.weight <= 1e9,
-                f"variant {self.name!r}: expected a weight of 0 to 1e9, got {self.weight!r}")
+                and math.isfinite(self.weight) and (self.weight == 0 or WEIGHT_LEAST <= self.weight <= WEIGHT_MOST),
+                f"variant {self.name!r}: expected a weight of 0, or of {WEIGHT_LEAST:g} to {WEIGHT_MOST:g}, got "
+                f"{self.weight!r}")
 
     @property
     def place(self) -> str:

@@ -29,7 +29,9 @@ def test_arms_as_they_are_written(text: str, arm: ArmPlan) -> None:
 @pytest.mark.parametrize(("text", "said"), [
     ("3", r"variant '3': expected \[NAME@\]\[MODEL:\]VERSION=WEIGHT, such as 4=10"),
     ("3=many", "variant '3=many': expected"), ("3=nan", "variant '3=nan': expected"),
-    ("3=-1", "variant '3': expected a weight of 0 to 1e9, got -1.0"), ("3=1e10", "expected a weight of 0 to 1e9"),
+    ("3=-1", "variant '3': expected a weight of 0, or of 1e-09 to 1e.09, got -1.0"),
+    ("3=1e10", "expected a weight of 0, or of 1e-09 to"),
+    ("3=1e-310", "expected a weight of 0, or of 1e-09 to"),
     ("=5", "variant '': expected a name of 1 to 128"), ("a b=5", "variant 'a b': expected a name"),
     ("x@a/b=5", "variant 'x': expected a version, a label, or another model's as MODEL:VERSION, got 'a/b'"),
     ("x@a:b:c=5", "got 'a:b:c'"), ("x@:3=5", None)])
@@ -87,8 +89,8 @@ def test_in_words() -> None:
     ({"to": "3=90"}, "expected a table with the weights of versions"),
     ({"to": {"3": 1}, "salt": "a"}, "'salt' is nothing that a split has; expected to, name, key, rules"),
     ({"to": {"3": 1}, "name": 5}, "name: expected text, got 5"),
-    ({"to": {"3": "x"}}, "variant '3': expected a weight of 0 to 1e9, got 'x'"),
-    ({"to": {"3": True}}, "expected a weight of 0 to 1e9, got True"),
+    ({"to": {"3": "x"}}, "variant '3': expected a weight of 0, or of 1e-09 to 1e.09, got 'x'"),
+    ({"to": {"3": True}}, "expected a weight of 0, or of 1e-09 to 1e.09, got True"),
     ({"to": {"3": 1}, "rules": {"a": 3}}, "rules: expected the variant of each key"),
     ({"to": {"3": 1}, "rules": ["a"]}, "rules: expected the variant of each key"),
     ({"to": {}}, "expected 1 to 16 variants, got 0")])

@@ -33,7 +33,11 @@ def ask(verb: str, method: str, *, address: str, timeout: float, **fields: Any) 
     """The reply of an RPC of infer.v1.Admin."""
     from infer.proto import message
 
-    request = message(f"infer.v1.{method}Request")(**fields)
+    try:
+        request = message(f"infer.v1.{method}Request")(**fields)
+    # What is no UTF-8, or no such number.
+    except ValueError as error:
+        raise click.UsageError(f"what was given cannot be sent: {error}") from None
     with administration(verb, address=address, timeout=timeout) as client:
         content = client.call(f"/infer.v1.Admin/{method}", request.SerializeToString())
     return message(f"infer.v1.{method}Response").FromString(content)

@@ -88,13 +88,20 @@ def answers(client: Client, calls: Iterable[CapturedCall], to: str, concurrency:
 
 
 def answered(client: Client, call: CapturedCall, number: int, to: str) -> Answer:
+    from google.protobuf.message import DecodeError
+
     from infer.cli.client import CallFailed
     from infer.proto import message
 
     model, _, version = to.partition(":")
-    request = message("inference.ModelInferRequest").FromString(call.request)
+    try:
+        request = message("inference.ModelInferRequest").FromString(call.request)
+    except DecodeError as error:
+        return Answer(call, number, status="UNREADABLE", failure=f"request {number} cannot be read: {error}")
     request.model_name = model or request.model_name
     request.model_version = version
+    # Of one that a replica had forwarded: it is another's now.
+    request.parameters.pop("infer_forwarded", None)
     try:
         return Answer(call, number, client.call(PATH, request.SerializeToString()))
     except CallFailed as error:
@@ -103,6 +110,8 @@ def answered(client: Client, call: CapturedCall, number: int, to: str) -> Answer
 
 def replayed(found: Iterable[Answer], comparison: ReplyComparison) -> dict[str, Any]:
     """What it came to, plain."""
+    from google.protobuf.message import DecodeError
+
     worst: list[tuple[float, int, str]] = []
     statuses: Counter[str] = Counter()
     failure = ""
@@ -113,7 +122,13 @@ def replayed(found: Iterable[Answer], comparison: ReplyComparison) -> dict[str, 
             statuses[answer.status] += 1
             failure = failure or answer.failure
             continue
-        badness = comparison.add(answer.call.reply, answer.reply)
+        try:
+            badness = comparison.add(answer.call.reply, answer.reply)
+        # No reply, or one whose outputs are not raw.
+        except (ValueError, DecodeError) as error:
+            statuses["UNREADABLE"] += 1
+            failure = failure or f"request {answer.number}: the replies cannot be compared: {error}"
+            continue
         if badness > 0:
             heapq.heappush(worst, (badness, -answer.number, _id_of(answer.call)))
             if len(worst) > WORST:
