@@ -58,6 +58,7 @@ class Controller:
         self._now, self._changed, self._bins = now, changed, bins
         self._tasks: set[asyncio.Task[Any]] = set()
         self._rollouts: dict[str, _Model] = {}
+        self._refused: dict[str, tuple[int, str]] = {}      # versions that were not begun by themselves, and why
         self.ended: dict[str, int] = {}         # rollouts by the state that they ended in
         for model, record in store.records().get(RECORD, {}).items():
             self._rollouts[model] = _Model(Rollout.from_record(record["rollout"]), list(record["past"]),
@@ -251,7 +252,10 @@ class Controller:
         try:
             await self.start(model, to=to, baseline=baseline, who=ITSELF, reason="a new version in the repository")
         except InferError as error:
-            log.warning("model %r: version %d is not rolled out: %s", model, to, error.message)
+            # Each look tries again.
+            if self._refused.get(model) != (to, error.message):
+                log.warning("model %r: version %d is not rolled out: %s", model, to, error.message)
+            self._refused[model] = to, error.message
 
     # What follows from a change.
 

@@ -517,6 +517,20 @@ async def test_new_versions_by_themselves() -> None:
     assert [each.plan.to for each in rig.controller.past("m")] == [4]
 
 
+async def test_one_that_cannot_begin_by_itself_is_tried_again_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    settings = RolloutSettings((10.0, 100.0), 0.0, ERRORS, on_new_version="rollout", gates=GatePlan(replay="x"))
+    rig = Rig(Fake(3, settings=settings))
+    await rig.second()
+    rig.fake.entries[4] = entry(4, settings)
+    for _ in range(5):
+        await rig.second()
+    assert caplog.text.count("model 'm': version 4 is not rolled out: no such file") == 1
+    for each in rig.fake.entries.values():
+        each.settings.rollout = RolloutSettings((10.0, 100.0), 0.0, ERRORS, on_new_version="rollout")
+    await rig.second()
+    assert rig.controller.rollouts()["m"].plan.to == 4
+
+
 async def test_former_rollouts_are_bounded() -> None:
     rig = await started()
     for _ in range(MAX_PAST + 5):
