@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.targets import free_port
 from infer.cache_redis import FAILURES_IN_A_ROW, PREFIX
 from infer.client import InferClient, InferError
 from tests.support import models
@@ -23,7 +23,7 @@ from tests.support.server import InProcess, in_process, scrape
 
 redis = pytest.importorskip("redis")
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server to test with")
-SECONDS = 20.0
+SECONDS = 60.0
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
@@ -31,8 +31,7 @@ class Redis:
     """A redis-server that ends with the test."""
 
     def __init__(self, directory: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = listener.getsockname()[1]
+        self.port = free_port()
         self.directory = directory
         self.client = redis.Redis(port=self.port, socket_timeout=SECONDS)
         self.start()
@@ -76,8 +75,8 @@ def served(tmp_path: Path) -> dict[str, Any]:
             "cache_redis_timeout": 10.0}
 
 
-def infer(client: InferClient, value: float) -> float:
-    return float(client.infer("m", {"x": np.full((1, 4), value, np.float32)})["y"][0, 0])
+def infer(client: InferClient, value: float, timeout: float | None = SECONDS) -> float:
+    return float(client.infer("m", {"x": np.full((1, 4), value, np.float32)}, timeout=timeout)["y"][0, 0])
 
 
 def outcome(server: InProcess, name: str) -> float:
@@ -188,11 +187,11 @@ def test_show_7_killed_hung_and_flushed_under_load(level: Redis, served: dict[st
 
 
 def test_a_request_that_leaves_while_it_is_asked_for(level: Redis, served: dict[str, Any]) -> None:
-    with in_process(**served, cache_redis=level.url) as server, InferClient(server.address, timeout=0.3) as client:
+    with in_process(**served, cache_redis=level.url) as server, InferClient(server.address) as client:
         infer(client, 1.0)
         level.process.send_signal(signal.SIGSTOP)
         with pytest.raises(InferError) as caught:
-            infer(client, 2.0)
+            infer(client, 2.0, timeout=0.3)
         assert caught.value.status == "DEADLINE_EXCEEDED"
         server.until(lambda: server.server.pipeline.in_flight == 0)
         level.process.send_signal(signal.SIGCONT)

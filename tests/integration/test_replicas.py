@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
+from bench.targets import free_port
 from infer.client import InferClient, InferError
 from tests.support import models
 from tests.support.certificates import Authority
@@ -28,8 +28,10 @@ OUTCOMES = ("answered", "refused", "late", "lost", "here")
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 class Replica:

@@ -16,7 +16,7 @@ from infer._core.request import RequestSink
 from infer.services.call import Service
 from infer.transport.native import NativeTransport
 
-SECONDS = 20.0
+SECONDS = 90.0
 
 
 class Served:

@@ -88,5 +88,5 @@ def scripted_peer(script: Script, greeting: bytes | None = None, *, each_frame: 
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()

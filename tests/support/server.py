@@ -22,7 +22,7 @@ from tests.support.h2_peer import Peer, connect
 from tests.support.models import write_version
 
 T = TypeVar("T")
-SECONDS = 30.0
+SECONDS = 90.0
 
 
 def write_repository(path: Path, models: Mapping[str, bytes]) -> Path:

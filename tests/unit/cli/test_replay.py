@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from infer.capture_file import CapturedCall
@@ -48,6 +49,12 @@ def test_a_call_that_was_forwarded_is_not_when_it_is_sent_again() -> None:
     assert (found["agreed"], found["failed"]) == (1, 0)
     [sent] = server.sent
     assert (sent.model_name, sent.model_version, sorted(sent.parameters)) == ("other", "3", ["note"])
+
+
+def test_what_a_split_gave_to_another_model_is_that_ones() -> None:
+    server: Any = Server(reply())
+    replayed(answers(server, [replace(captured(), model="other")], "", 1), ReplyComparison(0, 0))
+    assert (server.sent[0].model_name, server.sent[0].model_version) == ("other", "")
 
 
 def test_what_cannot_be_read_fails_alone() -> None:

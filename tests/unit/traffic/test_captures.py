@@ -56,7 +56,7 @@ def test_a_stop_leaves_a_whole_file(server: Server, tmp_path: Path) -> None:
     server.call(5)
     running = server.captures.stop("m")
     server.call()
-    running.closed.result(30)
+    running.closed.result(120)
     reader = CaptureReader(tmp_path / "captured" / "a.capture")
     assert [each.request for each in reader] == [ROW] * 5
     assert (reader.about["model"], reader.about["redacted"], reader.torn) == ("m", [], False)
@@ -84,7 +84,7 @@ def test_a_disk_that_is_full_ends_the_capture_and_says_so(
     monkeypatch.setattr(writer, "_write", full)
     with caplog.at_level(logging.WARNING):
         server.call()
-        running.closed.result(30)
+        running.closed.result(120)
     assert "cannot be written: [Errno 28] No space left on device" in running.problem
     assert running.problem in caplog.text
     server.call()
@@ -135,11 +135,11 @@ def test_who_gives_up_waiting_for_a_stop_ends_no_capture_but_that(server: Server
     first = server.start("m", CapturePlan("a", per_second=0))
     asyncio.run(impatient(first))
     server.captures.stop("m")
-    first.closed.result(30)
+    first.closed.result(120)
     second = server.start("m", CapturePlan("b", per_second=0))
     server.call(3)
     server.captures.stop("m")
-    second.closed.result(30)
+    second.closed.result(120)
     assert len(list(CaptureReader(tmp_path / "captured" / "b.capture"))) == 3
 
 
@@ -153,11 +153,11 @@ def test_a_call_that_cannot_be_written_ends_its_capture_alone(
     with monkeypatch.context() as patched:
         patched.setattr(CaptureWriter, "add", odd)
         server.call()
-        running.closed.result(30)
+        running.closed.result(120)
     assert running.problem.endswith("a.capture cannot be written: an odd call")
     again = server.start("m", CapturePlan("b", per_second=0))
     server.call()
-    server.captures.stop("m").closed.result(30)
+    server.captures.stop("m").closed.result(120)
     assert (again.records, again.problem) == (1, "")
 
 
