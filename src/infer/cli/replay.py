@@ -98,7 +98,7 @@ def answered(client: Client, call: CapturedCall, number: int, to: str) -> Answer
         request = message("inference.ModelInferRequest").FromString(call.request)
     except DecodeError as error:
         return Answer(call, number, status="UNREADABLE", failure=f"request {number} cannot be read: {error}")
-    request.model_name = model or request.model_name
+    request.model_name = model or call.model
     request.model_version = version
     # Of one that a replica had forwarded: it is another's now.
     request.parameters.pop("infer_forwarded", None)
