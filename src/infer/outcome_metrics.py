@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -48,10 +47,12 @@ class Metric:
 
     def unit_of(self, value: float) -> float:
         """An outcome on the scale of 0 to 1 that sums are kept in. Raises InvalidArgument."""
-        _ensure(math.isfinite(value) and self.low <= value <= self.high,
-                f"metric {self.name!r}: expected a value from {self.low:g} to {self.high:g}, got {value!r}")
-        _ensure(self.kind == "mean" or value in (0.0, 1.0),
-                f"metric {self.name!r} is a rate: expected 0 or 1, got {value!r}")
+        # Not so for one that is no number.
+        if not self.low <= value <= self.high:
+            raise InvalidArgument(f"metric {self.name!r}: expected a value from {self.low:g} to {self.high:g}, got "
+                                  f"{value!r}")
+        if self.kind == "rate" and 0.0 < value < 1.0:
+            raise InvalidArgument(f"metric {self.name!r} is a rate: expected 0 or 1, got {value!r}")
         return (value - self.low) / (self.high - self.low)
 
     def value_of(self, unit: float) -> float:

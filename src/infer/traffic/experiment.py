@@ -55,6 +55,7 @@ class Experiment:
         self.tracks = [Track(metric, self.arms, settings.alpha / len(settings.metrics)) for metric in settings.metrics]
         self.sums: Mapping[str, Mapping[str, Sums]] = {}
         held = settings.held
+        self._turn = 0
         self._guards = {} if held is None else {arm: StepTests(held) for arm in self.arms[1:]}
 
     # What happens.
@@ -63,10 +64,7 @@ class Experiment:
         """`sums`: by arm and metric, in all; `seen`: of each arm's calls since the look before. Whether a block of
         outcomes has closed."""
         self.sums = sums
-        closed = False
-        for track in self.tracks:
-            closed |= track.look(now, {arm: of[track.metric.name] for arm, of in sums.items()
-                                       if track.metric.name in of})
+        closed = self._close_one(now)
         control = seen.get(self.arms[0])
         for arm, tests in self._guards.items():
             if control is not None and arm in seen:
@@ -75,6 +73,16 @@ class Experiment:
                 if verdict.result == FAIL and not self.failed:
                     self.failed = f"{arm}: {verdict.reason}"
         return closed
+
+    def _close_one(self, now: float) -> bool:
+        """Of all metrics at most one has its block closed, which takes the loop a while; each has its turn."""
+        for place in range(len(self.tracks)):
+            track = self.tracks[(self._turn + place) % len(self.tracks)]
+            if track.look(now, {arm: of[track.metric.name] for arm, of in self.sums.items()
+                                if track.metric.name in of}):
+                self._turn += place + 1
+                return True
+        return False
 
     def end(self, now: float, who: str, reason: str) -> None:
         self.ended, self.ended_by, self.end_reason = now, who, reason[:REASON_CHARACTERS]

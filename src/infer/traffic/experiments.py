@@ -104,6 +104,8 @@ class Experiments:
                 if taken := self._models.taken(model):
                     log.warning("model %r: its experiment %r goes on; %s counts again once that has ended", model,
                                 state.experiment.name, taken, extra={"model": model})
+                settings = state.experiment.settings
+                self._outcomes.watch(model, settings.metrics, window_s=settings.window_s, sums=state.experiment.sums)
                 self._begin(model, state.experiment)
 
     def step(self) -> None:
@@ -136,6 +138,8 @@ class Experiments:
             raise FailedPrecondition(f"model {model!r} has had an experiment {name!r}; another name deals its routing "
                                      "keys anew")
         experiment = Experiment(name, settings, self._now(), who, reason)
+        # First, since there may be no memory for it; without its split nothing counts yet.
+        self._outcomes.watch(model, settings.metrics, window_s=settings.window_s)
         self._models_by_name[model] = state
         state.experiment, state.number = experiment, state.number + 1
         state.kept, state.counts, state.decision = None, {}, NOT_ENOUGH
@@ -213,9 +217,7 @@ class Experiments:
             task.add_done_callback(self._tasks.discard)
 
     def _begin(self, model: str, experiment: Experiment) -> None:
-        settings = experiment.settings
-        self._outcomes.watch(model, settings.metrics, window_s=settings.window_s, sums=experiment.sums)
-        self._models.set_split(model, settings.split(experiment.name))
+        self._models.set_split(model, experiment.settings.split(experiment.name))
         self._models_by_name[model].results = self._outcomes.results_of(model)
         self._changed()
 

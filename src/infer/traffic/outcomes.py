@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from infer._core.recent import Recent
 from infer._core.variants import hash_of
-from infer.errors import FailedPrecondition, InferError, InvalidArgument, NotFound
+from infer.errors import FailedPrecondition, InferError, InvalidArgument, NotFound, ResourceExhausted
 from infer.outcome_metrics import Metric, Outcome, ensure_metrics
 from infer.split_plan import KEY_BYTES
 from infer.traffic.routes import Traffic
@@ -65,10 +65,10 @@ class Outcomes:
     def watch(self, model: str, metrics: Sequence[Metric], *, window_s: float = WINDOW_SECONDS,
               sums: Mapping[str, Mapping[str, Sums]] | None = None) -> None:
         """From now on outcomes of the model count; it has no watch yet. Raises InvalidArgument for what is no list of
-        metrics."""
+        metrics, ResourceExhausted where there is no memory."""
         watch = self._watches[model] = _Watch(
             {each.name: each for each in ensure_metrics(tuple(metrics))}, round(window_s * 1e9),
-            Recent(self._remembered), Recent(self._remembered),
+            self._recent(), self._recent(),
             {arm: dict(of) for arm, of in (sums or {}).items()})
 
         def number_of(name: str) -> int:
@@ -77,6 +77,13 @@ class Outcomes:
             return watch.names.index(name)
 
         self._traffic.remember(model, watch.requests, number_of)
+
+    def _recent(self) -> Recent:
+        try:
+            return Recent(self._remembered)
+        except MemoryError:
+            raise ResourceExhausted(f"no memory to remember {self._remembered} requests and outcomes; a smaller "
+                                    "--max-outcomes needs less") from None
 
     def unwatch(self, model: str) -> None:
         """Outcomes of the model are refused from now on."""
@@ -94,40 +101,41 @@ class Outcomes:
 
     def record(self, outcomes: Sequence[Outcome]) -> Counter[str]:
         """How many came to what. Raises InferError where one of them cannot be an outcome; then none has counted."""
-        found: Counter[str] = Counter()
-        try:
-            if not 0 < len(outcomes) <= MAX_OUTCOMES:
-                raise InvalidArgument(f"expected 1 to {MAX_OUTCOMES} outcomes in a call, got {len(outcomes)}")
-            units = [self._checked(number, each) for number, each in enumerate(outcomes)]
-        except InferError:
+        if not 0 < len(outcomes) <= MAX_OUTCOMES:
             self.results["", REFUSED] += max(len(outcomes), 1)
-            raise
+            raise InvalidArgument(f"expected 1 to {MAX_OUTCOMES} outcomes in a call, got {len(outcomes)}")
+        units: list[float] = []
+        try:
+            for each in outcomes:
+                units.append(self._checked(each))
+        except InferError as error:
+            self.results["", REFUSED] += len(outcomes)
+            number = len(units)
+            raise type(error)(f"outcome {number}, of model {outcomes[number].model!r:.80}: {error.message}") from None
         now_ns = self._now_ns()
-        for outcome, unit in zip(outcomes, units, strict=True):
-            result = self._count(self._watches[outcome.model], outcome, unit, now_ns)
-            found[result] += 1
-            self.results[outcome.model, result] += 1
-        return found
+        found = Counter((each.model, self._count(self._watches[each.model], each, unit, now_ns))
+                        for each, unit in zip(outcomes, units, strict=True))
+        self.results.update(found)
+        results: Counter[str] = Counter()
+        for (_, result), count in found.items():
+            results[result] += count
+        return results
 
-    def _checked(self, number: int, outcome: Outcome) -> float:
+    def _checked(self, outcome: Outcome) -> float:
         """Its value on the scale of sums. Raises InferError."""
-        place = f"outcome {number}, of model {outcome.model!r:.80}"
         watch = self._watches.get(outcome.model)
         if watch is None:
             if self._traffic.served(outcome.model) is None:
-                raise NotFound(f"{place}: no such model; `infer models` lists those that are served")
-            raise FailedPrecondition(f"{place}: nobody counts its outcomes; `infer experiment start` begins that")
+                raise NotFound("no such model; `infer models` lists those that are served")
+            raise FailedPrecondition("nobody counts its outcomes; `infer experiment start` begins that")
         metric = watch.metrics.get(outcome.metric)
         if metric is None:
-            raise InvalidArgument(f"{place}: metric {outcome.metric!r:.80} is none of {', '.join(watch.metrics)}")
+            raise InvalidArgument(f"metric {outcome.metric!r:.80} is none of {', '.join(watch.metrics)}")
         if bool(outcome.request_id) == bool(outcome.routing_key):
-            raise InvalidArgument(f"{place}: expected the id of a request or a routing key, and not both")
+            raise InvalidArgument("expected the id of a request or a routing key, and not both")
         if len((outcome.request_id or outcome.routing_key).encode()) > KEY_BYTES:
-            raise InvalidArgument(f"{place}: expected at most {KEY_BYTES} bytes of an id or routing key")
-        try:
-            return metric.unit_of(outcome.value)
-        except InvalidArgument as error:
-            raise InvalidArgument(f"{place}: {error.message}") from None
+            raise InvalidArgument(f"expected at most {KEY_BYTES} bytes of an id or routing key")
+        return metric.unit_of(outcome.value)
 
     def _count(self, watch: _Watch, outcome: Outcome, value: float, now_ns: int) -> Result:
         if outcome.request_id:

@@ -137,6 +137,20 @@ def test_decisions(means: tuple[float, ...], metric: str, min_effect: float, res
     assert decision.reason
 
 
+def test_of_all_metrics_one_is_looked_at_and_each_has_its_turn() -> None:
+    made = experiment(("a:rate", "b:rate", "c:rate"))
+    sums = {arm: {name: Sums(100, 50.0, 50.0) for name in ("a", "c")} for arm in made.arms}
+    closed = [made.look(float(time), sums, {}) for time in range(4)]
+    assert closed == [True, True, False, False]
+    assert [len(track.blocks) for track in made.tracks] == [1, 0, 1]
+    for arm in sums.values():
+        arm |= {name: Sums(1000, 500.0, 500.0) for name in "abc"}
+    for time in range(3):
+        assert made.look(float(time), sums, {})
+        assert sum(len(track.blocks) for track in made.tracks) == 3 + time
+    assert [len(track.blocks) for track in made.tracks] == [2, 1, 2]
+
+
 def test_too_few_say_nothing() -> None:
     assert experiment().decision().reason == "too few outcomes to say anything"
     assert after(4, 0.2, 0.9).decision().result == NOT_ENOUGH

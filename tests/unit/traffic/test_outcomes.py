@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infer._core.arm import Arm
 from infer._core.variants import hash_of
-from infer.errors import FailedPrecondition, InferError, InvalidArgument, NotFound
+from infer.errors import FailedPrecondition, InferError, InvalidArgument, NotFound, ResourceExhausted
 from infer.outcome_metrics import Metric, Outcome
 from infer.split_plan import SplitPlan, parse_arms
 from infer.traffic.outcomes import MAX_OUTCOMES, Outcomes, Sums
@@ -166,6 +166,19 @@ def test_where_one_cannot_be_an_outcome_none_counts(outcome: Outcome, kind: type
     assert counting.sums() == {}
     assert counting.outcomes.results == {("", "refused"): 2}
     assert counting.record(of_key(KEYS[0])) == {"accepted": 1}
+
+
+def test_without_memory_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(_: int) -> None:
+        raise MemoryError
+
+    counting = Counting()
+    counting.outcomes.unwatch("m")
+    monkeypatch.setattr("infer.traffic.outcomes.Recent", no_memory)
+    with pytest.raises(ResourceExhausted, match="no memory to remember 100 requests and outcomes; a smaller --max-"):
+        counting.outcomes.watch("m", METRICS)
+    with pytest.raises(FailedPrecondition):
+        counting.record(of_key(KEYS[0]))
 
 
 @pytest.mark.parametrize("count", [0, MAX_OUTCOMES + 1])
