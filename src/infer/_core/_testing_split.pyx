@@ -1,10 +1,11 @@
-"""Splits over a million keys at C speed; not in wheels."""
+"""Splits over a million keys, and what is remembered of requests, at C speed; not in wheels."""
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memset
 
 from infer._core.clock cimport now_ns
+from infer._core.recent cimport Recent, recent_find, recent_put
 from infer._core.split cimport MAX_ARMS, key_hash, split_choose
 from infer._core.variants cimport Split
 
@@ -31,3 +32,31 @@ def choices(Split split not None, int64_t rounds) -> int:
     for i in range(rounds):
         sum += split_choose(&split.table, <uint64_t> i * 0x9e3779b97f4a7c15ULL)
     return now_ns() - start + (sum & 0)
+
+
+def puts(Recent recent not None, int64_t rounds) -> int:
+    """ns for so many hashes that come to a table, which is full after the first `capacity` of them."""
+    cdef uint64_t hash = 1
+    cdef int64_t start, i
+    for i in range(recent.table.capacity):
+        hash += 0x9e3779b97f4a7c15ULL
+        recent_put(&recent.table, hash, hash, 0, i)
+    start = now_ns()
+    with nogil:
+        for i in range(rounds):
+            hash += 0x9e3779b97f4a7c15ULL
+            recent_put(&recent.table, hash, hash, 0, i)
+    return now_ns() - start
+
+
+def finds(Recent recent not None, int64_t rounds) -> int:
+    """ns for so many looks for hashes, of which a table without room for them has none."""
+    cdef uint64_t hash = 1
+    cdef int64_t start = now_ns()
+    cdef int64_t _i
+    cdef int64_t found = 0
+    with nogil:
+        for _i in range(rounds):
+            hash += 0x9e3779b97f4a7c15ULL
+            found += recent_find(&recent.table, hash) != NULL
+    return now_ns() - start + (found & 0)
