@@ -419,12 +419,13 @@ def test_at_any_moment(tmp_path: Path) -> None:
     for _ in range(KILLS):
         with killed.serving(*ANYWHERE, nth=chance.randrange(1, CALLS)) as (serving, caller):
             there = {int(path.name) for path in (killed.root / "m").iterdir() if path.name.isdecimal()}
+            after = [each.settled(there) for each in possible]
+            # A version that was placed the moment before the end is not whole at the first look of the next start.
+            until(lambda: seen_of(caller) in [expected_of(state, there) for state in after],
+                  lambda: (moments[-1:], seen_of(caller), possible, there))
             found = seen_of(caller)
-            fitting = [state for state in (each.settled(there) for each in possible)
-                       if expected_of(state, there) == found]
-            assert fitting, (moments[-1:], found, possible, there)
+            possible, under_way = [state for state in after if expected_of(state, there) == found], ""
             assert_serves(caller, found[0], found[1])
-            possible, under_way = fitting, ""
             killed.arm()
             while not under_way:
                 number += 1
