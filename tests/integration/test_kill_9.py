@@ -406,6 +406,17 @@ def make_changes(root: Path, caller: Caller, number: int, state: Expected, there
     return "", [state]
 
 
+def fitting(caller: Caller, possible: list[Expected], there: set[int], moments: object) -> list[Expected]:
+    """Those that the server, which was just started, has come to."""
+    after = [each.settled(there) for each in possible]
+    # A version that was placed the moment before the end is not whole at the first look of the next start.
+    until(lambda: seen_of(caller) in [expected_of(state, there) for state in after],
+          lambda: (moments, seen_of(caller), possible, there))
+    found = seen_of(caller)
+    assert_serves(caller, found[0], found[1])
+    return [state for state in after if expected_of(state, there) == found]
+
+
 def test_at_any_moment(tmp_path: Path) -> None:
     killed = Killed(tmp_path, *EXPLICIT)
     (tmp_path / "infer.toml").write_text(
@@ -419,13 +430,7 @@ def test_at_any_moment(tmp_path: Path) -> None:
     for _ in range(KILLS):
         with killed.serving(*ANYWHERE, nth=chance.randrange(1, CALLS)) as (serving, caller):
             there = {int(path.name) for path in (killed.root / "m").iterdir() if path.name.isdecimal()}
-            after = [each.settled(there) for each in possible]
-            # A version that was placed the moment before the end is not whole at the first look of the next start.
-            until(lambda: seen_of(caller) in [expected_of(state, there) for state in after],
-                  lambda: (moments[-1:], seen_of(caller), possible, there))
-            found = seen_of(caller)
-            possible, under_way = [state for state in after if expected_of(state, there) == found], ""
-            assert_serves(caller, found[0], found[1])
+            possible, under_way = fitting(caller, possible, there, moments[-1:]), ""
             killed.arm()
             while not under_way:
                 number += 1
