@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from infer.capture_file import CaptureReader
 from infer.errors import InferError, InvalidArgument
@@ -61,6 +62,8 @@ def replayed(entry: VersionEntry, path: Path, plan: GatePlan, *, rtol: float, at
             farthest = max(farthest, comparison.add_tensors(call.reply, answer(entry, call.request)))
         except InferError as error:
             failed, failure = failed + 1, failure or error.message
+        except DecodeError as error:
+            failed, failure = failed + 1, failure or f"call {runs} cannot be read: {error}"
     if not runs:
         return Replayed(f"{path} has no calls")
     wrong = comparison.differed + failed

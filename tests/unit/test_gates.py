@@ -187,6 +187,13 @@ def test_what_a_version_does_not_answer_differs(tmp_path: Path) -> None:
     assert "by up to inf" in far.failure
 
 
+def test_calls_that_cannot_be_read(tmp_path: Path) -> None:
+    calls = [(b"\xff", reply([2, 2])), (request([1, 1]).SerializeToString(), b"\xff"), *pairs(1, 2)]
+    found = replayed(entry_of(Session()), captured(tmp_path / "x", calls), GatePlan(replay="x"), rtol=0, atol=0,
+                     stopped=lambda: False)
+    assert found.failure.startswith("2 of 4 captured calls are answered otherwise, 2 of them not at all: call 1 cannot")
+
+
 def test_files_that_are_of_no_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failure(path: Path, *, stopped: bool = False) -> str:
         return replayed(entry_of(Session()), path, GatePlan(), rtol=0, atol=0, stopped=lambda: stopped).failure
