@@ -26,7 +26,8 @@ from infer.traffic.views import AuditView, StoreView
 
 log = logging.getLogger("infer.traffic")
 
-RECORD, SUMS, BLOCKS = "experiments", "experiment sums", "experiment blocks "
+# The first and the last are of a model each, whose name follows: reports are long.
+RECORD, SUMS, BLOCKS = "experiments of ", "experiment sums", "experiment blocks of "
 EVENT = "experiment"
 KEEP_SECONDS = 1.0
 # Reports of former experiments of a model that are kept.
@@ -85,8 +86,10 @@ class Experiments:
         self._models_by_name: dict[str, _Model] = {}
         records = store.records()
         sums = records.get(SUMS, {})
-        for model, record in records.get(RECORD, {}).items():
-            running = record["experiment"]
+        for key, record in records.items():
+            if not key.startswith(RECORD):
+                continue
+            model, running = key.removeprefix(RECORD), record["experiment"]
             try:
                 experiment = running and Experiment.from_record(running, sums.get(model, {}),
                                                                 records.get(BLOCKS + model, {}))
@@ -144,7 +147,7 @@ class Experiments:
         state.experiment, state.number = experiment, state.number + 1
         state.kept, state.counts, state.decision = None, {}, NOT_ENOUGH
         self._tell(model, "start", who, f"{name}: {settings.split(name)}", reason)
-        await self._keep()
+        await self._keep(model, state)
         if state.experiment is experiment:
             self._begin(model, experiment)
         return experiment
@@ -230,7 +233,7 @@ class Experiments:
         self.ended[report["decision"]["result"]] = self.ended.get(report["decision"]["result"], 0) + 1
         state.past = [*state.past, report][-MAX_PAST:]
         self._tell(model, "stop", who, f"{experiment.name}: {report['decision']['result']}", reason)
-        await self._keep()
+        await self._keep(model, state)
         if state.experiment is None:
             self._outcomes.unwatch(model)
             self._models.set_split(model, None)
@@ -251,10 +254,9 @@ class Experiments:
 
     # What is kept and told.
 
-    async def _keep(self) -> None:
+    async def _keep(self, model: str, state: _Model) -> None:
         """On the disk, or it could not be written in time: then it is tried again, and the traffic follows anyhow."""
-        kept = asyncio.wrap_future(self._store.save(
-            RECORD, {model: state.to_record() for model, state in self._models_by_name.items()}))
+        kept = asyncio.wrap_future(self._store.save(RECORD + model, state.to_record()))
         await asyncio.wait((kept,), timeout=KEEP_SECONDS)
 
     def _tell(self, model: str, event: str, who: str, *said: str) -> None:

@@ -122,7 +122,7 @@ class Rig:
 async def test_from_its_start_to_its_end() -> None:
     rig = Rig()
     experiment = await rig.experiments.start("m", SETTINGS, who="alice", reason="is it better?")
-    assert rig.fake.log == [("kept", RECORD), ("split", "experiment-1")]
+    assert rig.fake.log == [("kept", RECORD + "m"), ("split", "experiment-1")]
     assert (experiment.name, rig.experiments.taken("m"), rig.experiments.taken("n")) == (
         "experiment-1", "experiment 'experiment-1'", "")
     for _ in range(40):
@@ -218,13 +218,13 @@ async def test_what_was_kept_before_it_took_effect() -> None:
     await rig.experiments.start("m", SETTINGS, name="e", who="alice")
     await rig.second({"control": 0.2, "new": 0.3}, n=100)
     kept = dict(rig.fake.kept)
-    assert set(kept) == {RECORD, SUMS, BLOCKS + "m"}
+    assert set(kept) == {RECORD + "m", SUMS, BLOCKS + "m"}
     await rig.second()
     assert rig.fake.kept == kept        # nothing has come
     rig.fake.kept.pop(SUMS)
     rig.started()
     assert sum(rig.experiments.running()["m"].units) == 100
-    rig.fake.kept[RECORD]["m"]["experiment"]["settings"] = {}
+    rig.fake.kept[RECORD + "m"]["experiment"]["settings"] = {}
     rig.started()
     assert rig.experiments.running() == {}
 
