@@ -34,6 +34,8 @@ log = logging.getLogger("infer.traffic")
 FORMAT = 1
 FLUSH_SECONDS = 1.0
 POLL_SECONDS = 0.02
+# A disk that hangs keeps no server from ending.
+CLOSE_SECONDS = 10.0
 WAITING_CALLS, WAITING_BYTES = 1024, 16 << 20
 
 
@@ -205,7 +207,10 @@ class Captures:
         if self._thread is not None:
             self._waiting.append(None)
             self._hurry.set()
-            self._thread.join()
+            self._thread.join(CLOSE_SECONDS)
+            if self._thread.is_alive():
+                log.error("captured calls were not written within %g s of the server's end, and are lost",
+                          CLOSE_SECONDS)
 
     def gauges(self) -> Mapping[str, Any]:
         """By key of SERVER_METRICS. Any thread."""

@@ -74,7 +74,9 @@ class Splits:
         kept = self._store.save(RECORD, {name: None if each is None else each.to_record()
                                          for name, each in self._asked.items()})
         await asyncio.wrap_future(kept)
-        self._apply(model, self.plans.get(model))
+        # One that has begun meanwhile gives the requests back to it when it ends.
+        if not self.taken(model):
+            self._apply(model, self.plans.get(model))
 
     def ensure_served(self, model: str, plan: SplitPlan) -> None:
         """Every arm leads to a version that is served, and all of them take the same inputs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from infer.capture_file import CaptureReader, CaptureWriter
 from infer.capture_plan import CapturePlan
 from infer.errors import FailedPrecondition, InvalidArgument, NotFound
+from infer.traffic import captures
 from infer.traffic.captures import Captures, Running
 from tests.support.models import identity
 from tests.support.puppets import Bench, fp32_request, make_entry
@@ -159,6 +161,24 @@ def test_a_call_that_cannot_be_written_ends_its_capture_alone(
     server.call()
     server.captures.stop("m").closed.result(120)
     assert (again.records, again.problem) == (1, "")
+
+
+def test_a_disk_that_hangs_keeps_no_server_from_ending(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(tmp_path)
+    running = server.start("m", CapturePlan("a", per_second=0))
+    writes_again = threading.Event()
+
+    def hang(writer: CaptureWriter, call: object) -> None:
+        writes_again.wait()
+
+    monkeypatch.setattr(CaptureWriter, "add", hang)
+    monkeypatch.setattr(captures, "CLOSE_SECONDS", 0.01)
+    server.call()
+    server.close()
+    assert "captured calls were not written within 0.01 s" in caplog.text
+    writes_again.set()
+    running.closed.result(120)
 
 
 def test_what_is_to_be_left_out_has_to_be_there(server: Server) -> None:

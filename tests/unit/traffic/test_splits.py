@@ -67,6 +67,14 @@ def test_it_is_kept_before_it_is_applied(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_rollout_that_begins_while_a_split_is_kept_divides_the_requests() -> None:
+    kept = Kept(Store(None))
+    taken = iter(["", "a rollout"])
+    kept.splits.taken = lambda model: next(taken)
+    kept.ask("m", plan())
+    assert (kept.applied, kept.splits.plans) == ([], {"m": plan()})
+
+
 def test_what_cannot_be_is_not_kept() -> None:
     kept = Kept(Store(None))
     for model, asked, error in (("m", plan("9=1"), FailedPrecondition), ("gone", plan(), NotFound),
