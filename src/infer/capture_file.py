@@ -95,7 +95,11 @@ class CaptureWriter:
             self.full = True
             self.records -= records
             return
-        self._write_block(block)
+        try:
+            self._write_block(block)
+        except OSError:
+            self.records -= records
+            raise
 
     def _write_block(self, block: bytes) -> None:
         self._write(_HEAD.pack(len(block), zlib.crc32(block)) + block)
