@@ -127,7 +127,8 @@ class Outcomes:
         if watch is None:
             if self._traffic.served(outcome.model) is None:
                 raise NotFound("no such model; `infer models` lists those that are served")
-            raise FailedPrecondition("nobody counts its outcomes; `infer experiment start` begins that")
+            raise FailedPrecondition("nobody counts its outcomes; `infer experiment start`, or a rollout with an "
+                                     "outcome as guardrail, begins that")
         metric = watch.metrics.get(outcome.metric)
         if metric is None:
             raise InvalidArgument(f"metric {outcome.metric!r:.80} is none of {', '.join(watch.metrics)}")
