@@ -16,6 +16,7 @@ log = logging.getLogger("infer.replicas")
 PATH = "/inference.GRPCInferenceService/ModelInfer"
 # Forwarded at once to one replica; more are run here.
 CALLS_MOST = 512
+# Of messages, and of replies, that are under way.
 BYTES_MOST = 16 << 20
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 # Until its first bytes are here. One that ends sooner after that than STEADY_S is not made again at once.
@@ -31,7 +32,8 @@ class _Link(asyncio.Protocol):
 
     def __init__(self, authority: str, timeout_s: float, loop: asyncio.AbstractEventLoop,
                  lost: Callable[[_Link], None]) -> None:
-        self._session = ClientConnection(PATH, authority, timeout_s=timeout_s, max_calls=CALLS_MOST)
+        self._session = ClientConnection(PATH, authority, timeout_s=timeout_s, max_calls=CALLS_MOST,
+                                         max_reply_bytes=BYTES_MOST)
         self._loop, self._lost = loop, lost
         self._calls: dict[int, tuple[Done, int]] = {}
         self._transport: asyncio.Transport | None = None

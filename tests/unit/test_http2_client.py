@@ -173,3 +173,29 @@ def test_message_longer_than_a_frame() -> None:
     body = b"".join(payload for kind, _, payload in sent if kind == peer.DATA)
     # The peer's connection window is 65,535 bytes until it says otherwise.
     assert body == (b"\0" + struct.pack(">I", len(message)) + message)[:65535]
+
+
+def test_what_replies_hold_together_is_bounded() -> None:
+    client = connection(max_reply_bytes=3000)
+    for _ in range(3):
+        client.start(b"x")
+    client.take_output()
+
+    def part(stream: int, size: int, first: bool, total: int) -> bytes:
+        head = peer.headers(stream, (":status", "200"), ("content-type", "application/grpc")) if first else b""
+        return head + peer.frame(peer.DATA, 0, stream, (struct.pack(">BI", 0, total) if first else b"") + b"r" * size)
+
+    def end(stream: int) -> bytes:
+        return peer.headers(stream, ("grpc-status", "0"), end=True)
+
+    # The first two are under way together; the second would pass the bound, and is read to its end without being kept.
+    client.feed(peer.settings() + part(1, 1500, True, 2000) + part(3, 1500, True, 2000) + part(3, 500, False, 2000))
+    replies = client.feed(end(3) + part(1, 500, False, 2000) + end(1))
+    assert [(each.call_id, each.grpc_status, each.message) for each in replies] == [(1, 0, None), (0, 0, b"r" * 2000)]
+    # What they held is free again.
+    [last] = client.feed(part(5, 2900, True, 2900) + end(5))
+    assert last.message == b"r" * 2900
+    client.start(b"x")
+    client.take_output()
+    [larger] = client.feed(part(7, 3000, True, 3000) + end(7))
+    assert (larger.grpc_status, larger.message) == (0, None)

@@ -70,6 +70,8 @@ cdef struct ClientSession:
     uint64_t varied            # calls sent with an end of their own; counts from 1, 0: none has one
     uint32_t cursor            # where the search for a stream with room begins
     int64_t *scheduled_ns      # the rings of all streams, owned
+    uint64_t reply_bytes       # taken for replies that are not whole, or not reported
+    uint64_t max_reply_bytes   # of these; a reply that would pass it is not kept. 0: no bound
     Output *output             # of the session_send under way
     int error                  # of nghttp2; the connection is to be closed
     bint goaway

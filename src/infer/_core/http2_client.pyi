@@ -20,8 +20,11 @@ class ClientConnection:
     """One HTTP/2 connection to one gRPC method, without I/O: the caller moves the bytes."""
 
     def __init__(
-        self, path: str, authority: str, *, timeout_s: float | None = None, max_calls: int = 100
-    ) -> None: ...
+        self, path: str, authority: str, *, timeout_s: float | None = None, max_calls: int = 100,
+        max_reply_bytes: int = 0,
+    ) -> None:
+        """`max_reply_bytes`: what replies under way may hold, together; the message of one that would pass it is None.
+        0: no bound."""
     @property
     def active(self) -> int:
         """Calls under way."""

@@ -66,8 +66,7 @@ cdef void finish_call(ClientSession *session, ClientCall *call, uint32_t reset_c
         end_stream(session, call)
     else:
         session.on_reply(session.owner, call)
-    free(call.reply)
-    call.reply = NULL
+    free_reply(session, call)
     call.stream_id = 0
     call.next_free = session.free_call
     session.free_call = call
@@ -90,18 +89,36 @@ cdef void end_stream(ClientSession *session, ClientCall *call) noexcept nogil:
     session.on_reply(session.owner, call)
 
 
-cdef void append_reply(ClientCall *call, const uint8_t *data, size_t size) noexcept nogil:
+cdef inline void free_reply(ClientSession *session, ClientCall *call) noexcept nogil:
+    free(call.reply)
+    session.reply_bytes -= call.reply_capacity
+    call.reply = NULL
+    call.reply_capacity = 0
+
+
+cdef inline bint passes_bound(const ClientSession *session, const ClientCall *call, size_t capacity) noexcept nogil:
+    return 0 < session.max_reply_bytes < session.reply_bytes - call.reply_capacity + capacity
+
+
+cdef void append_reply(ClientSession *session, ClientCall *call, const uint8_t *data, size_t size) noexcept nogil:
     cdef size_t needed = call.body_bytes + size
     cdef size_t capacity = call.reply_capacity
     cdef uint8_t *grown
     if needed > capacity:
         capacity = max(needed, 2 * capacity)
+        if passes_bound(session, call, capacity):
+            capacity = needed
+        if passes_bound(session, call, capacity):
+            free_reply(session, call)
+            call.keep_reply = False
+            return
         grown = <uint8_t *>realloc(call.reply, capacity)
         if grown == NULL:
             call.out_of_memory = True
             call.keep_reply = False
             return
         call.reply = grown
+        session.reply_bytes += capacity - call.reply_capacity
         call.reply_capacity = capacity
     memcpy(call.reply + call.body_bytes, data, size)
 
@@ -160,9 +177,7 @@ cdef void report_message(ClientSession *session, ClientCall *call) noexcept nogi
         call.grpc_status = 0
         session.on_reply(session.owner, call)
         call.grpc_status = NO_GRPC_STATUS
-    free(call.reply)
-    call.reply = NULL
-    call.reply_capacity = 0
+    free_reply(session, call)
     call.keep_reply = False
     call.body_bytes = 0
     call.detail_bytes = 0
@@ -178,7 +193,7 @@ cdef void read_messages(ClientSession *session, ClientCall *call, const uint8_t 
             messages.keep_next = False
         taken = read_message(messages, data, size, &whole)
         if call.keep_reply:
-            append_reply(call, data, taken)
+            append_reply(session, call, data, taken)
         if messages.first_byte == ERROR_MESSAGE_TAG:
             # Of what was taken, without the prefix.
             part = min(taken, <size_t>messages.reply_read)
@@ -205,7 +220,7 @@ cdef int on_data(
         for i in range(min(size, <size_t>(MESSAGE_PREFIX_BYTES - call.body_bytes))):
             call.message_bytes = call.message_bytes << 8 | data[i]
     if call.keep_reply:
-        append_reply(call, data, size)
+        append_reply(<ClientSession *>context, call, data, size)
     call.body_bytes += size
     return 0
 
@@ -575,7 +590,7 @@ cdef class ClientConnection:
     def __dealloc__(self):
         session_close(&self.session)
 
-    def __init__(self, str path, str authority, *, timeout_s=None, uint32_t max_calls=100):
+    def __init__(self, str path, str authority, *, timeout_s=None, uint32_t max_calls=100, uint64_t max_reply_bytes=0):
         cdef int64_t timeout_ns = 0 if timeout_s is None else max(1, round(timeout_s * 1e9))
         cdef int code
         if self.session.h2 != NULL:
@@ -589,6 +604,7 @@ cdef class ClientConnection:
             collect_reply, <void *>self)
         if code != 0:
             raise MemoryError(nghttp2_strerror(code).decode())
+        self.session.max_reply_bytes = max_reply_bytes
 
     cdef void collect(self, ClientCall *call) noexcept:
         cdef int64_t size = reply_message_bytes(call)
