@@ -30,7 +30,8 @@ from infer.traffic.outcomes import Outcomes
 from infer.traffic.shadows import Shadows
 from infer.traffic.splits import Splits
 
-LOOK_SECONDS = 1.0
+# What a version harms between two looks is not taken back.
+LOOK_SECONDS = 0.5
 
 
 class RolloutModels:

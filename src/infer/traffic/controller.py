@@ -1,4 +1,4 @@
-"""Rollouts as they happen: looks at the arms each second, decides, keeps what was decided, then has the traffic follow.
+"""Rollouts as they happen: looks at the arms twice a second, decides, keeps that, then has the traffic follow.
 
 Loop thread. What a rollout has come to is in the store before it takes effect, as far as the disk answers within
 `KEEP_SECONDS`: a server that is killed at any moment is started again with the weights last decided. While a rollout
