@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from infer.errors import NotFound
 from infer.proto import message
-from infer.services.call import AuditView, Call, Handler, parsed, shown, to_its_end, unary
+from infer.services.call import Call, Handler, parsed, shown, to_its_end, unary
 from infer.services.control import caller
+from infer.services.views import AuditView
 
 SERVICE = "infer.v1.Admin"
 PURGE = "cache purge"

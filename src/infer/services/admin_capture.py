@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from infer.capture_plan import MAX_BYTES, MAX_MESSAGE_BYTES, PER_SECOND, CapturePlan
 from infer.errors import NotFound
 from infer.proto import message
-from infer.services.call import AuditView, Call, Handler, parsed, shown, unary
+from infer.services.call import Call, Handler, parsed, shown, unary
 from infer.services.control import caller
+from infer.services.views import AuditView
 
 START, STOP = "capture start", "capture stop"
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from infer.errors import FailedPrecondition, InferError, ResourceExhausted
-from infer.services.call import Call, RoutesView
+from infer.services.call import Call
 from infer.services.overrides import OverrideFiles
+from infer.services.views import RoutesView
 
 EXPLICIT = "explicit"
 READY, LOADING, UNAVAILABLE, UNKNOWN = "READY", "LOADING", "UNAVAILABLE", "UNKNOWN"

@@ -7,7 +7,8 @@ from typing import Any
 
 from infer.errors import InferError, InvalidArgument, NotFound, ResourceExhausted
 from infer.proto import message
-from infer.services.call import Handler, ServerView, StreamCall, Streaming, parsed, shown, unary
+from infer.services.call import Handler, StreamCall, Streaming, parsed, shown, unary
+from infer.services.server_view import ServerView
 
 SERVICE = "grpc.health.v1.Health"
 # Probes name "readiness", balancers the service that they route.

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from infer.errors import Unimplemented
-from infer.services.call import Call, Handler, ServerView
+from infer.services.call import Call, Handler
 from infer.services.metadata import metadata_rpcs
 from infer.services.outcomes import outcome_rpcs
 from infer.services.repository import repository_rpcs
+from infer.services.server_view import ServerView
 from infer.services.settings import settings_rpcs
 from infer.services.statistics import statistics_rpcs
 

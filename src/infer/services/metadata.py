@@ -8,9 +8,11 @@ from typing import Any
 from infer import __version__
 from infer.errors import InferError, InvalidArgument
 from infer.proto import message
-from infer.services.call import Handler, ServerView, TensorView, unary
+from infer.services.call import Handler, unary
 from infer.services.control import EXPLICIT
 from infer.services.model_config import PLATFORM, config_of, shape_of
+from infer.services.server_view import ServerView
+from infer.services.views import TensorView
 
 SERVER_NAME = "infer"
 # Triton's names of the extensions that are served in full: not parameters, which no model gets to see.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from infer.proto import message
-from infer.services.call import TensorView, VersionView
+from infer.services.views import TensorView, VersionView
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"

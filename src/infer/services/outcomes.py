@@ -7,7 +7,8 @@ from typing import Any
 
 from infer.outcome_metrics import Outcome
 from infer.proto import message
-from infer.services.call import Handler, OutcomesView, unary
+from infer.services.call import Handler, unary
+from infer.services.views import OutcomesView
 
 
 def outcome_rpcs(outcomes: OutcomesView) -> Mapping[str, Handler]:

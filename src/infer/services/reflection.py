@@ -12,7 +12,8 @@ from typing import Any
 
 from infer.errors import InferError, InvalidArgument, NotFound
 from infer.proto import files, message, pool
-from infer.services.call import ServerView, StreamCall, Streaming, parsed, shown
+from infer.services.call import StreamCall, Streaming, parsed, shown
+from infer.services.server_view import ServerView
 
 VERSIONS = ("v1", "v1alpha")
 UNAVAILABLE = 14

@@ -7,9 +7,10 @@ from typing import Any
 
 from infer.errors import FailedPrecondition
 from infer.proto import message
-from infer.services.call import Call, Handler, ServerView, parsed, unary
+from infer.services.call import Call, Handler, parsed, unary
 from infer.services.control import EXPLICIT, READY, IndexRow, caller
 from infer.services.overrides import LabelMove, ensure_name, ensure_one_repository, load_request, unload_request
+from infer.services.server_view import ServerView
 
 NO_CONTROL = ("model control is not enabled: the server is in mode {mode!r}; start it with --model-control-mode "
               "explicit to load, unload and label models by RPC")

@@ -11,8 +11,9 @@ from typing import Any
 
 from infer.errors import InvalidArgument
 from infer.proto import message
-from infer.services.call import Call, Handler, ServerView, parsed, shown, unary
+from infer.services.call import Call, Handler, parsed, shown, unary
 from infer.services.control import caller
+from infer.services.server_view import ServerView
 
 log = logging.getLogger("infer.server")
 

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from infer.proto import message
-from infer.services.call import Handler, RoutesView, ServerView, VersionView, unary
+from infer.services.call import Handler, unary
+from infer.services.server_view import ServerView
+from infer.services.views import RoutesView, VersionView
 
 OK = 0
 NOT_CACHED = {"hits": 0, "hit_ns": 0, "misses": 0, "miss_ns": 0}
