@@ -56,7 +56,8 @@ cdef struct Group:
 cdef struct Lane:
     Group group
     int32_t state                # atomic: LaneState
-    int32_t stopping
+    int32_t stopping             # atomic, as the next
+    int32_t finished             # its thread does nothing more
     int work_fd                  # an eventfd: a group was given
     Waker *waker                 # the loop's
     pthread_t thread
@@ -69,7 +70,7 @@ cdef struct Lane:
 cdef int lane_open(Lane *lane, Waker *waker) noexcept nogil        # 0, or -1: no memory or no eventfd
 cdef void lane_close(Lane *lane) noexcept nogil                    # after lane_stop
 cdef int lane_start(Lane *lane) noexcept nogil                     # 0, or why there is no thread
-# Once the group that it has is published. Waits without the GIL.
+# Once the group that it has is published, whose shadow has ended: its run is told to end. Waits without the GIL.
 cdef void lane_stop(Lane *lane) noexcept nogil
 # `group` is filled: runs it, by and by.
 cdef void lane_give(Lane *lane) noexcept nogil

@@ -37,6 +37,10 @@ cdef extern from "<unistd.h>" nogil:
     int close(int fd) noexcept
     ssize_t read(int fd, void *buffer, size_t size) noexcept
     ssize_t write(int fd, const void *buffer, size_t size) noexcept
+    int usleep(unsigned int us) noexcept
+
+cdef enum:
+    INTERRUPT_US = 1000          # between two attempts to end a run
 
 
 cdef int lane_open(Lane *lane, Waker *waker) noexcept nogil:
@@ -80,8 +84,12 @@ cdef void lane_stop(Lane *lane) noexcept nogil:
         return
     store_release_i32(&lane.stopping, 1)
     signal(lane)
+    # A run that was just beginning is not seen at the first attempt.
+    while not load_acquire_i32(&lane.finished):
+        lane_interrupt(lane)
+        usleep(INTERRUPT_US)
     pthread_join(lane.thread, NULL)
-    lane.started = 0
+    lane.started = lane.finished = 0
     scratch_clear(&lane.scratch)
 
 
@@ -109,6 +117,7 @@ cdef void *work(void *argument) noexcept nogil:
         if load_acquire_i32(&lane.state) == LANE_GIVEN:
             lane_step(lane)
         elif load_acquire_i32(&lane.stopping):
+            store_release_i32(&lane.finished, 1)
             return NULL
         else:
             read(lane.work_fd, &count, sizeof(count))

@@ -16,8 +16,17 @@ from infer._core._testing_shadow import GROUP_COPIES, policies, step
 from infer._core.cache import Cache
 from infer._core.model_version import VersionEntry
 from infer._core.shadow import Shadow, ShadowPool
-from tests.support.models import FRAGILE, every_identity, fragile, identity, scale, string_join, two_in_three_out
-from tests.support.puppets import SECOND_NS, Bench, arena_bytes, codes_of, fp32_request, make_entry, parse_reply
+from tests.support.models import FRAGILE, every_identity, fragile, identity, scale, slow, string_join, two_in_three_out
+from tests.support.puppets import (
+    SECOND_NS,
+    Bench,
+    arena_bytes,
+    codes_of,
+    fp32_request,
+    int64_request,
+    make_entry,
+    parse_reply,
+)
 from tests.support.requests import add_raw, add_typed, infer_request, pack
 
 ROW = fp32_request([[1.0, 2.0, 3.0, 4.0]])
@@ -474,6 +483,19 @@ def test_the_thread_ends_with_the_pool_whatever_it_has(twins: ShadowBench) -> No
     twins.shadows.stop()
     counts = totals(twins.shadow)
     assert counts["agreed"] + counts["dropped ended"] == counts["picked"] == 3 * GROUP_COPIES
+
+
+def test_a_run_of_minutes_ends_with_the_pool_at_whatever_moment_it_is() -> None:
+    for _ in range(5):
+        bench = ShadowBench(slow(0), slow(6_000_000))
+        bench.shadows.start()
+        bench.call(int64_request([6_000_000]))
+        bench.run_all()
+        bench.loop.fire_due()
+        bench.shadows.stop()
+        assert totals(bench.shadow) == {"picked": 1, "agreed": 0, "differed": 0, "failed": 0, "waiting": 0,
+                                        "dropped ended": 1}
+        bench.close()
 
 
 def test_an_idle_thread_has_its_proxy_take_the_locks_of_others() -> None:
