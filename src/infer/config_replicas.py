@@ -15,6 +15,8 @@ from infer.config_values import Seconds, lower, setting
 # Of the table: key to setting.
 TABLE = {"addresses": "replicas", "dns": "replicas_dns", "self": "replicas_self", "forward": "replicas_forward",
          "timeout": "replicas_timeout", "ca": "replicas_ca"}
+# A request asks each of them for its load.
+MAX_REPLICAS = 64
 _ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
 
@@ -44,6 +46,8 @@ def addresses(value: object) -> tuple[str, ...]:
     found = tuple(address(one.strip() if isinstance(one, str) else one) for one in each)
     if len(set(found)) != len(found):
         raise ValueError("an address is there twice")
+    if len(found) > MAX_REPLICAS:
+        raise ValueError(f"{len(found)} addresses: at most {MAX_REPLICAS} replicas share a cache; form several groups")
     return found
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from infer._core.hash_ring import HashRing
 from infer._core.http2_client import Reply
 from infer.config import Settings
+from infer.config_replicas import MAX_REPLICAS
 from infer.errors import ConfigError
 from infer.replica_peer import Peer
 
@@ -90,8 +91,9 @@ class Replicas:
         return self._ring.names
 
     def set_names(self, names: Iterable[str]) -> None:
-        """All replicas, this one included whether it is among them or not."""
-        wanted = {*names, self.own}
+        """All replicas, this one included whether it is among them or not. Of too many the same on each are left out."""
+        known = sorted(set(names))
+        wanted = {*known[:MAX_REPLICAS], self.own}
         if wanted == set(self._ring.names):
             return
         for name in set(self._peers) - wanted:
@@ -101,6 +103,9 @@ class Replicas:
         for name in wanted - set(self._peers) - {self.own}:
             self._peers[name] = Peer(name, self._loop, self._timeout_s, self._tls, self._tls_name)
         self._ring = HashRing(wanted)
+        if len(known) > MAX_REPLICAS:
+            log.warning("replicas: %d of %d are left out, from %s on: at most %d share a cache; form several groups",
+                        len(known) - MAX_REPLICAS, len(known), known[MAX_REPLICAS], MAX_REPLICAS)
 
     def gauges(self) -> dict[str, dict[str, int]]:
         """Any thread."""

@@ -121,6 +121,20 @@ def test_what_is_redacted_is_not_in_the_file(tmp_path: Path, settings: dict[str,
         assert list(request.raw_input_contents) == list(reply.raw_output_contents) == [bytes(16)]
 
 
+def test_a_replay_is_run_and_not_answered_by_the_cache(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with repository_server(tmp_path / "models", **settings | {"cache": 1 << 20}) as repository:
+        assert capture(repository, "start", "m", "--name", "c").exit_code == 0
+        infer(repository, 5)
+        written(repository, 5)
+        capture(repository, "stop", "m")
+        entry = next(each for each in repository.served.server.versions() if each.version == "2")
+        before = repository.served.look(lambda: entry.stats_snapshot((), ()))
+        replayed = run("replay", str(tmp_path / "captured" / "c.capture"), "--address", repository.served.address)
+        after = repository.served.look(lambda: entry.stats_snapshot((), ()))
+    assert replayed.exit_code == 0, replayed.output
+    assert (after["rows"] - before["rows"], after["cache"]["hits"]) == (5, before["cache"]["hits"])
+
+
 def test_a_full_file_ends_its_capture(tmp_path: Path, settings: dict[str, Any]) -> None:
     with repository_server(tmp_path / "models", **settings) as repository:
         assert capture(repository, "start", "m", "--name", "small", "--max-bytes", "1KiB", "--per-second",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from infer import replica_peer, replicas
-from infer.config_replicas import address, addresses
+from infer.config_replicas import MAX_REPLICAS, address, addresses
 from infer.errors import ConfigError
 from infer.proto import message
 from infer.replica_peer import FIRST_PAUSE_S, Peer
@@ -165,6 +165,23 @@ async def test_names_that_cannot_be_looked_up_are_tried_again(
     await until(lambda: those.names == ("127.0.0.1:1", "127.0.0.9:1"))
     await those.close()
     assert sum("cannot be looked up" in line for line in caplog.messages) == 1
+
+
+async def test_of_too_many_the_same_are_left_out_on_each(caplog: pytest.LogCaptureFixture) -> None:
+    names = [f"infer-{number:03}:1" for number in range(MAX_REPLICAS + 3)]
+    loop = asyncio.get_running_loop()
+    rings = []
+    for own in (names[0], names[5]):
+        those = Replicas(loop, own, [], timeout_s=1, answered=lambda *told: True)
+        those.set_names(reversed(names))
+        those.set_names(names)
+        rings.append(those.names)
+        await those.close()
+    assert rings[0] == rings[1] == tuple(names[:MAX_REPLICAS])
+    assert caplog.messages.count(
+        "replicas: 3 of 67 are left out, from infer-064:1 on: at most 64 share a cache; form several groups") == 2
+    with pytest.raises(ValueError, match="65 addresses: at most 64 replicas share a cache"):
+        addresses(names[:MAX_REPLICAS + 1])
 
 
 async def test_certificates_are_read_again_and_name_what_they_have_to(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def answered(client: Client, call: CapturedCall, number: int, to: str) -> Answer
     request.model_version = version
     # Of one that a replica had forwarded: it is another's now.
     request.parameters.pop("infer_forwarded", None)
+    # The version is to answer, not what it has answered before.
+    request.parameters["infer_cache"].string_param = "no-store"
     try:
         return Answer(call, number, client.call(PATH, request.SerializeToString()))
     except CallFailed as error:

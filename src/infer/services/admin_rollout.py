@@ -10,7 +10,7 @@ from infer.errors import Internal, InvalidArgument, NotFound, Unavailable
 from infer.gate_plan import parse_gates
 from infer.proto import message
 from infer.rollouts import RolloutSettings, parse_guardrails
-from infer.services.call import Call, Changes, Handler, StreamCall, Streaming, parsed, shown
+from infer.services.call import Call, Changes, Handler, StreamCall, Streaming, parsed, shown, to_its_end
 from infer.services.control import caller
 
 PREFIX = "/infer.v1.Admin/Rollout"
@@ -101,8 +101,8 @@ def rollout_service(rollouts: RolloutsView, changes: Changes, stopping: Callable
             await changes.wait(seen)
 
     return {
-        f"{PREFIX}Start": start,
-        **{f"{PREFIX}{verb.capitalize()}": change(verb) for verb in VERBS},
+        f"{PREFIX}Start": to_its_end(start),
+        **{f"{PREFIX}{verb.capitalize()}": to_its_end(change(verb)) for verb in VERBS},
         f"{PREFIX}Status": status,
         f"{PREFIX}History": history,
         f"{PREFIX}Watch": Streaming(watch, client_streams=False),
