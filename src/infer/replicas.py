@@ -91,7 +91,7 @@ class Replicas:
         return self._ring.names
 
     def set_names(self, names: Iterable[str]) -> None:
-        """All replicas, this one included whether it is among them or not. Of too many the same on each are left out."""
+        """All replicas; this one is, whether it is among them or not. Of too many the same on each are left out."""
         known = sorted(set(names))
         wanted = {*known[:MAX_REPLICAS], self.own}
         if wanted == set(self._ring.names):

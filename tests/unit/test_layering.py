@@ -199,7 +199,7 @@ PACKAGES = {
     "gauges": SHARED | {"observe", "services"},
     "adaptive_limit": SHARED | {"adaptive_policy"},
     "adaptive_policy": set[str](),
-    "replicas": SHARED | {"replica_peer"},
+    "replicas": SHARED | {"replica_peer", "config_replicas"},
     "replica_peer": SHARED | set[str](),
     "slo_policy": set[str](),
     "watcher": SHARED | {"models"},
