@@ -61,9 +61,11 @@ class ExperimentClock:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> None:
-        """Once the models are there, and before calls come."""
+    async def begin(self) -> None:
+        """Once the models are there, and before calls come: what is written has begun by then if it can."""
         self.experiments.restore()
+        self.experiments.step()
+        await self.experiments.settled()
         self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
@@ -74,5 +76,6 @@ class ExperimentClock:
         """What has come is handed to the store, and nothing is looked at any more."""
         if self._timer is not None:
             self._timer.cancel()
+            self.experiments.set_written({})
             self.experiments.step()
         await self.experiments.settled()

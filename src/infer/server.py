@@ -42,7 +42,7 @@ from infer.lifecycle import Models
 from infer.models.breaker_settings import server_breaker
 from infer.models.effective import LoadOptions
 from infer.models.loader import Loader
-from infer.models.settings import ModelSettings, written_shadows, written_splits
+from infer.models.settings import ModelSettings, written_experiments, written_shadows, written_splits
 from infer.observe import http as http_pages
 from infer.observe.failures import BreakerLog, RunFailures, log_stopped_run
 from infer.observe.metrics import renderer
@@ -203,6 +203,7 @@ class Server:
         self.splits.taken = self.rollouts.controller.taken
         self.experiments = ExperimentClock(self.models, self.splits, self.outcomes, self.store, self.audit, loop=loop,
                                            changed=self.changes.notify)
+        self.experiments.experiments.set_written(written_experiments(written or {}))
         self.repository = Repository(
             self.models.control, max_calls=settings.max_control_calls,
             files=OverrideFiles(settings.max_override_bytes, place, self.models.kept.directories()))
@@ -224,6 +225,7 @@ class Server:
         self.models.watcher.set_written(written)
         self.shadows.set_written(written_shadows(written))
         self.splits.set_written(written_splits(written))
+        self.experiments.experiments.set_written(written_experiments(written))
 
     def _set_routes(self, routes: RouteTable) -> None:
         self.pipeline.set_routes(routes)
@@ -337,7 +339,7 @@ class Server:
             await self.models.watcher.look()
         await self.models.load()
         await self.rollouts.begin()
-        self.experiments.begin()
+        await self.experiments.begin()
         self.steps += [Step(f"load {what}", seconds * 1e3) for what, seconds in self.models.take_load_times().items()]
         with self._timed("listen"):
             await self.transport.listen(self.sockets, self.certificates)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from infer.config_values import Provider
+from infer.experiments import ExperimentPlan
 from infer.models.breaker_settings import BreakerSettings
 from infer.rollouts import RolloutSettings
 from infer.shadow_plan import ShadowPlan
@@ -119,6 +120,7 @@ class ModelSettings:
 
     shadow: ShadowPlan | None = None        # which version has copies of what the others answer
     split: SplitPlan | None = None          # how requests that name no version are divided
+    experiment: ExperimentPlan | None = None    # that begins by itself, once
 
     warmups: tuple[Warmup, ...] = ()
     response_cache: bool | None = None      # None: the server's
@@ -156,7 +158,7 @@ class ModelSettings:
 LIVE_FIELDS = frozenset({
     "policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
     "priority_queues", "default_priority", "weight", "slo_p99_ms", "breaker", "run_timeout_s", "shadow",
-    "split", "rollout",
+    "split", "rollout", "experiment",
 })
 # Where it was written is not what was asked for.
 _UNSEEN = frozenset({"origin", "places"})
@@ -189,3 +191,8 @@ def written_shadows(written: Mapping[str, ModelSettings]) -> dict[str, ShadowPla
 def written_splits(written: Mapping[str, ModelSettings]) -> dict[str, SplitPlan]:
     """By model, of those whose traffic is to be divided."""
     return {name: settings.split for name, settings in written.items() if settings.split is not None}
+
+
+def written_experiments(written: Mapping[str, ModelSettings]) -> dict[str, ExperimentPlan]:
+    """By model, of those that are to have one."""
+    return {name: settings.experiment for name, settings in written.items() if settings.experiment is not None}

@@ -17,6 +17,7 @@ from infer.config import MODEL_NAME
 from infer.config_admission import YEAR_SECONDS
 from infer.config_values import parse_count, parse_milliseconds, parse_seconds, parse_size
 from infer.errors import InvalidArgument
+from infer.experiments import parse_experiment
 from infer.models.breaker_settings import BreakerSettings, parse_breaker, with_reply
 from infer.models.config_fields import VERSION_MAX, settings_of
 from infer.models.config_pbtxt import read_text
@@ -227,6 +228,7 @@ OWN_KEYS: Mapping[str, tuple[str, Callable[[object], Any]]] = {
     "shadow": ("shadow", _parse_shadow),
     "split": ("split", _parse_split),
     "rollout": ("rollout", parse_rollout),
+    "experiment": ("experiment", parse_experiment),
 }
 
 

@@ -4,18 +4,21 @@ Loop thread. That an experiment has begun or ended is in the store before its sp
 answers within `KEEP_SECONDS`. Sums of outcomes are handed to the store at each look that finds new ones: a server that
 is killed loses the outcomes since the last one, about a second of them. What requests and units it remembered goes with
 it. A report that has ended is kept as it was then.
+
+What the settings ask for begins by itself, once: the record of a model has the name of what they asked for, also when
+its report is not kept any more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from infer.errors import FailedPrecondition, InferError, NotFound
-from infer.experiments import ExperimentSettings
+from infer.experiments import ExperimentPlan, ExperimentSettings
 from infer.split_plan import SplitPlan
 from infer.traffic.experiment import ITSELF, NOT_ENOUGH, RESULTS, Experiment
 from infer.traffic.looks import Counts, counted, since
@@ -29,6 +32,8 @@ log = logging.getLogger("infer.traffic")
 # The first and the last are of a model each, whose name follows: reports are long.
 RECORD, SUMS, BLOCKS = "experiments of ", "experiment sums", "experiment blocks of "
 EVENT = "experiment"
+# Who begins what the settings ask for.
+SETTINGS = "settings"
 KEEP_SECONDS = 1.0
 # Reports of former experiments of a model that are kept.
 MAX_PAST = 16
@@ -68,10 +73,11 @@ class _Model:
     results: dict[str, int] = field(default_factory=dict)       # of outcomes, before it began
     decision: str = NOT_ENOUGH      # as of the last look
     ending: bool = False            # by itself
+    written: str = ""               # name of the last one that the settings asked for and that has begun
 
     def to_record(self) -> dict[str, Any]:
         return {"experiment": None if self.experiment is None else self.experiment.to_record(), "past": self.past,
-                "number": self.number}
+                "number": self.number, "written": self.written}
 
 
 class Experiments:
@@ -84,6 +90,8 @@ class Experiments:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.ended: dict[str, int] = {}         # experiments by what they came to
         self._models_by_name: dict[str, _Model] = {}
+        self._written: Mapping[str, ExperimentPlan] = {}
+        self._warned: dict[str, str] = {}       # of what is written, by model
         records = store.records()
         sums = records.get(SUMS, {})
         for key, record in records.items():
@@ -96,7 +104,8 @@ class Experiments:
             except InferError as error:
                 log.error("model %r: its experiment does not go on: %s", model, error.message, extra={"model": model})
                 experiment = None
-            self._models_by_name[model] = _Model(experiment, list(record["past"]), int(record["number"]))
+            self._models_by_name[model] = _Model(experiment, list(record["past"]), int(record["number"]),
+                                                  written=record.get("written", ""))
 
     # The life of a server.
 
@@ -111,11 +120,19 @@ class Experiments:
                 self._outcomes.watch(model, settings.metrics, window_s=settings.window_s, sums=state.experiment.sums)
                 self._begin(model, state.experiment)
 
+    def set_written(self, written: Mapping[str, ExperimentPlan]) -> None:
+        """What the settings ask for, by model. It begins at the next look at which it can."""
+        self._written = written
+        self._warned = {model: text for model, text in self._warned.items() if model in written}
+
     def step(self) -> None:
-        """Looks at every experiment."""
+        """Looks at every experiment, and for those that are to begin by themselves."""
         for model, state in list(self._models_by_name.items()):
             if state.experiment is not None:
                 self._look(model, state, state.experiment)
+        for model, plan in self._written.items():
+            if self._is_due(model, plan):
+                self._run(self._begin_by_itself(model))
 
     async def settled(self) -> None:
         """Once what was decided is kept, and has taken effect."""
@@ -145,6 +162,8 @@ class Experiments:
         self._outcomes.watch(model, settings.metrics, window_s=settings.window_s)
         self._models_by_name[model] = state
         state.experiment, state.number = experiment, state.number + 1
+        if (plan := self._written.get(model)) is not None and plan.name == name:
+            state.written = name
         state.kept, state.counts, state.decision = None, {}, NOT_ENOUGH
         self._tell(model, "start", who, f"{name}: {settings.split(name)}", reason)
         await self._keep(model, state)
@@ -214,10 +233,42 @@ class Experiments:
             log.warning("model %r: experiment %r ends: %s", model, experiment.name, experiment.failed,
                         extra={"model": model})
             state.ending = True
-            task = asyncio.get_running_loop().create_task(
-                self._end(model, state, experiment, ITSELF, experiment.failed))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._run(self._end(model, state, experiment, ITSELF, experiment.failed))
+
+    def _run(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _is_due(self, model: str, plan: ExperimentPlan) -> bool:
+        state = self._models_by_name.get(model)
+        if state is None:
+            return True
+        running = state.experiment
+        if running is not None and running.name == plan.name and running.settings != plan.settings:
+            self._warn(model, f"experiment {plan.name!r} goes on as it began; what the settings say of it now takes "
+                              "another name")
+        if (running is not None and running.name == plan.name) or any(
+                each["experiment"] == plan.name for each in state.past):
+            # Its report goes some time; this stays.
+            state.written = plan.name
+        return state.written != plan.name
+
+    async def _begin_by_itself(self, model: str) -> None:
+        plan = self._written.get(model)
+        # Another look may have begun it.
+        if plan is None or not self._is_due(model, plan):
+            return
+        try:
+            await self.start(model, plan.settings, name=plan.name, who=SETTINGS, reason="the settings ask for it")
+        except InferError as error:
+            # Each look tries again.
+            self._warn(model, f"experiment {plan.name!r}, which the settings ask for, has not begun: {error.message}")
+
+    def _warn(self, model: str, text: str) -> None:
+        if self._warned.get(model) != text:
+            self._warned[model] = text
+            log.warning("model %r: %s", model, text, extra={"model": model})
 
     def _begin(self, model: str, experiment: Experiment) -> None:
         self._models.set_split(model, experiment.settings.split(experiment.name))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from infer.experiments import parse_experiment
 from infer.models.breaker_settings import BreakerSettings
 from infer.models.settings import (
     LIVE_FIELDS,
@@ -39,11 +40,12 @@ EDITS: dict[str, Any] = {
     "histogram_buckets": {"f": (1.0,)}, "breaker": BreakerSettings(fallback="previous"), "run_timeout_s": 1.0,
     "rollout": RolloutSettings((50.0, 100.0)), "shadow": ShadowPlan("4"),
     "split": SplitPlan((ArmPlan("3", 90, "3"), ArmPlan("4", 10, "4"))),
+    "experiment": parse_experiment({"name": "e", "arms": "a=3,b=4", "metrics": "m:rate"}),
     "places": {"name": "f:1:1"},
 }
 LIVE = {"policy", "labels", "availability_preserving", "keep_versions", "keep_age_s", "max_queue_delay_us", "queue",
         "priority_queues", "default_priority", "weight", "slo_p99_ms", "breaker", "run_timeout_s", "shadow",
-        "split", "rollout"}
+        "split", "rollout", "experiment"}
 
 
 def test_the_list_of_edits_is_complete() -> None:

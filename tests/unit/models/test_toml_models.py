@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infer.experiments import ExperimentPlan, ExperimentSettings, parse_experiment_arms
 from infer.models.config_pbtxt import parse_config
-from infer.models.settings import ModelSettings, QueuePolicy, TensorSetting, VersionPolicy, overlaid
+from infer.models.settings import (
+    ModelSettings,
+    QueuePolicy,
+    TensorSetting,
+    VersionPolicy,
+    overlaid,
+    written_experiments,
+)
 from infer.models.toml_models import OWN_KEYS, key_positions, parse_toml_models, read_toml_models
+from infer.outcome_metrics import parse_metrics
 from infer.proto import message
 from infer.rollouts import RolloutSettings
 
@@ -88,6 +97,21 @@ def test_every_kind_of_setting() -> None:
         "inputs.z.dims": f"{FILE}:32:1", "filename": f"{FILE}:4"}
 
 
+def test_an_experiment_is_what_the_command_line_would_begin() -> None:
+    models, problems = parse_toml_models("""
+[models.fraud.experiment]
+name = "retrained"
+arms = { control = 3, new = "other:stable" }
+metrics = ["caught:rate", "loss:mean:lower:0..5000"]
+""", FILE)
+    assert problems == ()
+    (fraud,) = models
+    assert fraud.experiment == ExperimentPlan("retrained", ExperimentSettings(
+        parse_experiment_arms("control=3,new=other:stable"), parse_metrics(["caught:rate", "loss:mean:lower:0..5000"])))
+    assert fraud.place_of("experiment") == f"{FILE}:2:1"
+    assert written_experiments({"fraud": fraud, "m": ModelSettings("m")}) == {"fraud": fraud.experiment}
+
+
 def test_it_stands_over_the_models_own_file() -> None:
     under = parse_config("max_batch_size: 4 dynamic_batching { preferred_batch_size: 2 }", "c", "fraud").settings
     assert under is not None
@@ -105,6 +129,11 @@ def test_it_stands_over_the_models_own_file() -> None:
     ("keep_versions = 0", "2:1: keep_versions: expected a whole number from 1, got 0; correct the value [E103]"),
     ("slo_p99_ms = '5 s'", "2:1: slo_p99_ms: expected a number of milliseconds such as 20 or 0.5, got '5 s'"),
     ("rollout = 1", "2:1: rollout: expected a table such as { steps = [1, 10, 100], every = \"5m\" }, got 1"),
+    ("experiment = 1", '2:1: experiment: expected a table such as { name = "retrained", arms = { control = 3, new = '),
+    ("weight = 1\n\n[models.m.experiment]\nname = 'e'\narm = 'a=1,b=2'",
+     "4:1: experiment: 'arm' is no setting of an experiment: expected some of name, arms, weights, metrics, key, "),
+    ("experiment = { name = 'e', arms = { a = 1, b = 2 }, metrics = ['c:rate'], alpha = 2 }",
+     "2:1: experiment: alpha: expected 1e-6 to 0.5, got 2, got {'name': 'e', "),
     ("slo_p99_ms = -1", "2:1: slo_p99_ms: expected milliseconds up to 600000; 0 for none, got -1"),
     ("weight = 0", "2:1: weight: expected a whole number from 1 to 1000, got 0; correct the value [E103]"),
     ("weight = 1001", "2:1: weight: expected a whole number from 1 to 1000, got 1001"),

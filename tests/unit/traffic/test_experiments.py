@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from infer.errors import FailedPrecondition, NotFound
-from infer.experiments import ExperimentSettings, parse_experiment_arms
+from infer.experiments import ExperimentPlan, ExperimentSettings, parse_experiment_arms
 from infer.outcome_metrics import Outcome, parse_metrics
 from infer.split_plan import SplitPlan
 from infer.traffic.experiment import GUARDRAIL, NOT_ENOUGH, RESULTS, WINNER
@@ -38,6 +38,7 @@ class Fake:
         self.traffic.merged({"m": route(version("2"), version("1"))})
         self.made: dict[str, Arm] = {}
         self.others = ""
+        self.absent = ""                # an arm that leads to nothing
         self.unready: dict[str, str] = {}
         self.log: list[Any] = []
         self.kept: dict[str, Any] = {}
@@ -50,6 +51,8 @@ class Fake:
     def ensure_served(self, model: str, plan: SplitPlan) -> None:
         if model != "m":
             raise NotFound(f"model {model!r} is not known")
+        if self.absent:
+            raise FailedPrecondition(f"variant {self.absent!r} cannot be called")
 
     def set_split(self, model: str, plan: SplitPlan | None) -> None:
         self.traffic.set_split(model, plan)
@@ -91,6 +94,7 @@ class Rig:
         self.now = 1000.0
         self.rng = np.random.default_rng(1)
         self.users = 0
+        self.written: dict[str, ExperimentPlan] = {}
         self.started()
 
     def started(self) -> None:
@@ -100,7 +104,17 @@ class Rig:
         self.fake.made = {}
         self.outcomes = Outcomes(self.fake.traffic, now_ns=lambda: 0, remembered=10_000)
         self.experiments = Experiments(self.fake, self.outcomes, self.fake, self.fake, now=lambda: self.now)
+        self.experiments.set_written(self.written)
         self.experiments.restore()
+
+    def write(self, name: str, settings: ExperimentSettings = SETTINGS) -> None:
+        """The settings are read again."""
+        self.written = {"m": ExperimentPlan(name, settings)} if name else {}
+        self.experiments.set_written(self.written)
+
+    @property
+    def running(self) -> dict[str, str]:
+        return {model: each.name for model, each in self.experiments.running().items()}
 
     async def second(self, rates: Mapping[str, float] | None = None, errors: Mapping[str, float] | None = None,
                      n: int = 50) -> None:
@@ -257,3 +271,137 @@ async def test_an_arm_that_is_not_served_is_told() -> None:
     rig.fake.made.pop("new")
     seen = (await rig.experiments.report("m"))["arms"][1]
     assert (seen["calls"], seen["p50_ms"]) == (0, None)
+
+
+async def test_what_the_settings_ask_for_begins_by_itself_and_once() -> None:
+    rig = Rig()
+    rig.write("e")
+    rig.experiments.step()
+    rig.experiments.step()
+    await rig.experiments.settled()
+    assert rig.running == {"m": "e"}
+    assert rig.fake.log == [("kept", RECORD + "m"), ("split", "e")]
+    await rig.second({"control": 0.2, "new": 0.5})
+    rig.started()
+    await rig.second({"control": 0.2, "new": 0.5})
+    assert sum(arm["n"] for arm in (await rig.experiments.report("m"))["metrics"][0]["arms"]) == 100
+    await rig.experiments.stop("m", who="alice")
+    for _ in range(2):
+        await rig.second()
+        rig.write("e")
+        await rig.second()
+        rig.started()
+    assert rig.running == {}
+    assert [each["experiment"] for each in rig.experiments.past()] == ["e"]
+    assert [each[:2] for each in rig.fake.audited] == [("start", "settings"), ("stop", "alice")]
+    # Another name is another one.
+    rig.write("f")
+    await rig.second()
+    assert rig.running == {"m": "f"}
+
+
+async def test_one_that_people_began_under_its_name_is_the_one() -> None:
+    rig = Rig()
+    await rig.experiments.start("m", SETTINGS, name="e", who="alice")
+    rig.write("e")
+    await rig.second()
+    assert rig.experiments.running()["m"].who == "alice"
+    await rig.experiments.stop("m", who="alice")
+    await rig.second()
+    assert rig.running == {}
+
+
+@pytest.mark.parametrize("who", ["settings", "alice"])
+async def test_it_has_ended_also_when_its_report_is_gone(who: str) -> None:
+    rig = Rig()
+    if who == "alice":
+        await rig.experiments.start("m", SETTINGS, name="e", who="alice")
+    rig.write("e")
+    await rig.second()
+    await rig.experiments.stop("m", who="alice")
+    for number in range(MAX_PAST + 1):
+        await rig.experiments.start("m", SETTINGS, name=f"e{number}", who="alice")
+        await rig.experiments.stop("m", who="alice")
+    assert "e" not in [each["experiment"] for each in rig.experiments.past()]
+    rig.started()
+    await rig.second()
+    assert rig.running == {}
+
+
+async def test_one_that_a_guardrail_ends_stays_ended() -> None:
+    rig = Rig()
+    rig.write("e")
+    await rig.second()
+    for _ in range(30):
+        await rig.second(errors={"new": 0.3})
+        if not rig.running:
+            break
+    await rig.second()
+    rig.started()
+    await rig.second()
+    assert (rig.running, len(rig.experiments.past())) == ({}, 1)
+
+
+async def test_it_waits_for_its_arms_and_for_who_divides_the_model(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    rig.fake.absent = "new"
+    rig.write("e")
+    for _ in range(3):
+        await rig.second()
+    rig.fake.absent, rig.fake.others = "", "a rollout to version 2"
+    for _ in range(3):
+        await rig.second()
+    assert (rig.running, rig.fake.log) == ({}, [])
+    assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
+        "model 'm': experiment 'e', which the settings ask for, has not begun: variant 'new' cannot be called",
+        "model 'm': experiment 'e', which the settings ask for, has not begun: model 'm' has a rollout to version 2, "
+        "which divides its requests; end that first"]
+    rig.fake.others = ""
+    await rig.second()
+    assert rig.running == {"m": "e"}
+
+
+async def test_another_experiment_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    await rig.experiments.start("m", SETTINGS, name="theirs", who="alice")
+    rig.write("e")
+    for _ in range(3):
+        await rig.second()
+    assert rig.running == {"m": "theirs"}
+    assert caplog.text.count("has not begun: model 'm' has experiment 'theirs'") == 1
+    await rig.experiments.stop("m", who="alice")
+    await rig.second()
+    assert rig.running == {"m": "e"}
+
+
+async def test_taking_the_table_out_or_changing_it_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    rig.write("e")
+    await rig.second()
+    rig.write("e", ExperimentSettings(parse_experiment_arms("control=1,new=2", "3,1"), SETTINGS.metrics))
+    for _ in range(3):
+        await rig.second()
+    assert rig.experiments.running()["m"].settings == SETTINGS
+    assert caplog.text.count("experiment 'e' goes on as it began") == 1
+    rig.write("")
+    await rig.second()
+    rig.started()
+    assert rig.running == {"m": "e"}
+
+
+async def test_one_whose_record_is_damaged_does_not_begin_anew() -> None:
+    rig = Rig()
+    rig.write("e")
+    await rig.second()
+    rig.fake.kept[RECORD + "m"]["experiment"]["settings"] = {}
+    rig.started()
+    await rig.second()
+    assert rig.running == {}
+
+
+async def test_records_without_what_was_written_are_read() -> None:
+    rig = Rig()
+    await rig.experiments.start("m", SETTINGS, name="e", who="alice")
+    del rig.fake.kept[RECORD + "m"]["written"]
+    rig.started()
+    assert rig.running == {"m": "e"}
