@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import grpc
@@ -229,15 +228,10 @@ def test_an_unload_gives_its_memory_back(tmp_path: Path) -> None:
                 pass
             return resident_bytes()
 
-        # What the runtime keeps of its first large model it keeps once.
-        bound = loaded_and_unloaded() + size_bytes / 8
+        # What the runtime and each thread that loads keep of a first large model they keep once.
+        first = loaded_and_unloaded()
         for _ in range(3):
-            # A thread gives it back once it gets to run.
-            give_up = time.monotonic() + 60.0
-            kept = loaded_and_unloaded()
-            while kept >= bound and time.monotonic() < give_up:
-                kept = resident_bytes()
-            assert kept < bound
+            assert loaded_and_unloaded() < first + size_bytes / 4
         caller.client.close()
         assert serving.stop() == 0, serving.output
 
