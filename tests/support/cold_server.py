@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import grpc
 
-from infer.errors import InferError, NotFound
+from infer.errors import InferError, InvalidArgument, NotFound
 from infer.outcome_metrics import Outcome
 from infer.proto import message
 from infer.services.call import Changes, Service
@@ -107,6 +107,10 @@ class FakeOutcomes:
 
     outcomes: list[Outcome] = field(default_factory=list)
     results: dict[str, int] = field(default_factory=dict)
+
+    def ensure_number(self, number: int) -> None:
+        if number > 1000:
+            raise InvalidArgument("too many")
 
     def record(self, outcomes: Sequence[Outcome]) -> Counter[str]:
         if any(each.model != "m" for each in outcomes):

@@ -13,6 +13,8 @@ from infer.services.views import OutcomesView
 
 def outcome_rpcs(outcomes: OutcomesView) -> Mapping[str, Handler]:
     def record(request: Any) -> Any:
+        # Many small ones would take the loop long to look at.
+        outcomes.ensure_number(len(request.outcomes))
         found = outcomes.record([Outcome(each.model, each.metric, each.value, each.request_id, each.routing_key)
                                  for each in request.outcomes])
         return message("inference.RecordOutcomeResponse")(

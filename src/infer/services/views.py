@@ -117,5 +117,8 @@ class AuditView(Protocol):
 class OutcomesView(Protocol):
     """Where outcomes are counted."""
 
+    def ensure_number(self, number: int) -> None:
+        """Of outcomes in one call. Raises InvalidArgument."""
+
     def record(self, outcomes: Sequence[Outcome]) -> Mapping[str, int]:
         """How many of them came to what: accepted, duplicate, unknown, late. Raises InferError."""

@@ -99,11 +99,15 @@ class Outcomes:
         """Outcomes of the model by their result, since the server's start."""
         return {result: count for (name, result), count in self.results.items() if name == model}
 
+    def ensure_number(self, number: int) -> None:
+        """Of outcomes in one call. Raises InvalidArgument."""
+        if not 0 < number <= MAX_OUTCOMES:
+            self.results["", REFUSED] += max(number, 1)
+            raise InvalidArgument(f"expected 1 to {MAX_OUTCOMES} outcomes in a call, got {number}")
+
     def record(self, outcomes: Sequence[Outcome]) -> Counter[str]:
         """How many came to what. Raises InferError where one of them cannot be an outcome; then none has counted."""
-        if not 0 < len(outcomes) <= MAX_OUTCOMES:
-            self.results["", REFUSED] += max(len(outcomes), 1)
-            raise InvalidArgument(f"expected 1 to {MAX_OUTCOMES} outcomes in a call, got {len(outcomes)}")
+        self.ensure_number(len(outcomes))
         units: list[float] = []
         try:
             for each in outcomes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infer.errors import NotFound
+from infer.errors import InvalidArgument, NotFound
 from infer.outcome_metrics import Outcome
 from infer.proto import message
 from infer.services.outcomes import outcome_rpcs
@@ -29,3 +29,11 @@ async def test_what_is_refused() -> None:
     request.outcomes.add(model="n")
     with pytest.raises(NotFound):
         await outcome_rpcs(FakeOutcomes())["RecordOutcome"](FakeCall(PATH, request.SerializeToString()))
+
+
+async def test_too_many_are_refused_before_they_are_looked_at() -> None:
+    content = b"\x0a\x00" * 1001
+    outcomes = FakeOutcomes()
+    with pytest.raises(InvalidArgument, match="too many"):
+        await outcome_rpcs(outcomes)["RecordOutcome"](FakeCall(PATH, content))
+    assert outcomes.outcomes == []
