@@ -80,8 +80,9 @@ class RolloutModels:
 
     def count_outcomes(self, model: str, metrics: Sequence[Metric]) -> None:
         if metrics and model not in self._counting:
-            self._counting.add(model)
+            # There may be no memory for it.
             self._outcomes.watch(model, metrics)
+            self._counting.add(model)
         elif not metrics and model in self._counting:
             self._counting.remove(model)
             self._outcomes.unwatch(model)
@@ -121,7 +122,7 @@ class RolloutModels:
         snapshot, entry = self._models.watcher.last, self._entry(model, version)
         seen = None if snapshot is None else snapshot.models.get(model)
         if entry is None:
-            return "", ""
+            return f"version {version} is not served any more", ""
         golden = None if seen is None or version not in seen.versions else seen.versions[version].directory / FILE
         try:
             gates = Gates(settings, golden if golden is not None and golden.is_file() else None,
