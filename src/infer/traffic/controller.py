@@ -42,6 +42,8 @@ class _Model:
     looks: StepLooks | None = None              # of what its step has come to
     gate: asyncio.Task[tuple[str, str]] | None = None       # the checks before its first step
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    behind: bool = False        # what it has come to has not all taken effect
+    trouble: str = ""           # why, or why it cannot be looked at, as was said last
 
     def to_record(self) -> dict[str, Any]:
         return {"rollout": self.rollout.to_record(), "unfinished": self.unfinished, "past": self.past}
@@ -59,10 +61,17 @@ class Controller:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._rollouts: dict[str, _Model] = {}
         self._refused: dict[str, tuple[int, str]] = {}      # versions that were not begun by themselves, and why
+        self._holding: set[str] = set()         # models whose first version is being held
         self.ended: dict[str, int] = {}         # rollouts by the state that they ended in
+        self.looks_failed: dict[str, int] = {}      # looks that could not be had, by model
         for model, record in store.records().get(RECORD, {}).items():
-            self._rollouts[model] = _Model(Rollout.from_record(record["rollout"]), list(record["past"]),
-                                           bool(record["unfinished"]))
+            try:
+                self._rollouts[model] = _Model(Rollout.from_record(record["rollout"]), list(record["past"]),
+                                               bool(record["unfinished"]))
+            except (InferError, KeyError, TypeError) as error:
+                log.error("model %r: its rollout does not go on: %s", model,
+                          error.message if isinstance(error, InferError) else f"its record is damaged: {error!r}",
+                          extra={"model": model})
 
     # The life of a server.
 
@@ -85,9 +94,20 @@ class Controller:
         """Looks at every rollout that goes on, and for versions that are to be rolled out by themselves."""
         for model, state in list(self._rollouts.items()):
             if state.unfinished and not state.lock.locked():
-                self._look(model, state)
+                try:
+                    self._look(model, state)
+                except Exception as error:
+                    # Other models' looks are not to end with it.
+                    self._failed(model, state, error)
         for model in self._models.names():
-            self._begin_by_itself(model)
+            try:
+                self._begin_by_itself(model)
+            except Exception as error:
+                self.looks_failed[model] = self.looks_failed.get(model, 0) + 1
+                if self._refused.get(model) != (0, repr(error)):
+                    log.error("model %r: whether it has a version to be rolled out cannot be told", model,
+                              exc_info=error, extra={"model": model})
+                self._refused[model] = 0, repr(error)
 
     async def close(self) -> None:
         """Checks that go on are given up; those who wait for what was decided are answered."""
@@ -182,7 +202,7 @@ class Controller:
                                    for model, state in states},
                 "rollout_state": {(model, str(state.rollout.plan.to), each): int(state.rollout.state == each)
                                   for model, state in states for each in STATES},
-                "rollouts_ended": dict(self.ended)}
+                "rollouts_ended": dict(self.ended), "rollout_looks_failed": dict(self.looks_failed)}
 
     # Looks.
 
@@ -191,12 +211,30 @@ class Controller:
         if rollout.ended:
             self._later(model, state)
             return
-        rollout.look(now, self._facts(model, state), self._verdict(model, state))
+        facts = self._facts(model, state)
+        try:
+            verdict = self._verdict(model, state)
+        except Exception as error:
+            # An open breaker and a version that is gone take it back all the same.
+            self._failed(model, state, error)
+            verdict = Verdict(reason=f"it cannot be looked at: {type(error).__name__}: {error}")
+        rollout.look(now, facts, verdict)
         if rollout.state == "gates" and state.gate is None:
             state.gate = self._run(self._models.check(model, rollout.plan.to, rollout.plan.settings))
-        if self._tell(model, state):
+        if self._tell(model, state) or state.behind:
             self._later(model, state)
         self._changed()
+
+    def _failed(self, model: str, state: _Model, error: Exception) -> None:
+        """Counted each time, said once."""
+        self.looks_failed[model] = self.looks_failed.get(model, 0) + 1
+        if self._is_new(state, repr(error)):
+            log.error("model %r: its rollout to version %d cannot be looked at", model, state.rollout.plan.to,
+                      exc_info=error, extra={"model": model})
+
+    def _is_new(self, state: _Model, trouble: str) -> bool:
+        before, state.trouble = state.trouble, trouble
+        return trouble != before
 
     def _facts(self, model: str, state: _Model) -> Facts:
         route, version = self._models.route(model), str(state.rollout.plan.to)
@@ -234,7 +272,8 @@ class Controller:
         stable = route.labels.get(STABLE)
         highest = max(int(entry.version) for entry in route.versions)
         if stable is None:
-            if STABLE not in route.unready:
+            if STABLE not in route.unready and model not in self._holding:
+                self._holding.add(model)
                 self._run(self._hold(model, highest))
             return
         tried = set() if state is None else {state.rollout.plan.to, *(each["plan"]["to"] for each in state.past)}
@@ -246,21 +285,35 @@ class Controller:
         try:
             await self._models.move_label(model, STABLE, version, ITSELF)
         except InferError as error:
-            log.warning("model %r: version %d is not held: %s", model, version, error.message)
+            self._refuse(model, version, error.message, "is not held")
+        finally:
+            self._holding.discard(model)
 
     async def _start_by_itself(self, model: str, to: int, baseline: int) -> None:
         try:
             await self.start(model, to=to, baseline=baseline, who=ITSELF, reason="a new version in the repository")
         except InferError as error:
-            # Each look tries again.
-            if self._refused.get(model) != (to, error.message):
-                log.warning("model %r: version %d is not rolled out: %s", model, to, error.message)
-            self._refused[model] = to, error.message
+            self._refuse(model, to, error.message)
+
+    def _refuse(self, model: str, version: int, why: str, what: str = "is not rolled out") -> None:
+        """Each look tries again."""
+        if self._refused.get(model) != (version, why):
+            log.warning("model %r: version %d %s: %s", model, version, what, why)
+        self._refused[model] = version, why
 
     # What follows from a change.
 
     def _later(self, model: str, state: _Model) -> None:
-        self._run(self._follow(model, state))
+        self._run(self._follow_or_say(model, state))
+
+    async def _follow_or_say(self, model: str, state: _Model) -> None:
+        try:
+            await self._follow(model, state)
+        except Exception as error:
+            # The next look tries again.
+            if self._is_new(state, repr(error)):
+                log.error("model %r: its traffic does not follow its rollout yet", model, exc_info=error,
+                          extra={"model": model})
 
     def _run(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
@@ -271,6 +324,7 @@ class Controller:
     async def _follow(self, model: str, state: _Model) -> None:
         """Keeps what the rollout has come to, then has traffic and labels follow."""
         async with state.lock:
+            state.behind = True
             rollout = state.rollout
             ended, weight, finished = rollout.ended, rollout.weight, rollout.state == "done"
             if ended and state.gate is not None:
@@ -278,13 +332,16 @@ class Controller:
             await self._keep()
             self._steering.follow(model, rollout, 0.0 if ended and not finished else weight)
             if not state.unfinished:
+                state.behind = False
                 return
             try:
                 await self._label(model, state, ended=ended, done=finished)
             except InferError as error:
                 # The next look tries again.
-                log.warning("model %r: the labels of its rollout cannot be moved yet: %s", model, error.message)
+                if self._is_new(state, error.message):
+                    log.warning("model %r: the labels of its rollout cannot be moved yet: %s", model, error.message)
                 return
+            state.behind, state.trouble = False, ""
             if ended:
                 self._steering.give_back(model, rollout)
                 state.unfinished = False

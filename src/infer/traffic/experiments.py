@@ -74,6 +74,7 @@ class _Model:
     decision: str = NOT_ENOUGH      # as of the last look
     ending: bool = False            # by itself
     written: str = ""               # name of the last one that the settings asked for and that has begun
+    trouble: str = ""               # why it cannot be looked at, or ended, as was said last
 
     def to_record(self) -> dict[str, Any]:
         return {"experiment": None if self.experiment is None else self.experiment.to_record(), "past": self.past,
@@ -89,6 +90,7 @@ class Experiments:
         self._now, self._changed = now, changed
         self._tasks: set[asyncio.Task[Any]] = set()
         self.ended: dict[str, int] = {}         # experiments by what they came to
+        self.looks_failed: dict[str, int] = {}  # looks that could not be had, by model
         self._models_by_name: dict[str, _Model] = {}
         self._written: Mapping[str, ExperimentPlan] = {}
         self._warned: dict[str, str] = {}       # of what is written, by model
@@ -129,7 +131,11 @@ class Experiments:
         """Looks at every experiment, and for those that are to begin by themselves."""
         for model, state in list(self._models_by_name.items()):
             if state.experiment is not None:
-                self._look(model, state, state.experiment)
+                try:
+                    self._look(model, state, state.experiment)
+                except Exception as error:
+                    # Other models' looks are not to end with it.
+                    self._failed(model, state, error)
         for model, plan in self._written.items():
             if self._is_due(model, plan):
                 self._run(self._begin_by_itself(model))
@@ -164,8 +170,12 @@ class Experiments:
         state.experiment, state.number = experiment, state.number + 1
         if (plan := self._written.get(model)) is not None and plan.name == name:
             state.written = name
-        state.kept, state.counts, state.decision = None, {}, NOT_ENOUGH
+        state.kept, state.counts, state.decision, state.trouble = None, {}, NOT_ENOUGH, ""
         self._tell(model, "start", who, f"{name}: {settings.split(name)}", reason)
+        # What the store has of a former one is not its own: a server that is killed before the first look would take
+        # it for that.
+        self._save_sums()
+        self._store.save(BLOCKS + model, None)
         await self._keep(model, state)
         if state.experiment is experiment:
             self._begin(model, experiment)
@@ -209,7 +219,7 @@ class Experiments:
                    if (experiment := state.experiment) is not None]
         return {"experiment_decision": {(model, name, each): int(each == decision)
                                         for model, name, decision in running for each in RESULTS},
-                "experiments_ended": dict(self.ended)}
+                "experiments_ended": dict(self.ended), "experiment_looks_failed": dict(self.looks_failed)}
 
     # Looks.
 
@@ -226,14 +236,15 @@ class Experiments:
             self._store.save(BLOCKS + model, experiment.blocks_record())
         if sums != state.kept:
             state.kept = sums
-            self._store.save(SUMS, {name: _plain(each.experiment.sums) for name, each in self._models_by_name.items()
-                                    if each.experiment is not None})
+            self._save_sums()
         state.decision = experiment.decision().result
         if experiment.failed and not state.ending:
-            log.warning("model %r: experiment %r ends: %s", model, experiment.name, experiment.failed,
-                        extra={"model": model})
+            # Else it is another attempt.
+            if not experiment.ended:
+                log.warning("model %r: experiment %r ends: %s", model, experiment.name, experiment.failed,
+                            extra={"model": model})
             state.ending = True
-            self._run(self._end(model, state, experiment, ITSELF, experiment.failed))
+            self._run(self._end_by_itself(model, state, experiment))
 
     def _run(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -270,6 +281,26 @@ class Experiments:
             self._warned[model] = text
             log.warning("model %r: %s", model, text, extra={"model": model})
 
+    async def _end_by_itself(self, model: str, state: _Model, experiment: Experiment) -> None:
+        try:
+            await self._end(model, state, experiment, ITSELF, experiment.failed)
+        except Exception as error:
+            if state.experiment is not experiment:
+                return
+            # The arm that failed is not to have calls until the next look has tried again.
+            self._failed(model, state, error)
+            state.ending = False
+            if self._models.arms(model):
+                self._models.set_split(model, None)
+
+    def _failed(self, model: str, state: _Model, error: Exception) -> None:
+        """Counted each time, said once."""
+        self.looks_failed[model] = self.looks_failed.get(model, 0) + 1
+        before, state.trouble = state.trouble, repr(error)
+        if state.trouble != before:
+            log.error("model %r: its experiment cannot be looked at, or ended", model, exc_info=error,
+                      extra={"model": model})
+
     def _begin(self, model: str, experiment: Experiment) -> None:
         self._models.set_split(model, experiment.settings.split(experiment.name))
         self._models_by_name[model].results = self._outcomes.results_of(model)
@@ -304,6 +335,10 @@ class Experiments:
             model, copied, seen, now=now, outcomes=results, problems=problems))
 
     # What is kept and told.
+
+    def _save_sums(self) -> None:
+        self._store.save(SUMS, {name: _plain(each.experiment.sums) for name, each in self._models_by_name.items()
+                                if each.experiment is not None})
 
     async def _keep(self, model: str, state: _Model) -> None:
         """On the disk, or it could not be written in time: then it is tried again, and the traffic follows anyhow."""

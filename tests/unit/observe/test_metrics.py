@@ -71,6 +71,7 @@ GAUGES: dict[str, Any] = {
     "tls_handshakes": {"done": 4, "failed": 1}, "tls_certificate_problem": 1, "tls_certificate_expiry": 1.5e9,
     "variants_unready": {("m", "4"): 1}, "rollout_weight": {("m", "4"): 0.05},
     "rollout_state": {("m", "4", "running"): 1}, "rollouts_ended": {"done": 2},
+    "rollout_looks_failed": {"m": 1}, "experiment_looks_failed": {"m": 2},
     "experiment_decision": {("m", "e", "winner"): 1}, "experiments_ended": {"no difference": 1},
     "outcomes": {("m", "accepted"): 9}, "outcome_remembered": {("m", "requests"): 7},
     "outcome_forgotten": {("m", "reported"): 2},

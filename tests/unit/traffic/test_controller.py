@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infer.errors import FailedPrecondition, NotFound, Unavailable
+from infer.errors import FailedPrecondition, NotFound, ResourceExhausted, Unavailable
 from infer.gate_plan import GatePlan
 from infer.outcome_metrics import Metric
 from infer.rollouts import RolloutSettings, parse_guardrails
@@ -482,6 +482,119 @@ async def test_labels_that_cannot_be_moved_yet_are_tried_again() -> None:
     rig.fake.refuses_labels = False
     await rig.second()
     assert rig.fake.labels == {"stable": 3}
+
+
+async def test_labels_that_cannot_be_moved_at_the_start_are_moved_later(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(Fake(3, 4))
+    rig.fake.refuses_labels = True
+    await rig.controller.start("m", to=4, baseline=3, settings=QUICK, who="ann")
+    for _ in range(5):
+        await rig.second()
+    assert rig.fake.labels == {}
+    # Not twice a second.
+    assert len([each for each in caplog.messages if "labels of its rollout cannot be moved yet" in each]) == 1
+    rig.fake.refuses_labels = False
+    await rig.second()
+    assert rig.fake.labels == {"stable": 3, "canary": 4}
+
+
+async def test_a_look_that_fails_is_said_and_counted_and_the_breaker_still_takes_it_back(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    rig = await started()
+    await rig.second()
+    await rig.second()
+    assert rig.fake.weight == 10.0
+
+    def broken(*_: object) -> Sources:
+        raise ValueError("math domain error")
+
+    monkeypatch.setattr(rig.fake, "sources", broken)
+    for _ in range(3):
+        await rig.second()
+    assert (rig.state, rig.fake.weight) == ("running", 10.0)
+    assert rig.controller.rollouts()["m"].verdict.reason == "it cannot be looked at: ValueError: math domain error"
+    assert rig.controller.gauges["rollout_looks_failed"] == {"m": 3}
+    assert len([each for each in caplog.messages if "cannot be looked at" in each]) == 1
+    rig.fake.entries[4].guard = SimpleNamespace(state="open", why="all fail")
+    await rig.second()
+    assert (rig.state, rig.fake.weight) == ("rolled back", 0.0)
+
+
+async def test_a_look_that_fails_does_not_stop_other_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(Fake(3, 4, settings=RolloutSettings(on_new_version="rollout")))
+    rig.fake.labels["stable"] = 3
+    await rig.second()
+    assert rig.state == "waiting"
+    monkeypatch.setattr(rig.controller.rollouts()["m"], "look", None)
+    names: list[str] = []
+    monkeypatch.setattr(rig.fake, "names", lambda: names.append("asked") or ["m"])
+    await rig.second()
+    assert names == ["asked"]
+    assert rig.controller.gauges["rollout_looks_failed"] == {"m": 1}
+
+
+async def test_a_model_whose_versions_cannot_be_told_does_not_stop_other_models(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(Fake(3, 4, settings=RolloutSettings(on_new_version="rollout")))
+    rig.fake.labels["stable"] = 3
+    monkeypatch.setattr(rig.fake, "names", lambda: ["bad", "m"])
+    whole = rig.controller.settings_of
+
+    def settings_of(model: str) -> RolloutSettings:
+        if model == "bad":
+            raise ValueError("no version")
+        return whole(model)
+
+    monkeypatch.setattr(rig.controller, "settings_of", settings_of)
+    await rig.second()
+    await rig.second()
+    assert rig.state in ("waiting", "gates", "running")
+    assert rig.controller.gauges["rollout_looks_failed"] == {"bad": 2}
+    assert len([each for each in caplog.messages if "cannot be told" in each]) == 1
+
+
+async def test_traffic_that_does_not_follow_is_tried_again(monkeypatch: pytest.MonkeyPatch,
+                                                           caplog: pytest.LogCaptureFixture) -> None:
+    rig = await started()
+    await rig.second()
+
+    def refused(*_: object) -> None:
+        raise ResourceExhausted("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.fake, "count_outcomes", refused)
+        for _ in range(3):
+            await rig.second()
+        assert (rig.state, rig.fake.weight) == ("running", 0.0)
+    assert len([each for each in caplog.messages if "does not follow its rollout yet" in each]) == 1
+    await rig.second()
+    assert rig.fake.weight == 10.0
+
+
+@pytest.mark.parametrize("damage", [{"rollout": {"plan": 1}}, {"past": None}, {"rollout": None}])
+async def test_a_damaged_record_costs_that_model_its_rollout(damage: dict[str, Any], caplog: pytest.LogCaptureFixture
+                                                             ) -> None:
+    rig = await started()
+    await rig.second()
+    rig.fake.kept["m"] |= damage
+    rig.restarted()
+    await rig.controller.restore()
+    assert rig.controller.rollouts() == {}
+    assert "model 'm': its rollout does not go on: " in caplog.text
+
+
+async def test_a_version_that_cannot_be_held_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(Fake(3, settings=RolloutSettings(on_new_version="rollout")))
+    rig.fake.refuses_labels = True
+    for _ in range(4):
+        await rig.second()
+    assert len([each for each in caplog.messages if "is not held" in each]) == 1
+    rig.fake.refuses_labels = False
+    # Looks that come meanwhile do not ask for it again.
+    for _ in range(3):
+        rig.controller.step()
+    await rig.controller.settled()
+    assert rig.fake.log == [("stable", 3)]
 
 
 async def test_a_disk_that_hangs_does_not_keep_a_bad_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ class Rig:
 async def test_from_its_start_to_its_end() -> None:
     rig = Rig()
     experiment = await rig.experiments.start("m", SETTINGS, who="alice", reason="is it better?")
-    assert rig.fake.log == [("kept", RECORD + "m"), ("split", "experiment-1")]
+    assert rig.fake.log == [("kept", SUMS), ("kept", BLOCKS + "m"), ("kept", RECORD + "m"), ("split", "experiment-1")]
     assert (experiment.name, rig.experiments.taken("m"), rig.experiments.taken("n")) == (
         "experiment-1", "experiment 'experiment-1'", "")
     for _ in range(40):
@@ -157,7 +157,8 @@ async def test_from_its_start_to_its_end() -> None:
         ("stop", "bob", f"experiment-1: {WINNER}: it is")]
     assert rig.experiments.running() == {}
     assert rig.experiments.past("m") == [last] == [await rig.experiments.report("m")]
-    assert rig.experiments.gauges == {"experiment_decision": {}, "experiments_ended": {WINNER: 1}}
+    assert rig.experiments.gauges == {"experiment_decision": {}, "experiments_ended": {WINNER: 1},
+                                       "experiment_looks_failed": {}}
     with pytest.raises(FailedPrecondition, match="nobody counts its outcomes"):
         rig.outcomes.record([Outcome("m", "clicked", 1.0, routing_key="a")])
     # The next one deals keys anew.
@@ -201,6 +202,66 @@ async def test_a_guardrail_ends_it() -> None:
     assert {(each["arm"], each["kind"]): each["result"] for each in report["guardrails"]}["new", "errors"] == "fail"
     assert rig.fake.traffic.splits == {}
     assert rig.experiments.gauges["experiments_ended"] == {GUARDRAIL: 1}
+
+
+async def test_a_look_that_fails_is_said_and_counted_and_stops_no_other(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+    looked: list[str] = []
+    whole = rig.fake.arms
+
+    def arms(model: str) -> Mapping[str, Arm]:
+        looked.append(model)
+        if model == "m":
+            raise ValueError("math domain error")
+        return whole(model)
+
+    rig.fake.traffic.merged({"n": route(version("2"), version("1"))})
+    monkeypatch.setattr(rig.fake, "ensure_served", lambda model, plan: None)
+    for model in ("m", "n"):
+        await rig.experiments.start(model, SETTINGS, who="alice")
+    monkeypatch.setattr(rig.fake, "arms", arms)
+    for _ in range(3):
+        await rig.second()
+    assert looked == ["m", "n"] * 3
+    assert rig.experiments.gauges["experiment_looks_failed"] == {"m": 3}
+    assert len([each for each in caplog.messages if "cannot be looked at" in each]) == 1
+
+
+async def test_an_end_that_fails_takes_the_traffic_back_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    await rig.experiments.start("m", SETTINGS, who="alice")
+
+    def broken(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infer.traffic.experiments.report_of", broken)
+        for _ in range(30):
+            await rig.second(errors={"new": 0.3})
+        assert set(rig.experiments.running()) == {"m"}
+        assert rig.fake.traffic.splits == {}
+    await rig.second()
+    [report] = rig.experiments.past()
+    assert report["decision"]["result"] == GUARDRAIL
+    assert rig.experiments.running() == {}
+
+
+async def test_a_server_that_is_killed_before_the_first_look_does_not_count_what_a_former_one_had() -> None:
+    rig = Rig()
+    await rig.experiments.start("m", SETTINGS, who="alice")
+    for _ in range(10):
+        await rig.second({"control": 0.2, "new": 0.5})
+    blocks = rig.fake.kept[BLOCKS + "m"]
+    await rig.experiments.stop("m", who="alice")
+    # It is killed before that is gone.
+    rig.fake.kept[BLOCKS + "m"] = blocks
+    rig.started()
+    await rig.experiments.start("m", SETTINGS, who="alice")
+    rig.started()
+    experiment = rig.experiments.running()["m"]
+    assert (experiment.name, experiment.units) == ("experiment-2", [0, 0])
+    assert [track.blocks for track in experiment.tracks] == [[], []]
 
 
 async def test_it_goes_on_after_a_restart(caplog: pytest.LogCaptureFixture) -> None:
@@ -280,7 +341,7 @@ async def test_what_the_settings_ask_for_begins_by_itself_and_once() -> None:
     rig.experiments.step()
     await rig.experiments.settled()
     assert rig.running == {"m": "e"}
-    assert rig.fake.log == [("kept", RECORD + "m"), ("split", "e")]
+    assert rig.fake.log == [("kept", SUMS), ("kept", BLOCKS + "m"), ("kept", RECORD + "m"), ("split", "e")]
     await rig.second({"control": 0.2, "new": 0.5})
     rig.started()
     await rig.second({"control": 0.2, "new": 0.5})
