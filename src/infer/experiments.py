@@ -35,7 +35,7 @@ class ExperimentSettings:
     metrics: tuple[Metric, ...]
     key: str = DEFAULT_KEY          # the request's parameter with the routing key
     guardrails: tuple[Guardrail, ...] = tuple(Guardrail(kind, LIMITS[kind]) for kind in KINDS if kind in LIMITS)
-    min_samples: int = 100          # calls of an arm; with fewer no guardrail fails it
+    min_samples: int = 100          # calls of an arm before a guardrail of it is passed
     alpha: float = 0.05             # chance that any interval is ever wrong; the same again for guardrails
     window_s: float = 3600.0        # how long after its request an outcome counts
     min_effect: float = 0.0         # of the first metric; less is no difference to anybody. 0: not said

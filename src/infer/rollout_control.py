@@ -59,6 +59,9 @@ class RolloutModels:
     def split(self, model: str) -> SplitPlan | None:
         return self._models.traffic.splits.get(model)
 
+    def others(self, model: str) -> str:
+        return self._splits.taken(model)
+
     def set_split(self, model: str, plan: SplitPlan | None) -> None:
         self._models.set_split(model, plan or self._splits.plans.get(model))
         for arm in self._models.traffic.arms.get(model, {}).values():

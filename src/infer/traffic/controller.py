@@ -147,6 +147,8 @@ class Controller:
         if (split := self._models.split(model)) is not None:
             raise FailedPrecondition(f"the traffic of model {model!r} is divided already, by a split or an experiment "
                                      f"{split.name!r}; end that first")
+        if taken := self._models.others(model):
+            raise FailedPrecondition(f"model {model!r} has {taken}, which divides its requests; end that first")
         if not self._is_known(model, route, to):
             raise NotFound(f"model {model!r} has no version {to}; copy it into the repository")
         baseline = baseline or baseline_of(model, route, to)

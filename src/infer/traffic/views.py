@@ -26,6 +26,9 @@ class ModelsView(Protocol):
 
     def split(self, model: str) -> SplitPlan | None: ...
 
+    def others(self, model: str) -> str:
+        """What else divides the model's requests, or is about to; "" for nothing."""
+
     def set_split(self, model: str, plan: SplitPlan | None) -> None:
         """None: as it is asked for otherwise."""
 

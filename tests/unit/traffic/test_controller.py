@@ -67,6 +67,7 @@ class Fake:
         self.kept: dict[str, Any] = {}
         self.hangs = False
         self.refuses_labels = False
+        self.other = ""
         self.gate = ""
         self.endless = False
         self.audited: list[tuple[str, str, str]] = []
@@ -88,6 +89,9 @@ class Fake:
 
     def split(self, model: str) -> SplitPlan | None:
         return self.plan
+
+    def others(self, model: str) -> str:
+        return self.other
 
     def set_split(self, model: str, plan: SplitPlan | None) -> None:
         self.plan = plan = plan or self.written
@@ -551,6 +555,14 @@ async def test_a_model_whose_versions_cannot_be_told_does_not_stop_other_models(
     assert rig.state in ("waiting", "gates", "running")
     assert rig.controller.gauges["rollout_looks_failed"] == {"bad": 2}
     assert len([each for each in caplog.messages if "cannot be told" in each]) == 1
+
+
+async def test_an_experiment_that_has_no_split_yet_keeps_a_rollout_from_beginning() -> None:
+    rig = Rig(Fake(3, 4))
+    rig.fake.other = "experiment 'e'"
+    with pytest.raises(FailedPrecondition, match="has experiment 'e', which divides its requests; end that first"):
+        await rig.controller.start("m", to=4, settings=QUICK, who="ann")
+    assert rig.controller.rollouts() == {}
 
 
 async def test_traffic_that_does_not_follow_is_tried_again(monkeypatch: pytest.MonkeyPatch,
