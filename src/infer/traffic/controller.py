@@ -263,7 +263,7 @@ class Controller:
         if state.looks is None:
             state.looks = StepLooks(rollout.plan, self._bins)
         return state.looks.verdict((rollout.step, rollout.since), self._models.sources(
-            model, rollout.plan.baseline, rollout.plan.to))
+            model, rollout.plan.baseline, rollout.plan.to), rollout.restarts)
 
     def _begin_by_itself(self, model: str) -> None:
         if self.settings_of(model).on_new_version != "rollout":

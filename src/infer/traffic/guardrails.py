@@ -4,8 +4,9 @@ A guardrail has two tests, looked at after every batch of counts: whether the ca
 whether it is not. Neither having enough evidence means that there is not enough data, however long that lasts.
 
 Alpha is spent on the whole of a rollout: of `alpha`, each guardrail has an equal share in each step (Bonferroni), since
-each step begins its tests anew; within a step they may be looked at all the time. A step is passed when every guardrail
-is, each at `alpha`: that all of them are wrong together is not more likely than that one is.
+each step begins its tests anew; within a step they may be looked at all the time. So do restarts of the server, however
+many: the first run has nine tenths of it, and the r-th restart a tenth of 1 / (r (r + 1)). A step is passed when every
+guardrail is, each at `alpha`: that all of them are wrong together is not more likely than that one is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,14 @@ Result = Literal["pass", "fail", "not enough data"]
 PASS: Result = "pass"
 FAIL: Result = "fail"
 NOT_ENOUGH: Result = "not enough data"
+
+
+FIRST_SHARE = 0.9
+
+
+def share_of_alpha(restarts: int) -> float:
+    """Of what a server begins after so many restarts; the sum over all is 1."""
+    return FIRST_SHARE if restarts == 0 else (1.0 - FIRST_SHARE) / (restarts * (restarts + 1))
 
 
 @dataclass(frozen=True)
@@ -51,12 +60,14 @@ class Verdict:
 
 
 class StepTests:
-    """All guardrails in one step of a rollout, at 0% those that a shadow tells. `bins`: of outputs."""
+    """All guardrails in one step of a rollout, at 0% those that a shadow tells. `bins`: of outputs; `restarts`: of the
+    server since the rollout began."""
 
-    def __init__(self, settings: RolloutSettings, weight: float = 100.0, bins: int = 0) -> None:
+    def __init__(self, settings: RolloutSettings, weight: float = 100.0, bins: int = 0, restarts: int = 0) -> None:
         # At the last step nothing is left to be decided.
         steps = max(len(settings.steps) - 1, 1)
-        alphas = settings.alpha / (len(settings.guardrails) * steps), settings.alpha
+        alpha = settings.alpha * share_of_alpha(restarts)
+        alphas = alpha / (len(settings.guardrails) * steps), alpha
         self._worse, self._fine = (math.log(1 / alpha) for alpha in alphas)
         self._tests = [(each, test_of(each, settings, bins, alphas)) for each in settings.guardrails
                        if (each.kind != "drift" or bins) and (weight or each.kind in SHADOW_KINDS)]

@@ -81,12 +81,12 @@ class StepLooks:
         self._copies = Copies()
         self._outcomes: dict[str, dict[str, Sums]] = {}
 
-    def verdict(self, step: tuple[int, float], sources: Sources) -> Verdict:
-        """`step`: which, and since when."""
+    def verdict(self, step: tuple[int, float], sources: Sources, restarts: int = 0) -> Verdict:
+        """`step`: which, and since when; `restarts`: of the server since the rollout began."""
         begun = self._tests is None or self._step != step
         if begun:
             self._step = step
-            self._tests = StepTests(self._plan.settings, self._plan.steps[step[0]], self._bins)
+            self._tests = StepTests(self._plan.settings, self._plan.steps[step[0]], self._bins, restarts)
         assert self._tests is not None
         a, b = self._arms(sources)
         outcomes_a, outcomes_b = self._reported(sources.outcomes)

@@ -107,6 +107,11 @@ class Rollout:
             return 100.0
         return self.plan.steps[self.step] if self.compares else 0.0
 
+    @property
+    def restarts(self) -> int:
+        """Times that the server was started again since it began, of those that are remembered."""
+        return sum(each.event == "restart" for each in self.history)
+
     def take_untold(self) -> list[Event]:
         """What happened since it was asked last."""
         events, self._untold = self._untold, []

@@ -10,7 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from infer.rollouts import LIMITS, RolloutSettings, parse_guardrails
 from infer.traffic.guardrail_tests import quantile_of
-from infer.traffic.guardrails import StepTests, Verdict, plain
+from infer.traffic.guardrails import StepTests, Verdict, plain, share_of_alpha
 from infer.traffic.outcomes import Sums
 from infer.traffic.seen import Copies, Seen
 
@@ -311,3 +311,18 @@ def test_plain_is_json() -> None:
 
 def test_quantiles() -> None:
     assert [quantile_of({10: 5, 20: 5}, q) for q in (0.0, 0.49, 0.5, 0.99, 1.0)] == [10, 10, 20, 20, 20]
+
+
+def test_restarts_share_alpha_and_what_they_begin_needs_more_evidence() -> None:
+    shares = [share_of_alpha(restarts) for restarts in range(1000)]
+    assert 0.99 < sum(shares) <= 1.0
+    assert shares == sorted(shares, reverse=True)
+    settings = RolloutSettings(STEPS, guardrails=parse_guardrails(("p50=off", "p99=off", "drift=off")), min_samples=1)
+    calls = []
+    for restarts in (0, 1, 20):
+        tests, looks = StepTests(settings, 1.0, BINS, restarts), 0
+        while tests.verdict().result != "fail":
+            tests.add(Seen(calls=1000), Seen(calls=10, errors=1))
+            looks += 1
+        calls.append(looks)
+    assert calls[0] < calls[1] < calls[2]

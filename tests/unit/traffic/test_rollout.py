@@ -131,8 +131,10 @@ def test_a_record_is_all_of_it() -> None:
 
 def test_a_restart_goes_on_with_the_weight_last_decided_and_the_step_anew() -> None:
     rollout = Rollout.from_record(started().to_record())
+    assert rollout.restarts == 0
     rollout.restarted(1000.0)
     assert (rollout.state, rollout.weight) == ("running", 1.0)
+    assert rollout.restarts == Rollout.from_record(rollout.to_record()).restarts == 1
     rollout.look(1030.0, Facts(), GOOD)
     assert rollout.weight == 1.0
     rollout.look(1060.0, Facts(), GOOD)
