@@ -29,7 +29,7 @@ from infer._core import load_client
 
 MODEL, COLUMNS, WIDTH, OUTPUTS = "m", 64, 512, 10
 # Layers of the one that answers, and of its shadow.
-LAYERS, SLOW_LAYERS = 3, 40
+LAYERS, SLOW_LAYERS = 3, 45
 PAIRS, SECONDS = 5, 3.0
 QUICK_PAIRS, QUICK_SECONDS = 3, 1.5
 WARMUP_S = 0.5
