@@ -19,6 +19,7 @@ from infer.state.database import reading
 from infer.state.store import Store
 from tests.support.cold_server import FakeAudit
 from tests.support.puppet_loader import World, broken, seen
+from tests.support.turns import turn
 
 LONG = 30.0
 
@@ -38,7 +39,7 @@ class Controlled:
         call = asyncio.ensure_future(getattr(self.repository, verb)(*arguments))
         while not call.done():
             self.world.run()
-            await asyncio.sleep(0)
+            await turn()
         error = call.exception()
         assert error is None or isinstance(error, InferError)
         return error

@@ -24,6 +24,7 @@ from infer.replicas import Discovery, Replicas, forwarded, own_name, tail_of, tl
 from tests.support.certificates import Authority
 from tests.support.requests import add_raw, infer_request, pack
 from tests.support.scripted_peer import goaway, settings
+from tests.support.turns import turn
 
 SHA256 = "0123456789abcdef" * 4
 PREFIX = b"\x0a\x01m\x12\x011"
@@ -91,7 +92,7 @@ def test_addresses() -> None:
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
         while not condition():
-            await asyncio.sleep(0.005)
+            await turn()
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from infer.models.settings import ModelSettings
 from infer.models.snapshot import VersionFiles
 from tests.support import models
 from tests.support.puppets import Bench, fp32_request, runtime
+from tests.support.turns import turn
 
 ROW = fp32_request([[1.0, 2.0, 3.0, 4.0]])
 
@@ -105,7 +106,7 @@ def test_a_version_is_loaded_served_and_closed_after_its_last_call(tmp_path: Pat
         loader.close(entry, closed.set)
         assert loader.closing == 1
         for _ in range(3):
-            await asyncio.sleep(0)
+            await turn()
         assert not closed.is_set()
         assert entry.session is session
         bench.run_all()
@@ -206,7 +207,7 @@ def test_a_version_that_is_loaded_while_the_loader_stops_is_refused(
         loader.load(spec_of(tmp_path), ends)
         await asyncio.to_thread(begun.wait)
         stopping = asyncio.ensure_future(loader.stop())
-        await asyncio.sleep(0)
+        await turn()
         go.set()
         await stopping
         assert isinstance(ends.results[1], Unavailable)

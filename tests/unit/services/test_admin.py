@@ -103,9 +103,10 @@ async def test_a_request_that_is_none(cache: FakeCache) -> None:
 
 
 async def test_a_change_goes_to_its_end_when_its_caller_gives_up(cache: FakeCache) -> None:
-    may_end, done = asyncio.Event(), asyncio.Event()
+    begun, may_end, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def change(call: Call) -> bytes:
+        begun.set()
         await may_end.wait()
         done.set()
         return b"changed"
@@ -115,7 +116,7 @@ async def test_a_change_goes_to_its_end_when_its_caller_gives_up(cache: FakeCach
 
     handlers = admin_service(cache, FakeAudit(), {"Change": change, "Fail": fail})
     given_up = asyncio.ensure_future(handlers["/infer.v1.Admin/Change"](FakeCall("/p", b"")))
-    await asyncio.sleep(0)
+    await asyncio.wait_for(begun.wait(), 60)
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):
         await given_up

@@ -22,6 +22,7 @@ from infer.errors import (
 from infer.proto import message
 from infer.services.health import health_service, health_streams
 from tests.support.cold_server import FakeCall, FakeRoutes, FakeServer, FakeStreamCall, FakeVersion
+from tests.support.turns import turn
 
 PATH = "/grpc.health.v1.Health/Check"
 LIST, WATCH = "/grpc.health.v1.Health/List", "/grpc.health.v1.Health/Watch"
@@ -166,7 +167,7 @@ async def test_watch_misses_no_change_while_a_client_does_not_read(server: FakeS
             server.ready = ready
             server.changes.notify()
             for _ in range(3):
-                await asyncio.sleep(0)
+                await turn()
         assert [await watcher.status() for _ in range(2)] == [SERVING, NOT_SERVING]
 
 

@@ -17,6 +17,7 @@ from infer.services.metadata import metadata_rpcs
 from infer.services.overrides import CONFIG_CHARACTERS, OverrideFiles
 from infer.services.repository import repository_rpcs
 from tests.support.cold_server import FakeCall, FakeRoutes, FakeServer, FakeVersion
+from tests.support.turns import turn
 
 FIXED = FakeServer(FakeRoutes(
     {"m": [FakeVersion(b"m", "2"), FakeVersion(b"m", "10")], "bad": [], "late": []},
@@ -304,7 +305,7 @@ def stages(control: FakeControl) -> list[tuple[str, str, str]]:
 
 async def turns(count: int = 20) -> None:
     for _ in range(count):
-        await asyncio.sleep(0)
+        await turn()
 
 
 async def test_f31_changes_of_one_model_are_made_one_after_the_other(server: FakeServer, control: FakeControl) -> None:

@@ -21,6 +21,7 @@ from infer.split_plan import ArmPlan, SplitPlan
 from infer.traffic.controller import MAX_PAST, Controller
 from infer.traffic.looks import Sources
 from infer.traffic.outcomes import Sums
+from tests.support.turns import turn
 
 ERRORS = parse_guardrails(("p50=off", "p99=off", "drift=off"))
 QUICK = RolloutSettings((10.0, 50.0, 100.0), 10.0, ERRORS)
@@ -136,7 +137,7 @@ class Fake:
     async def move_label(self, model: str, label: str, version: int | None, who: str) -> None:
         if self.refuses_labels:
             raise Unavailable("not now")
-        await asyncio.sleep(0)
+        await turn()
         self.log.append((label, version))
         if version is None:
             self.labels.pop(label, None)
@@ -314,7 +315,7 @@ async def test_checks_that_go_on_are_given_up(how: str) -> None:
     rig.now += 1
     rig.controller.step()
     while "checking" not in rig.fake.log:
-        await asyncio.sleep(0)
+        await turn()
     if how == "abort":
         await rig.controller.change("m", "abort", who="ann")
     else:
