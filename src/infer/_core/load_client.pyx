@@ -117,7 +117,7 @@ cdef class LoopOwner:
                 until = None
         return 0
 
-    cdef double quantile_us(self, double share):
+    cdef double quantile_us(self, double share) except? -1:
         """Middle of the bucket that holds the quantile, within the exact bounds."""
         cdef uint64_t rank = max(<uint64_t>1, <uint64_t>(share * self.loop.stats.measured + 0.999999))
         cdef uint64_t seen = 0

@@ -48,7 +48,7 @@ cdef class TensorInfo:
         return f"{self.name} {self.datatype} [{dims}]"
 
 
-cdef uint64_t product(tuple dims):
+cdef uint64_t product(tuple dims) except? -1:
     """Elements of a shape whose dimensions are all known, else 0."""
     cdef uint64_t elements = 1
     for size in dims:

@@ -70,7 +70,7 @@ cdef void run_cold(void *argument) noexcept nogil:
     run.code = session_run(run.session, NULL, run.views, run.mask, -1, run.outputs, run.detail)
 
 
-cdef void describe_output(TensorSpec *spec, TensorInfo info):
+cdef void describe_output(TensorSpec *spec, TensorInfo info) except *:
     cdef int k
     spec.data_type = info.data_type
     spec.served = info.served
